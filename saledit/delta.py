@@ -1,0 +1,232 @@
+"""Deltas: changes of a site, as values.
+
+Dimension letters used throughout saledit:
+    B rows (samples) in a batch     T tokens            N rows x tokens
+    E edits in a batch              K failures an edit  S rows an edit
+    R rank of a delta               D_in, D_out sizes of a site
+    C classes                       L layers (blocks)
+
+A delta is oriented as (D_out, D_in) whatever the module stores, and is always
+*added*: an editor that wants to step down a gradient owns the minus sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saledit.site import Site
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """A low-rank change dW = v^T u, or E of them at once.
+
+    Attributes:
+        u: (..., R, D_in) directions that the site's input is read along.
+        v: (..., R, D_out) directions that are added to its output.
+    """
+
+    u: Tensor
+    v: Tensor
+
+    def __post_init__(self) -> None:
+        """Check that the two factors belong together."""
+        if self.u.shape[:-1] != self.v.shape[:-1]:
+            raise ValueError(
+                f"LowRank: expected factors of equal batch and rank, got u {tuple(self.u.shape)} "
+                f"and v {tuple(self.v.shape)}"
+            )
+
+    @property
+    def rank(self) -> int:
+        """Number of rank-one terms R (the true rank may be lower)."""
+        return self.u.shape[-2]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading shape: () for one delta, (E,) for a batch of them."""
+        return self.u.shape[:-2]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
+        return (x @ self.u.mT) @ self.v
+
+    def __add__(self, other: LowRank) -> LowRank:
+        """Sum of two deltas: their terms side by side, rank R1 + R2."""
+        return LowRank(torch.cat([self.u, other.u], -2), torch.cat([self.v, other.v], -2))
+
+    def __mul__(self, scale: float | Tensor) -> LowRank:
+        """Scale by a number, or by one number a delta of shape (E, 1, 1)."""
+        return LowRank(self.u, self.v * scale)
+
+    __rmul__ = __mul__
+
+    def __getitem__(self, index: int | slice | Tensor) -> LowRank:
+        """Pick deltas out of a batch."""
+        return LowRank(self.u[index], self.v[index])
+
+    def dense(self) -> Tensor:
+        """The change as a matrix (..., D_out, D_in); for tests and merging."""
+        return self.v.mT @ self.u
+
+    def norm(self) -> Tensor:
+        """Frobenius norm (...), from the R x R Gram matrices alone."""
+        gram = (self.u @ self.u.mT) * (self.v @ self.v.mT)  # (..., R, R)
+        return gram.sum((-2, -1)).clamp_min(0).sqrt()
+
+    def compress(self, rank: int) -> LowRank:
+        """Best approximation of a lower rank, by an SVD through QR of both factors.
+
+        The matrix (D_out, D_in) is never built: with u^T = Q_u R_u and v^T = Q_v R_v
+        the SVD is taken of R_v R_u^T, of size R x R at most. Each singular value is
+        shared evenly between its two factors. The sign of each pair, which the SVD
+        leaves open, is fixed so that the pair's u points along the mean of the old u.
+
+        Args:
+            rank: terms to keep; a delta that has no more is still brought to this form.
+
+        Returns:
+            The delta of rank min(rank, R, D_in, D_out), terms by falling singular value.
+        """
+        q_u, r_u = torch.linalg.qr(self.u.mT)  # (..., D_in, r), (..., r, R)
+        q_v, r_v = torch.linalg.qr(self.v.mT)
+        left, sigma, right = torch.linalg.svd(r_v @ r_u.mT, full_matrices=False)
+        keep = min(rank, sigma.shape[-1])
+        root = sigma[..., :keep].sqrt().unsqueeze(-1)  # (..., keep, 1)
+        u = (right[..., :keep, :] @ q_u.mT) * root
+        v = (left[..., :keep].mT @ q_v.mT) * root
+        along = (u * self.u.mean(-2, keepdim=True)).sum(-1, keepdim=True)
+        sign = torch.where(along < 0, -1.0, 1.0).to(u.dtype)
+        return LowRank(u * sign, v * sign)
+
+    def to(self, *args: torch.device | torch.dtype | str) -> LowRank:
+        """Move or cast both factors, as ``Tensor.to``."""
+        return LowRank(self.u.to(*args), self.v.to(*args))  # type: ignore[arg-type]
+
+    def detach(self) -> LowRank:
+        """The same values without a graph."""
+        return LowRank(self.u.detach(), self.v.detach())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dense:
+    """A change of full rank, for editors that have no factors.
+
+    Attributes:
+        w: (..., D_out, D_in).
+    """
+
+    w: Tensor
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading shape: () for one delta, (E,) for a batch of them."""
+        return self.w.shape[:-2]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
+        return x @ self.w.mT
+
+    def __add__(self, other: Delta) -> Dense:
+        """Sum with any delta."""
+        return Dense(self.w + other.dense())
+
+    def __mul__(self, scale: float | Tensor) -> Dense:
+        """Scale by a number, or by one number a delta of shape (E, 1, 1)."""
+        return Dense(self.w * scale)
+
+    __rmul__ = __mul__
+
+    def dense(self) -> Tensor:
+        """The change itself."""
+        return self.w
+
+    def norm(self) -> Tensor:
+        """Frobenius norm (...)."""
+        return torch.linalg.matrix_norm(self.w)
+
+    def detach(self) -> Dense:
+        """The same values without a graph."""
+        return Dense(self.w.detach())
+
+
+Delta = LowRank | Dense
+
+
+class Edits(Mapping[Site, Delta]):
+    """What an editor returns: a delta for each site it changes. Immutable.
+
+    Args:
+        deltas: the changes; all with the same batch shape.
+    """
+
+    def __init__(self, deltas: Mapping[Site, Delta]) -> None:
+        shapes = {delta.batch_shape for delta in deltas.values()}
+        if len(shapes) > 1:
+            raise ValueError(f"Edits: expected deltas of one batch shape, got {sorted(shapes)}")
+        self._deltas = dict(deltas)
+
+    def __getitem__(self, site: Site) -> Delta:
+        """The delta of a site."""
+        return self._deltas[site]
+
+    def __iter__(self) -> Iterator[Site]:
+        """Iterate over the sites."""
+        return iter(self._deltas)
+
+    def __len__(self) -> int:
+        """Number of sites."""
+        return len(self._deltas)
+
+    def __repr__(self) -> str:
+        """Sites and norms, short enough for a terminal."""
+        inside = ", ".join(f"{site.name}: {delta!r:.40}" for site, delta in self.items())
+        return f"Edits({inside})"
+
+    def __add__(self, other: Edits) -> Edits:
+        """Accumulate: both changes act together."""
+        merged: dict[Site, Delta] = dict(self._deltas)
+        for site, delta in other.items():
+            mine = merged.get(site)
+            merged[site] = delta if mine is None else _add(mine, delta)
+        return Edits(merged)
+
+    def __mul__(self, scale: float) -> Edits:
+        """Scale every delta."""
+        return Edits({site: delta * scale for site, delta in self.items()})
+
+    __rmul__ = __mul__
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading shape shared by all deltas; () where there is no delta."""
+        return next((d.batch_shape for d in self._deltas.values()), torch.Size())
+
+    def norm(self) -> Tensor:
+        """Frobenius norm over all sites together, shape of the batch."""
+        return torch.stack([delta.norm() ** 2 for delta in self.values()]).sum(0).sqrt()
+
+    def detach(self) -> Edits:
+        """The same values without a graph."""
+        return Edits({site: delta.detach() for site, delta in self.items()})
+
+    def compress(self, rank: int) -> Edits:
+        """Bring every low-rank delta down to a rank; dense ones stay."""
+        return Edits(
+            {s: d.compress(rank) if isinstance(d, LowRank) else d for s, d in self.items()}
+        )
+
+
+def _add(a: Delta, b: Delta) -> Delta:
+    if isinstance(a, LowRank) and isinstance(b, LowRank):
+        total = a + b
+        d_in, d_out = total.u.shape[-1], total.v.shape[-1]
+        # Beyond this rank the factors hold more numbers than the matrix itself.
+        if total.rank * (d_in + d_out) <= d_in * d_out:
+            return total
+        return Dense(total.dense())
+    return Dense(a.dense() + b.dense())

@@ -1,0 +1,67 @@
+"""The errors of saledit: one clear line each, sorted by whose fault it is.
+
+A ``UserError`` is wrong input (exit status 2); a ``JobError`` is work that began
+and could not be finished (exit status 1). Both print as one line; ``--debug``
+shows the traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SaleditError(Exception):
+    """Base of every error that saledit raises on purpose.
+
+    Attributes:
+        exit_status: what the command line returns for it.
+    """
+
+    exit_status = 1
+
+
+class UserError(SaleditError):
+    """The user's input is wrong: a file, a key, a value (exit status 2)."""
+
+    exit_status = 2
+
+
+class ConfigError(UserError):
+    """A configuration key or value is wrong."""
+
+
+class DataError(UserError):
+    """A record or a data file is wrong; the message starts with ``file:line``."""
+
+
+class ModelError(UserError):
+    """A model cannot be loaded or is of a kind that the task cannot use."""
+
+
+class SiteError(UserError):
+    """A site or a layer does not exist in the model."""
+
+
+class ArtifactError(UserError):
+    """A saved editor or edit is broken, or belongs to another model."""
+
+
+class JobError(SaleditError):
+    """The job ran and failed: NaN in training, a full disk (exit status 1)."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a remedy that names the closest known word.
+
+    Args:
+        name: what the user wrote.
+        known: what could have been written.
+
+    Returns:
+        ``"did you mean 'x'? (known: x, y)"`` or, with nothing close, only the known words.
+    """
+    words = sorted(known)
+    close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    listed = f"(known: {', '.join(words)})" if words else "(nothing is known here)"
+    return f"did you mean '{close[0]}'? {listed}" if close else listed

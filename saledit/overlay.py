@@ -1,0 +1,111 @@
+"""The overlay: a model with edits, for as long as a ``with`` block lasts.
+
+The deltas act on activations, ``y + delta(x)``, through forward hooks. The base
+weights are never written to, so they stay bit-identical; autograd reaches the
+deltas' factors; ``generate()`` and offloaded weights work as without edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saledit.delta import Delta, Edits
+from saledit.site import Site
+
+
+def _hook(delta: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x: Tensor = args[0]
+        if not delta.batch_shape:
+            return output + delta(x.to(_dtype(delta))).to(output.dtype)
+        # E deltas in one batch: the rows of an edit lie side by side, so one
+        # reshape groups them, and every product is a batched one.
+        grouped = x.reshape(*delta.batch_shape, -1, x.shape[-1])  # (E, N, D_in)
+        return output + delta(grouped.to(_dtype(delta))).reshape(output.shape).to(output.dtype)
+
+    return add
+
+
+def _dtype(delta: Delta) -> torch.dtype:
+    return delta.u.dtype if hasattr(delta, "u") else delta.w.dtype
+
+
+@contextmanager
+def applied(model: nn.Module, edits: Edits) -> Iterator[nn.Module]:
+    """Apply edits to a model inside a ``with`` block.
+
+    With batched deltas (leading shape (E,)) the rows of the input are taken as E
+    groups of equal size, in order: rows [i*S, (i+1)*S) see delta i. Blocks may be
+    nested; their deltas add up.
+
+    Args:
+        model: the model; any module that holds the sites by their names.
+        edits: what to add.
+
+    Yields:
+        The same model.
+
+    Raises:
+        AttributeError: the model has no module of a site's name.
+    """
+    handles = []
+    try:
+        for site, delta in edits.items():
+            handles.append(model.get_submodule(site.name).register_forward_hook(_hook(delta)))
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Snapshot:
+    """The weights that a merge replaced, kept to take it back bit for bit."""
+
+    def __init__(self, weights: dict[str, Tensor]) -> None:
+        self._weights = weights
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Put the old weights back."""
+        for name, weight in self._weights.items():
+            _weight(model, name).copy_(weight)
+
+
+def _weight(model: nn.Module, name: str) -> Tensor:
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _stored(site: Site, delta: Delta) -> Tensor:
+    dense = delta.dense()
+    return dense.mT if site.transposed else dense
+
+
+@torch.no_grad()
+def merge(model: nn.Module, edits: Edits) -> Snapshot:
+    """Write edits into the weights, once, on request.
+
+    Args:
+        model: the model; its weights change.
+        edits: unbatched edits.
+
+    Returns:
+        A snapshot whose ``restore`` undoes the merge exactly.
+
+    Raises:
+        ValueError: the edits are a batch of several.
+    """
+    if edits.batch_shape:
+        raise ValueError(f"merge: expected one edit, got a batch of {tuple(edits.batch_shape)}")
+    kept = {site.name: _weight(model, site.name).clone() for site in edits}
+    for site, delta in edits.items():
+        weight = _weight(model, site.name)
+        # Summed in the wider dtype, rounded once.
+        weight.copy_(weight.to(_dtype(delta)) + _stored(site, delta).to(weight.device))
+    return Snapshot(kept)

@@ -1,0 +1,157 @@
+"""Suffix runs: a model from one block upward, on hidden states computed before.
+
+The base is frozen and an edit changes one layer, so nothing below that layer's MLP
+ever changes: not the embeddings, not the blocks below, not the attention of the
+block itself. ``capture`` records once what leaves that frozen part; ``run`` feeds it
+back and computes only what can differ.
+
+No architecture is re-implemented here. The model's own forward runs, with the frozen
+modules short-circuited for the length of a ``with`` block, so masks, positions and
+heads are the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saledit.models import TaskModel
+
+#: What a suffix run starts from: name -> (B, T, D).
+States = dict[str, Tensor]
+
+HIDDEN = "hidden"
+ATTENTION = "attention"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a suffix run enters the model.
+
+    Attributes:
+        block: index of the block of the edited layer.
+        after_attention: True to enter behind the block's attention (the edited sites
+            are in the MLP); False to enter at the block itself.
+        first_token_only: True where nothing but the first token is read above the
+            entry, so that states hold one token a row.
+    """
+
+    block: int
+    after_attention: bool
+    first_token_only: bool
+
+
+def entry_for(base: TaskModel, block: int, site_names: tuple[str, ...]) -> Entry:
+    """Choose the highest entry below which the given sites change nothing.
+
+    Args:
+        base: the task model.
+        block: index of the block that holds the sites.
+        site_names: names of the edited sites.
+
+    Returns:
+        The entry.
+    """
+    inside = base.block_name(block)
+    maps = {f"{inside}.{name}" for name in base.family.attention_maps}
+    in_attention = any(name in maps for name in site_names)
+    last = block == base.n_blocks - 1
+    return Entry(
+        block=block,
+        after_attention=not in_attention,
+        first_token_only=last and not in_attention and base.pools_first_token,
+    )
+
+
+@contextmanager
+def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
+    """Record, in one forward pass of the base, the states that a suffix run needs.
+
+    Args:
+        base: the task model.
+        entry: where suffix runs will enter.
+
+    Yields:
+        A dictionary that the forward pass fills: ``hidden`` and/or ``attention``,
+        each (B, T, D), or (B, 1, D) where only the first token is read.
+    """
+    states: States = {}
+    block = base.block(entry.block)
+    keep = slice(0, 1) if entry.first_token_only else slice(None)
+
+    def before_block(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        states[HIDDEN] = hidden[:, keep].detach()
+
+    def after_attention(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        mixed = output[0] if isinstance(output, tuple) else output
+        states[ATTENTION] = mixed[:, keep].detach()
+
+    with ExitStack() as hooks:
+        if not (entry.after_attention and base.family.attention_adds_residual):
+            handle = block.register_forward_pre_hook(before_block, with_kwargs=True)
+            hooks.callback(handle.remove)
+        if entry.after_attention:
+            attention = block.get_submodule(base.family.attention)
+            hooks.callback(attention.register_forward_hook(after_attention).remove)
+        yield states
+
+
+@contextmanager
+def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give one module another ``forward``; an instance attribute, so weights stay put."""
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward  # the class's own forward shows again
+
+
+def run(base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+    """Compute logits from cached states.
+
+    Args:
+        base: the task model; edits may be applied to it.
+        entry: where the states were captured.
+        states: what ``capture`` recorded for these rows.
+        inputs: the tokenised rows (``input_ids`` (B, T), ``attention_mask`` (B, T)),
+            for masks and positions.
+
+    Returns:
+        Logits (B, C); equal to the whole model's up to rounding.
+    """
+    start = states[HIDDEN] if HIDDEN in states else states[ATTENTION]
+    if entry.first_token_only:
+        inputs = {"input_ids": inputs["input_ids"][:, :1]}
+
+    def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        return hidden_states
+
+    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (start, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": start}
+
+    with ExitStack() as stack:
+        for index in range(entry.block):
+            stack.enter_context(_forward_replaced(base.block(index), pass_through))
+        block = base.block(entry.block)
+        stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        if entry.after_attention:
+            mixed = states[ATTENTION]
+            attention = block.get_submodule(base.family.attention)
+            stack.enter_context(_forward_replaced(attention, lambda *_a, **_k: (mixed, None)))
+        logits: Tensor = base.model(**inputs).logits
+    return logits
+
+
+@torch.no_grad()
+def base_logits(base: TaskModel, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Logits (B, C) of the unedited model."""
+    logits: Tensor = base.model(**inputs).logits
+    return logits

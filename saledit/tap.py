@@ -1,0 +1,82 @@
+"""The tap: gradient factors of sites, without ever building a weight gradient.
+
+For y = W x the gradient of a loss with respect to W is g^T u, with u the inputs
+(tokens, D_in) and g the gradients at the outputs (tokens, D_out). The tap records
+u in the forward pass and asks autograd for g alone, so nothing is written to any
+``.grad`` and, with a frozen base, nothing below the lowest site is differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saledit.delta import LowRank
+from saledit.site import Site
+
+
+class Tape:
+    """What a tap recorded in one forward pass."""
+
+    def __init__(self, sites: Sequence[Site]) -> None:
+        self.sites = tuple(sites)
+        self.inputs: dict[Site, Tensor] = {}
+        self.outputs: dict[Site, Tensor] = {}
+
+    def record(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        """Keep a site's input; make its output a point that gradients reach."""
+        # Below the lowest site everything is frozen, so y has no graph there: it
+        # becomes a leaf. Above it y is part of the graph and is only remembered.
+        if not y.requires_grad and torch.is_grad_enabled():
+            y = y.detach().requires_grad_()
+        self.inputs[site], self.outputs[site] = x.detach(), y
+        return y
+
+    def factors(self, loss: Tensor, *, retain_graph: bool = False) -> dict[Site, LowRank]:
+        """Gradient factors of a loss at every tapped site.
+
+        Args:
+            loss: scalar; a *sum* over rows gives each row its own gradient.
+            retain_graph: keep the graph for a second call.
+
+        Returns:
+            For each site the pair u (B, T, D_in), v = g (B, T, D_out), whose product
+            g^T u is the gradient of each row's loss.
+        """
+        grads = torch.autograd.grad(
+            loss, [self.outputs[site] for site in self.sites], retain_graph=retain_graph
+        )
+        return {
+            site: LowRank(self.inputs[site], grad)
+            for site, grad in zip(self.sites, grads, strict=True)
+        }
+
+
+@contextmanager
+def tap(model: nn.Module, sites: Sequence[Site]) -> Iterator[Tape]:
+    """Record inputs and outputs of sites inside a ``with`` block.
+
+    Args:
+        model: the model, its parameters frozen (``requires_grad_(False)``).
+        sites: where.
+
+    Yields:
+        The tape; after a forward pass call ``tape.factors(loss)``.
+    """
+    tape = Tape(sites)
+
+    def hook_for(site: Site) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        return lambda _module, args, output: tape.record(site, args[0], output)
+
+    handles = []
+    try:
+        for site in sites:
+            handles.append(model.get_submodule(site.name).register_forward_hook(hook_for(site)))
+        yield tape
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,67 @@
+"""Shared set-up of the tests: no network, and nothing written to the user's caches.
+
+The environment is set when this file is imported, before any test module can import a hub library;
+child processes inherit it. Sockets are blocked from here until pytest ends, in this process only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+_CACHE = Path(tempfile.mkdtemp(prefix="saledit-tests-"))
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HOME=str(_CACHE / "hf"),
+    HF_DATASETS_CACHE=str(_CACHE / "datasets"),
+    TOKENIZERS_PARALLELISM="false",
+    MPLBACKEND="Agg",
+)
+# Older settings that would win over HF_HOME.
+for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(_name, None)
+
+import pytest  # noqa: E402
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test tried to reach the network.
+
+    Not an `OSError`: libraries take those for a bad line and retry or fall back.
+    """
+
+
+def _refuse(address: object) -> NoReturn:
+    raise NetworkBlockedError(f"tests never use a network: connection to {address!r} refused")
+
+
+def _create_connection(address: object, *_args: Any, **_kwargs: Any) -> NoReturn:
+    _refuse(address)
+
+
+def _guarded(real: Any) -> Any:
+    def connect(sock: socket.socket, address: Any) -> Any:
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            _refuse(address)
+        return real(sock, address)
+
+    return connect
+
+
+_patch = pytest.MonkeyPatch()
+_patch.setattr(socket, "create_connection", _create_connection)
+_patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
+_patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
+
+
+def pytest_unconfigure() -> None:
+    """Open the sockets again and remove the temporary caches."""
+    _patch.undo()
+    shutil.rmtree(_CACHE, ignore_errors=True)
