@@ -85,6 +85,7 @@ class LowRank:
         the SVD is taken of R_v R_u^T, of size R x R at most. Each singular value is
         shared evenly between its two factors. The sign of each pair, which the SVD
         leaves open, is fixed so that the pair's u points along the mean of the old u.
+        Terms below rounding are set to exact zeros, so that they are not taken for real.
 
         Args:
             rank: terms to keep; a delta that has no more is still brought to this form.
@@ -95,6 +96,8 @@ class LowRank:
         q_u, r_u = torch.linalg.qr(self.u.mT)  # (..., D_in, r), (..., r, R)
         q_v, r_v = torch.linalg.qr(self.v.mT)
         left, sigma, right = torch.linalg.svd(r_v @ r_u.mT, full_matrices=False)
+        rounding = torch.finfo(sigma.dtype).eps * max(self.rank, sigma.shape[-1])
+        sigma = sigma.masked_fill(sigma <= rounding * sigma[..., :1], 0)
         keep = min(rank, sigma.shape[-1])
         root = sigma[..., :keep].sqrt().unsqueeze(-1)  # (..., keep, 1)
         u = (right[..., :keep, :] @ q_u.mT) * root
@@ -140,6 +143,10 @@ class Dense:
         return Dense(self.w * scale)
 
     __rmul__ = __mul__
+
+    def __getitem__(self, index: int | slice | Tensor) -> Dense:
+        """Pick deltas out of a batch."""
+        return Dense(self.w[index])
 
     def dense(self) -> Tensor:
         """The change itself."""

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -209,7 +210,7 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
     extra: Mapping[str, object] = {}
     if labels is not None:
         extra = {
-            "num_labels": len(labels),
+            "ignore_mismatched_sizes": True,  # another task's head gives way to a fresh one
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
         }
@@ -218,8 +219,8 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
         model = AutoModelForSequenceClassification.from_pretrained(
             source, use_safetensors=True, **extra
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"model.name: cannot load '{name}': {reason}; expected a folder with config.json and "
             "model.safetensors (a pickled .bin is never read), a hub name, or package:NAME"

@@ -23,6 +23,11 @@ def _hook(delta: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor
         x: Tensor = args[0]
         if not delta.batch_shape:
             return output + delta(x.to(_dtype(delta))).to(output.dtype)
+        if x.shape[0] % delta.batch_shape.numel():
+            raise ValueError(
+                f"applied: {x.shape[0]} rows cannot be shared evenly by a batch of "
+                f"{delta.batch_shape.numel()} edits"
+            )
         # E deltas in one batch: the rows of an edit lie side by side, so one
         # reshape groups them, and every product is a batched one.
         grouped = x.reshape(*delta.batch_shape, -1, x.shape[-1])  # (E, N, D_in)
@@ -52,6 +57,7 @@ def applied(model: nn.Module, edits: Edits) -> Iterator[nn.Module]:
 
     Raises:
         AttributeError: the model has no module of a site's name.
+        ValueError: inside, on a forward pass whose rows do not fall into E equal groups.
     """
     handles = []
     try:
@@ -107,5 +113,5 @@ def merge(model: nn.Module, edits: Edits) -> Snapshot:
     for site, delta in edits.items():
         weight = _weight(model, site.name)
         # Summed in the wider dtype, rounded once.
-        weight.copy_(weight.to(_dtype(delta)) + _stored(site, delta).to(weight.device))
+        weight.copy_(weight + _stored(site, delta).to(weight.device))
     return Snapshot(kept)

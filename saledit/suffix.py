@@ -105,11 +105,15 @@ def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
 @contextmanager
 def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Give one module another ``forward``; an instance attribute, so weights stay put."""
+    own = vars(module).get("forward")  # accelerate's offloading puts one there, too
     module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del module.forward  # the class's own forward shows again
+        if own is None:
+            del module.forward  # the class's own forward shows again
+        else:
+            module.forward = own
 
 
 def run(base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
@@ -128,6 +132,12 @@ def run(base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Map
     start = states[HIDDEN] if HIDDEN in states else states[ATTENTION]
     if entry.first_token_only:
         inputs = {"input_ids": inputs["input_ids"][:, :1]}
+    elif "attention_mask" in inputs and base.model.config.pad_token_id is not None:
+        # Gathered rows hold anything beyond their end. A decoder's classifier finds the last
+        # token by the padding token, so there has to be one.
+        beyond = inputs["attention_mask"] == 0
+        ids = inputs["input_ids"].masked_fill(beyond, base.model.config.pad_token_id)
+        inputs = {**inputs, "input_ids": ids}
 
     def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
         return hidden_states

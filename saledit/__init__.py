@@ -1,0 +1,29 @@
+"""saledit: fix what a fine-tuned language model gets wrong by training an editor."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that `import saledit` stays light.
+_API = {
+    "Edits": "saledit.delta",
+    "LowRank": "saledit.delta",
+    "applied": "saledit.overlay",
+    "merge": "saledit.overlay",
+    "load_editor": "saledit.artifact",
+    "load_edits": "saledit.artifact",
+    "EditModule": "saledit.module",
+    "EditDataModule": "saledit.data.datamodule",
+}
+
+__all__ = ["__version__", *sorted(_API)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _API:
+        raise AttributeError(f"module 'saledit' has no attribute '{name}'")
+    return getattr(importlib.import_module(_API[name]), name)

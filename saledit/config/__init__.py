@@ -1,0 +1,37 @@
+"""The configuration: frozen dataclasses, filled from YAML by OmegaConf."""
+
+from saledit.config.describing import describe, flatten
+from saledit.config.loading import load, to_yaml
+from saledit.config.schema import (
+    AdaptConfig,
+    DataConfig,
+    EditorConfig,
+    FinetuneConfig,
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    ScheduleConfig,
+    SiteConfig,
+    TaskConfig,
+    TestConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AdaptConfig",
+    "DataConfig",
+    "EditorConfig",
+    "FinetuneConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RunConfig",
+    "ScheduleConfig",
+    "SiteConfig",
+    "TaskConfig",
+    "TestConfig",
+    "TrainConfig",
+    "describe",
+    "flatten",
+    "load",
+    "to_yaml",
+]

@@ -1,0 +1,54 @@
+"""The configuration with its comments, for ``saledit config``."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import textwrap
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from saledit.config.schema import RunConfig
+
+
+def describe(config: RunConfig) -> Iterable[tuple[str, Any, str]]:
+    """Every key of a configuration with its value and its comment.
+
+    Yields:
+        (dotted key, value, comment), in the order of declaration.
+    """
+    yield from _describe(config, "")
+
+
+def _describe(node: Any, prefix: str) -> Iterable[tuple[str, Any, str]]:
+    comments = _comments(type(node))
+    for f in fields(node):
+        value = getattr(node, f.name)
+        if is_dataclass(value):
+            yield from _describe(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value, comments.get(f.name, "")
+
+
+def _comments(kind: type[Any]) -> dict[str, str]:
+    """Attribute docstrings, which Python drops and the source keeps."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    out = {}
+    for item, after in itertools.pairwise(body.body):
+        if (
+            isinstance(item, ast.AnnAssign)
+            and isinstance(item.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            out[item.target.id] = str(after.value.value)
+    return out
+
+
+def flatten(config: RunConfig) -> Iterable[tuple[str, Any]]:
+    """Every dotted key with its value."""
+    for key, value, _ in describe(config):
+        yield key, value

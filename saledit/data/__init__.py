@@ -1,0 +1,1 @@
+"""Data: records, splits, episodes and rewordings."""

@@ -1,0 +1,162 @@
+"""Training and validation batches for a plain ``lightning.Trainer``."""
+
+from __future__ import annotations
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from saledit.config import ScheduleConfig, TrainConfig
+from saledit.data.episodes import EditBatch, PartBanks
+
+
+class Episodes(Dataset[EditBatch]):
+    """Batches of edits; batch i of an epoch depends on (seed, epoch, i) alone.
+
+    So a resumed run sees the batches that an uninterrupted one would have seen.
+
+    Args:
+        banks: the samples.
+        k: failures an edit.
+        edits: edits a batch.
+        passes: pass samples an edit.
+        rank: terms kept of an aggregated gradient.
+        length: batches an epoch.
+        seed: of the draws.
+        epoch: the epoch.
+    """
+
+    def __init__(
+        self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, length: int,
+        seed: int, epoch: int,
+    ) -> None:  # fmt: skip
+        self._banks, self._k, self._edits, self._passes = banks, k, edits, passes
+        self._rank, self._length, self._seed, self._epoch = rank, length, seed, epoch
+        self._deck = _deck(len(banks.fail), length * edits * k, _generator(seed, epoch, -1))
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self._length
+
+    def __getitem__(self, i: int) -> EditBatch:
+        """Batch i."""
+        size = self._edits * self._k
+        fail = self._deck[i * size : (i + 1) * size].view(self._edits, self._k)
+        draws = _generator(self._seed, self._epoch, i)
+        passing = torch.randint(
+            len(self._banks.passing), (self._edits, self._passes), generator=draws
+        )
+        return self._banks.batch(fail, passing, self._rank)
+
+
+def _deck(n: int, length: int, generator: torch.Generator) -> Tensor:
+    """Positions 0..n-1, each about equally often: whole shuffles one after another."""
+    rounds = -(-length // n)
+    return torch.cat([torch.randperm(n, generator=generator) for _ in range(rounds)])[:length]
+
+
+def _generator(seed: int, epoch: int, i: int) -> torch.Generator:
+    # Distinct for every triple below 2^20; -1 is the epoch's own shuffle.
+    return torch.Generator().manual_seed(((seed % 2**20) << 40) + (epoch << 20) + i + 1)
+
+
+class TestEpisodes(Dataset[EditBatch]):
+    """Every failure once, k to an edit, several edits side by side.
+
+    The last edit may hold fewer failures; it then forms a batch of its own.
+
+    Args:
+        banks: the samples.
+        k: failures an edit.
+        edits: edits a batch.
+        passes: pass samples drawn for each edit; 0 for all.
+        rank: terms kept of an aggregated gradient.
+        seed: of the draws.
+        limit: failures at most; 0 for all.
+
+    Attributes:
+        groups: for each batch the positions of its failures (E, K).
+    """
+
+    __test__ = False  # not a test case, whatever its name says
+
+    def __init__(
+        self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, seed: int,
+        limit: int = 0,
+    ) -> None:  # fmt: skip
+        self._banks, self._rank = banks, rank
+        n = min(len(banks.fail), limit or len(banks.fail))
+        whole = torch.arange(n - n % k).view(-1, k)
+        self.groups = list(whole.split(edits)) if len(whole) else []
+        if n % k:
+            self.groups.append(torch.arange(n - n % k, n)[None])
+        total = len(banks.passing)
+        draws = _generator(seed, 0, -1)
+        count = min(passes or total, total)
+        self._passing = [
+            torch.stack([torch.randperm(total, generator=draws)[:count] for _ in group])
+            for group in self.groups
+        ]
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.groups)
+
+    def __getitem__(self, i: int) -> EditBatch:
+        """Batch i."""
+        return self._banks.batch(self.groups[i], self._passing[i], self._rank)
+
+
+class EditDataModule(L.LightningDataModule):
+    """Batches for ``Trainer.fit`` and ``Trainer.validate``.
+
+    Use it with ``reload_dataloaders_every_n_epochs=1`` (``run.fit`` does), so that each
+    epoch deals its own cards.
+
+    Args:
+        train: cached samples to train on.
+        validation: cached samples to validate on.
+        schedule: failures an edit.
+        config: batch sizes.
+        rank: terms kept of an aggregated gradient.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self, train: PartBanks, validation: PartBanks, schedule: ScheduleConfig,
+        config: TrainConfig, rank: int, seed: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self._train, self._validation = train, validation
+        self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
+
+    def train_dataloader(self) -> DataLoader[EditBatch]:
+        """Batches of the trainer's current epoch."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        return _loader(self.episodes(epoch))
+
+    def episodes(self, epoch: int) -> Episodes:
+        """The training batches of one epoch."""
+        c = self._config
+        k = min(self._k, len(self._train.fail))
+        return Episodes(
+            self._train, k, c.edits_per_step, c.passes_per_edit, self._rank,
+            c.steps_per_epoch, self._seed, epoch,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[EditBatch]:
+        """The same batches after every epoch."""
+        c = self._config
+        k = min(self._k, len(self._validation.fail))
+        return _loader(
+            TestEpisodes(
+                self._validation, k, c.edits_per_step, 100, self._rank, self._seed,
+                c.validation_edits,
+            )  # fmt: skip
+        )
+
+
+def _loader(dataset: Dataset[EditBatch]) -> DataLoader[EditBatch]:
+    # The dataset gathers whole batches out of mapped memory: nothing is left for workers.
+    return DataLoader(dataset, batch_size=None, shuffle=False, num_workers=0)

@@ -1,0 +1,152 @@
+"""Edit batches: many edits at once, each with its own failures, rewordings and pass samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saledit.cache import Bank, BankSpec, Progress, open_bank
+from saledit.data.splits import Part
+from saledit.delta import LowRank
+from saledit.editors.base import aggregate
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.rows import Rows, join
+from saledit.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class EditBatch:
+    """E edits. Rows of one edit lie side by side: K failures, K x m rewordings, n pass.
+
+    Attributes:
+        gradients: for each site u (E, R, D_in), v (E, R, D_out), aggregated over K.
+        rows: E x S rows for the suffix run.
+        targets: right answers of failures and rewordings (E, K + K m).
+        weights: 1 for a real row, 0 for a filler, (E, K + K m).
+        n_fail: K.
+        base_logits: of the pass rows (E, n, C).
+        pass_targets: (E, n).
+    """
+
+    gradients: list[LowRank]
+    rows: Rows
+    targets: Tensor
+    weights: Tensor
+    n_fail: int
+    base_logits: Tensor
+    pass_targets: Tensor
+
+    def to(self, device: torch.device | str, **_options: object) -> EditBatch:
+        """The same batch on a device; Lightning calls it."""
+        return EditBatch(
+            [pair.to(device) for pair in self.gradients],
+            self.rows.to(device),
+            self.targets.to(device),
+            self.weights.to(device),
+            self.n_fail,
+            self.base_logits.to(device),
+            self.pass_targets.to(device),
+        )
+
+
+class PartBanks:
+    """The cached samples of one part of a split.
+
+    Args:
+        fail: failures, with gradient factors.
+        adapt: all rewordings in one bank; None where there is none.
+        adapt_index: (N_fail, m) positions in ``adapt``; fillers point at 0.
+        adapt_weight: (N_fail, m) 1 for a rewording, 0 for a filler.
+        passing: pass samples.
+    """
+
+    def __init__(
+        self,
+        fail: Bank,
+        adapt: Bank | None,
+        adapt_index: Tensor,
+        adapt_weight: Tensor,
+        passing: Bank,
+    ) -> None:
+        self.fail, self.adapt, self.passing = fail, adapt, passing
+        self.adapt_index, self.adapt_weight = adapt_index, adapt_weight
+
+    def batch(self, fail: Tensor, passing: Tensor, rank: int) -> EditBatch:
+        """Gather edits.
+
+        Args:
+            fail: (E, K) positions of failures.
+            passing: (E, n) positions of pass samples.
+            rank: terms kept of an aggregated gradient.
+        """
+        n_edits, k = fail.shape
+        parts = [self.fail.rows(fail.flatten())]
+        sizes = [k]
+        targets = [self.fail.targets[fail]]
+        weights = [torch.ones(n_edits, k)]
+        if self.adapt is not None:
+            index = self.adapt_index[fail].flatten(1)  # (E, K m)
+            parts.append(self.adapt.rows(index.flatten()))
+            sizes.append(index.shape[1])
+            targets.append(self.adapt.targets[index])
+            weights.append(self.adapt_weight[fail].flatten(1))
+        parts.append(self.passing.rows(passing.flatten()))
+        sizes.append(passing.shape[1])
+        return EditBatch(
+            aggregate(self.fail.factors(fail), rank),
+            join(parts, n_edits, sizes),
+            torch.cat(targets, 1),
+            torch.cat(weights, 1),
+            k,
+            self.passing.logits[passing],
+            self.passing.targets[passing],
+        )
+
+
+def open_banks(
+    base: TaskModel,
+    task: Task,
+    part: Part,
+    spec: BankSpec,
+    folder: Path,
+    progress: Progress | None = None,
+) -> PartBanks:
+    """Open the banks of one part, building what is missing.
+
+    Args:
+        base: the task model.
+        task: the task.
+        part: the samples.
+        spec: what the bank of the failures keeps; rewordings and pass samples keep no
+            factors, and moments are taken over the pass samples.
+        folder: where banks live.
+        progress: see ``open_bank``.
+    """
+    bare = BankSpec(spec.layer, batch_tokens=spec.batch_tokens)
+    fail = open_bank(
+        base, task, part.fail, BankSpec(spec.layer, spec.rank, False, spec.batch_tokens), folder, progress
+    )
+    rewordings = [sample for group in part.adapt for sample in group]
+    adapt = open_bank(base, task, rewordings, bare, folder, progress) if rewordings else None
+    index, weight = _adapt_table(part.adapt)
+    passing = open_bank(
+        base, task, part.passing, BankSpec(spec.layer, 0, spec.moments, spec.batch_tokens), folder, progress
+    )
+    return PartBanks(fail, adapt, index, weight, passing)
+
+
+def _adapt_table(groups: Sequence[Sequence[Sample]]) -> tuple[Tensor, Tensor]:
+    width = max((len(group) for group in groups), default=0)
+    index = torch.zeros(len(groups), width, dtype=torch.long)
+    weight = torch.zeros(len(groups), width)
+    start = 0
+    for i, group in enumerate(groups):
+        index[i, : len(group)] = torch.arange(start, start + len(group))
+        weight[i, : len(group)] = 1
+        start += len(group)
+    return index, weight

@@ -1,0 +1,45 @@
+"""The rule-based rewriter as a step of the split: rewordings checked by an embedding model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from saledit.config import AdaptConfig
+from saledit.data.paraphrase import EmbeddingSimilarity, reword_all
+from saledit.models import find_weights
+from saledit.records import Sample
+
+_Similarity = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+
+
+class RuleRewriter:
+    """Rewords samples by rule and keeps what an embedding model calls equivalent.
+
+    Args:
+        config: how many, how similar, judged by which model.
+    """
+
+    def __init__(self, config: AdaptConfig) -> None:
+        self._config = config
+        self._similarity: _Similarity | None = None
+        self.name = f"rules-1 {config.similarity_model} {config.threshold}"
+
+    def __call__(
+        self, samples: Sequence[Sample]
+    ) -> Sequence[Sequence[tuple[tuple[str, ...], str]]]:
+        """(inputs, kind) pairs for each sample.
+
+        Raises:
+            ModelError: the embedding model is not there.
+        """
+        c = self._config
+        if c.similarity_model and self._similarity is None:
+            self._similarity = EmbeddingSimilarity(find_weights(c.similarity_model))
+        # One seed for all runs: a text has the same rewordings whatever the run's seed.
+        return reword_all(
+            [sample.inputs for sample in samples],
+            limit=c.per_failure,
+            seed=0,
+            similarity=self._similarity,
+            threshold=c.threshold,
+        )

@@ -1,0 +1,181 @@
+"""Where data comes from: a file, one that comes with saledit, or a data set of the hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from saledit.bundled import PREFIX, bundled
+from saledit.data.readers import Row, dataset_rows, file_rows, first_line, kind_of, silent
+from saledit.errors import DataError, UserError, did_you_mean
+from saledit.records import Record
+from saledit.tasks.base import Task
+
+_SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
+# A hub name may hold a dot, but with one of these endings a file is meant.
+_OTHER_FILES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("arrow", "bz2", "gz", "json", "pkl", "pt", "py", "tar", "tgz"),
+        *("tsv", "txt", "xlsx", "xml", "xz", "yaml", "yml", "zip", "zst"),
+    )
+)
+_HUB = re.compile(
+    r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)"
+    r"(?:@(?P<config>[^@:\[]+)|:(?P<split>[^@:\[]+(?:\[[^\]]*\])?))*"
+)
+
+
+def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[Row]:
+    """Read the rows of a data file or of a hub data set.
+
+    Args:
+        source: a .jsonl, .csv (each also .gz) or .parquet file, ``bundled:`` and a file that comes
+            with saledit, or a hub data set as ``name``, ``org/name``, ``org/name@config:split``
+            (split ``train`` if none is named).
+        limit: read no more rows than this; 0 reads all.
+        root: where relative paths start; the current folder if None.
+
+    Returns:
+        (place, fields) per row. The place is ``file:line``, counting blank lines and a CSV header;
+        in Parquet files and hub data sets the line is the number of the row, from 1.
+
+    Raises:
+        DataError: no such source, or a broken one.
+    """
+    assert limit >= 0
+    path = _locate(source, root)
+    with silent():
+        rows = _hub_rows(source, limit) if path is None else file_rows(path, source)
+        found = list(islice(rows, limit or None))
+    if not found:
+        raise DataError(f"{source}: expected at least one record, got none; name data with records")
+    return found
+
+
+def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ...]:
+    """Read records.
+
+    Args:
+        task: parses the rows.
+        source: as in `load_rows`.
+        limit: read no more records than this; 0 reads all.
+
+    Returns:
+        The records in the order of the data. One without an ``id`` gets ``stem:line``.
+
+    Raises:
+        DataError: no such source, a broken one, a wrong field, or an id that comes twice.
+    """
+    stem = _stem(source)
+    records = []
+    lines: dict[str, str] = {}  # id -> line
+    for where, row in load_rows(source, limit=limit):
+        line = where.rpartition(":")[2]
+        record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
+        for sample in (record.sample, *record.rewordings):
+            if sample.id in lines:
+                raise DataError(
+                    f"{where}: expected a unique 'id', got '{sample.id}' as on line "
+                    f"{lines[sample.id]}; rename one of them, or leave 'id' out"
+                )
+            lines[sample.id] = line
+        records.append(record)
+    return tuple(records)
+
+
+def _id(row: dict[str, Any], where: str) -> str:
+    value = row.get("id")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(
+            f"{where}: expected text or a number in 'id', got {kind_of(value)}; "
+            "write it as text, or leave it out"
+        )
+    return str(value)
+
+
+def _stem(source: str) -> str:
+    """What the ids of records without one begin with: a file's bare name, or a data set's."""
+    name = re.split(r"[/\\]", source)[-1]
+    ending = next((s for s in _SUFFIXES if name.lower().endswith(s)), "")
+    return name[: -len(ending)] if ending else re.sub(r"[@:]", "-", name)
+
+
+def _locate(source: str, root: Path | None) -> Path | None:
+    """The file that is meant, or None for a hub data set."""
+    try:
+        if source.startswith(PREFIX):
+            path = bundled(source)
+        else:
+            path = (root or Path()) / Path(source).expanduser()
+        folder, there = path.is_dir(), path.exists()
+    except UserError as error:
+        raise DataError(str(error)) from None
+    except (OSError, RuntimeError) as error:  # too long a name, no rights, no home folder
+        raise DataError(
+            f"{source}: expected a data file, got a path that cannot be followed "
+            f"({first_line(error)}); check the path"
+        ) from error
+    if folder:
+        inside = ", ".join(_files(path)) or "it has none"
+        raise DataError(
+            f"{source}: expected a data file, got a folder; name a data file in it ({inside})"
+        )
+    known = path.name.lower().endswith(_SUFFIXES)
+    if there and not known:
+        raise DataError(
+            f"{source}: expected a file that ends in {', '.join(_SUFFIXES)}, got '{path.name}'; "
+            "convert the file or give it its right name"
+        )
+    if there:
+        return path
+    if not known and path.suffix.lower() not in _OTHER_FILES and _HUB.fullmatch(source):
+        return None
+    if not path.parent.is_dir():
+        raise DataError(
+            f"{source}: expected a data file, got no such folder '{path.parent}'; check the path"
+        )
+    raise DataError(
+        f"{source}: expected a data file, got no such file; "
+        + did_you_mean(path.name, _files(path.parent, path.name))
+    )
+
+
+def _files(folder: Path, like: str = "") -> list[str]:
+    """Names of up to eight data files of a folder; with ``like`` the most similar ones."""
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_SUFFIXES))
+    except OSError:
+        return []
+    return difflib.get_close_matches(like, names, n=8, cutoff=0.0) if like else names[:8]
+
+
+def _hub_rows(source: str, limit: int) -> Iterator[Row]:
+    import datasets
+
+    match = _HUB.fullmatch(source)
+    assert match
+    name, config, split = match["name"], match["config"], match["split"]
+    try:
+        if hasattr(datasets.packaged_modules, name):  # "csv" would read the current folder
+            raise ValueError(f"'{name}' is a file format")
+        # No streaming: what is in the cache can be read without a network.
+        data = datasets.load_dataset(name, config, split=split or "train")
+        data = data.select(range(min(limit or len(data), len(data))))
+    except Exception as error:  # of the hub libraries, http, Arrow, or built in
+        offline = isinstance(error, ConnectionError)
+        fault = "the hub could not be reached" if offline else "the hub did not give it"
+        remedy = "name a file, or go online (unset HF_HUB_OFFLINE)" if offline else "check the name"
+        close = difflib.get_close_matches(name, _files(Path(), name), n=1, cutoff=0.5)
+        raise DataError(
+            f"{source}: expected a data file or a hub data set, got no local file of that name, "
+            f"and {fault} ({first_line(error)}); "
+            + (f"did you mean the file '{close[0]}'?" if close else remedy)
+        ) from error
+    yield from dataset_rows(data, source)

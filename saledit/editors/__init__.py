@@ -1,0 +1,1 @@
+"""Editors: from gradient factors to deltas."""

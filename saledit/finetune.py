@@ -1,0 +1,166 @@
+"""From a plain encoder to a task model: fine-tuning, once, cached by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from saledit.config import FinetuneConfig
+from saledit.errors import JobError
+from saledit.files import new_folder
+from saledit.models import TaskModel, load_classifier
+from saledit.records import Record, Sample
+from saledit.tasks.base import Task, task_settings
+
+_SCHEMA = 1
+_SHUFFLE_BATCHES = 16  # batches whose texts are sorted by length together
+logger = logging.getLogger(__name__)
+
+
+class _Classifier(L.LightningModule):
+    """Plain fine-tuning: AdamW, linear warm-up and decay."""
+
+    def __init__(self, base: TaskModel, task: Task, config: FinetuneConfig, steps: int) -> None:
+        super().__init__()
+        self.base, self.task, self.config, self.steps = base, task, config, steps
+        self.model: nn.Module = base.model
+
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_idx: int) -> Tensor:
+        inputs, targets = batch
+        loss = self.task.losses(self.model(**inputs).logits, targets).mean()
+        if not torch.isfinite(loss):
+            raise JobError(
+                f"fine-tuning diverged at step {self.global_step}: the loss is {loss.item()}; "
+                "lower model.finetune.learning_rate"
+            )
+        self.log("finetune/loss", loss, prog_bar=True, batch_size=len(targets))
+        return loss
+
+    def configure_optimizers(self) -> dict[str, object]:
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=0.01
+        )
+        warm = max(1, int(self.config.warmup * self.steps))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: min((step + 1) / warm, max(0.0, (self.steps - step) / self.steps)),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def finetuned(
+    name: str,
+    task: Task,
+    records: Sequence[Record],
+    labels: Sequence[str],
+    config: FinetuneConfig,
+    folder: Path,
+    progress: bool,
+) -> TaskModel:
+    """Load the fine-tuned encoder, training it first where no cached one fits.
+
+    Args:
+        name: the plain encoder.
+        task: the task.
+        records: what it learns from.
+        labels: all labels, in the order of the new head.
+        config: how.
+        folder: where task models are cached.
+        progress: show a progress bar.
+
+    Returns:
+        The frozen task model, read back from its folder.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+        JobError: training diverged, or the disk is full.
+    """
+    L.seed_everything(config.seed, verbose=False)
+    plain = load_classifier(name, labels)
+    place = folder / f"finetuned-{_key(plain, task, records, labels, config)}"
+    if not place.is_dir():
+        logger.info("fine-tuning %s on %d records", name, len(records))
+        batches = _batches([r.sample for r in records], config)
+        _train(plain, task, batches, config, progress)
+        with new_folder(place) as part:
+            plain.model.save_pretrained(part)
+            plain.tokenizer.save_pretrained(part)
+    return load_classifier(str(place))
+
+
+def _train(
+    plain: TaskModel,
+    task: Task,
+    batches: list[list[Sample]],
+    config: FinetuneConfig,
+    progress: bool,
+) -> None:
+    def collate(batch: list[Sample]) -> tuple[dict[str, Tensor], Tensor]:
+        inputs = task.encode(plain, [sample.inputs for sample in batch])
+        return inputs, task.targets(plain, [sample.target for sample in batch])
+
+    loader: DataLoader[list[Sample]] = DataLoader(
+        batches,  # type: ignore[arg-type]
+        batch_size=None,
+        shuffle=False,
+        collate_fn=collate,
+    )
+    plain.model.requires_grad_(True)
+    plain.model.train()
+    trainer = L.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        gradient_clip_val=1.0,
+    )
+    trainer.fit(_Classifier(plain, task, config, len(batches)), loader)
+    plain.model.requires_grad_(False)
+    plain.model.eval()
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _batches(samples: Sequence[Sample], config: FinetuneConfig) -> list[list[Sample]]:
+    """All batches of all epochs; texts of similar length together, in random order."""
+    draws = torch.Generator().manual_seed(config.seed)
+    size = config.batch_size
+    out: list[list[Sample]] = []
+    for _ in range(config.epochs):
+        order = torch.randperm(len(samples), generator=draws).tolist()
+        epoch = []
+        for start in range(0, len(order), size * _SHUFFLE_BATCHES):
+            chunk = [samples[i] for i in order[start : start + size * _SHUFFLE_BATCHES]]
+            chunk.sort(key=lambda sample: sum(map(len, sample.inputs)))
+            epoch += [chunk[i : i + size] for i in range(0, len(chunk), size)]
+        out += [epoch[i] for i in torch.randperm(len(epoch), generator=draws).tolist()]
+    return out
+
+
+def _key(
+    plain: TaskModel,
+    task: Task,
+    records: Sequence[Record],
+    labels: Sequence[str],
+    config: FinetuneConfig,
+) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    settings = task_settings(task)
+    head = [_SCHEMA, plain.fingerprint, asdict(config), settings, list(labels)]
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    for record in records:
+        digest.update(json.dumps([*record.sample.inputs, record.sample.target]).encode())
+    return digest.hexdigest()

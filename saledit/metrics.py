@@ -1,0 +1,80 @@
+"""Metrics of editing, as torchmetrics: they reduce over processes and reset like any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Accuracy(Metric):
+    """Share of answers that are right, under weights; NaN before the first update."""
+
+    higher_is_better = True
+    full_state_update = False
+    right: Tensor
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("right", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, correct: Tensor, weights: Tensor | None = None) -> None:
+        """Count answers: bool (...), weights (...) or 1 each."""
+        weights = torch.ones_like(correct, dtype=torch.float64) if weights is None else weights
+        self.right += (correct * weights).sum()
+        self.total += weights.sum()
+
+    def compute(self) -> Tensor:
+        """right / total."""
+        return self.right / self.total
+
+
+class Drawdown(Metric):
+    """Accuracy on pass samples before the edit minus after it; negative where it rose."""
+
+    higher_is_better = False
+    full_state_update = False
+    before: Tensor
+    after: Tensor
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("before", "after", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, before: Tensor, after: Tensor) -> None:
+        """Count pass samples: bool (...) right without and with the edit."""
+        self.before += before.sum()
+        self.after += after.sum()
+        self.total += before.numel()
+
+    def compute(self) -> Tensor:
+        """(before - after) / total."""
+        return (self.before - self.after) / self.total
+
+
+class Mean(Metric):
+    """Weighted mean of values, such as the locality KL in nats."""
+
+    full_state_update = False
+    value: Tensor
+    total: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("value", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, values: Tensor) -> None:
+        """Take in values (...)."""
+        self.value += values.double().sum()
+        self.total += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean."""
+        return self.value / self.total

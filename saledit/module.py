@@ -1,0 +1,167 @@
+"""Training of an editor as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L  # noqa: N812
+import torch
+from torch import Tensor
+
+from saledit.config import LossConfig, TrainConfig
+from saledit.data.episodes import EditBatch
+from saledit.editors.base import Editor
+from saledit.errors import JobError
+from saledit.losses import weighted_mean
+from saledit.models import TaskModel
+from saledit.session import EditMetrics, Outcome, outcome
+from saledit.suffix import Entry
+from saledit.tasks.base import Task
+
+_BASE = "model."
+_RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
+
+
+class EditModule(L.LightningModule):
+    """loss = c_edit NLL(right answers of fail and adapt) + c_loc KL(base || edited on pass).
+
+    Source of the loss: MEND (Mitchell et al., ICLR 2022), section 3.3, with SaLEM's
+    three kinds of samples. The base model is part of the module, so that it moves with
+    it between devices, but never of a checkpoint.
+
+    Args:
+        base: the frozen task model.
+        task: scores answers.
+        editor: what is trained.
+        entry: where the cached states enter.
+        loss: weights.
+        train: learning rates and length of training.
+    """
+
+    def __init__(
+        self, base: TaskModel, task: Task, editor: Editor, entry: Entry,
+        loss: LossConfig | None = None, train: TrainConfig | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.base, self.task, self.entry = base, task, entry
+        self.model = base.model
+        self.editor = editor
+        self.loss_weights = loss or LossConfig()
+        self.train_config = train or TrainConfig()
+        self.metrics = EditMetrics()
+        self._val_loss: list[Tensor] = []
+        # The base is left out of checkpoints, so its keys are missing on loading.
+        self.strict_loading = False
+
+    def train(self, mode: bool = True) -> EditModule:
+        """Switch the editor; the base stays in eval mode, without dropout."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def _loss(self, batch: EditBatch) -> tuple[Tensor, Outcome]:
+        seen = outcome(self.base, self.task, self.entry, self.editor(batch.gradients), batch)
+        c = self.loss_weights
+        return c.edit * seen.edit_nll + c.locality * seen.locality.mean(), seen
+
+    def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
+        """One optimizer step's loss.
+
+        Raises:
+            JobError: the loss is NaN or infinite.
+        """
+        loss, seen = self._loss(batch)
+        if not torch.isfinite(loss):
+            raise JobError(
+                f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
+                "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
+            )
+        n = len(batch.targets)
+        self.log("train/loss", loss, prog_bar=True, batch_size=n)
+        self.log("train/edit_nll", seen.edit_nll, batch_size=n)
+        self.log("train/locality_kl", seen.locality.mean(), batch_size=n)
+        with torch.no_grad():
+            right = self.task.correct(seen.edit, batch.targets)
+            self.log("train/edit_accuracy", weighted_mean(right.float(), batch.weights), batch_size=n)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin counting."""
+        self.metrics.reset()
+        self._val_loss.clear()
+
+    def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
+        """Count one batch of validation edits."""
+        loss, seen = self._loss(batch)
+        self.metrics.update(self.task, batch, seen)
+        # Edits weigh alike, also those of a last, smaller batch.
+        self._val_loss += [loss.detach()] * len(batch.targets)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics; ``val/loss`` is what early stopping watches."""
+        self.log("val/loss", torch.stack(self._val_loss).mean(), prog_bar=True)
+        for name, value in self.metrics.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name in {"edit_accuracy", "drawdown"})
+
+    def configure_optimizers(self) -> Any:
+        """Adam with two groups: the network, and the edit rates, which move faster."""
+        c = self.train_config
+        rates = [p for name, p in self.editor.named_parameters() if name.endswith("log_rate")]
+        others = [p for name, p in self.editor.named_parameters() if not name.endswith("log_rate")]
+        optimizer = torch.optim.Adam(
+            [{"params": others, "lr": c.learning_rate}, {"params": rates, "lr": c.rate_learning_rate}]
+        )
+        if not c.decay:
+            return optimizer
+        total = c.epochs * c.steps_per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: max(0.02, 1 - step / total)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the base out."""
+        state = checkpoint["state_dict"]
+        for name in [name for name in state if name.startswith(_BASE)]:
+            del state[name]
+
+
+@torch.no_grad()
+def calibrate(
+    module: EditModule, batches: Iterable[EditBatch], grid: Iterable[float] = _RATES
+) -> float:
+    """Set the editor's first edit rate by trial steps.
+
+    The step that mends a failure differs by an order of magnitude between layers, and
+    an overshoot ruins both the fix and the locality. So the untrained editor's deltas
+    are tried at several sizes, and the size with the best (edit accuracy - locality KL
+    in nats) is kept.
+
+    Args:
+        module: holds the primed editor; its rate is changed in place.
+        batches: a few training batches.
+        grid: factors on the present rate.
+
+    Returns:
+        The chosen factor.
+    """
+    module.eval()
+    grid, batches = list(grid), list(batches)
+    scores = []
+    for factor in grid:
+        metrics = EditMetrics()
+        for batch in batches:
+            edits = module.editor(batch.gradients) * factor
+            metrics.update(
+                module.task, batch, outcome(module.base, module.task, module.entry, edits, batch)
+            )
+        values = metrics.compute()
+        scores.append(values["edit_accuracy"] - values["locality_kl"])
+    best = grid[max(range(len(grid)), key=scores.__getitem__)]
+    module.editor.scale_rate(best)
+    module.train()
+    return best

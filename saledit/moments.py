@@ -1,0 +1,76 @@
+"""Running moments of tensors, all state in buffers so that it survives a resume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalizer(nn.Module):
+    """Zero mean and unit variance per dimension, over everything seen so far.
+
+    Source: MEND (Mitchell et al., ICLR 2022), section 3.2; the update of batches is that
+    of Chan et al. (1979), exact in any order of batches up to rounding.
+
+    Args:
+        size: number of dimensions D.
+        eps: added to the standard deviation, relative to its mean over dimensions.
+    """
+
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
+
+    def __init__(self, size: int, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("m2", torch.zeros(size))
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in rows (n, D)."""
+        n = x.shape[0]
+        if n == 0:
+            return
+        mean = x.mean(0)
+        total = self.count + n
+        delta = mean - self.mean
+        share = (n / total).to(x.dtype)
+        self.m2 += ((x - mean) ** 2).sum(0) + delta**2 * (self.count.to(x.dtype) * share)
+        self.mean += delta * share
+        self.count.copy_(total)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation (D,), floored so that a constant dimension divides by no zero."""
+        std = (self.m2 / self.count.clamp_min(1).to(self.m2.dtype)).sqrt()
+        return std + self.eps * std.mean() + 1e-12
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., D); the identity before the first update."""
+        if self.count == 0:
+            return x
+        return (x - self.mean) / self.std
+
+
+def whitener(moment: Tensor, ridge: float) -> Tensor:
+    """The matrix that maps an input to the direction that reads it apart from others.
+
+    It is c (M + c I)^-1 with M the second moment of the site's inputs and c = ridge times
+    the mean eigenvalue of M: directions that most inputs share shrink, rare ones stay.
+    This is the C^-1 k of ROME's closed form (Meng et al., 2022, eq. 2), regularised.
+
+    Args:
+        moment: M (D, D), symmetric and positive semi-definite.
+        ridge: relative ridge; larger is milder.
+
+    Returns:
+        (D, D), symmetric, eigenvalues in (0, 1].
+    """
+    wide = moment.double()
+    c = ridge * wide.diagonal().mean()
+    eye = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
+    factor = torch.linalg.cholesky(wide + c * eye)
+    return (c * torch.cholesky_solve(eye, factor)).to(moment.dtype)

@@ -1,0 +1,53 @@
+"""Records and samples: the values that data turns into.
+
+A *record* is one line of a data file. A *sample* is one text that a model is run on:
+a record's own inputs, or one of its rewordings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One text with its right answer.
+
+    Attributes:
+        id: unique within a data set; a rewording's id extends its record's.
+        inputs: the text fields, e.g. (premise, hypothesis) or (claim,).
+        target: the right answer.
+        kind: for a rewording, how it was made ("paraphrase", "synonym", ...); "" otherwise.
+    """
+
+    id: str
+    inputs: tuple[str, ...]
+    target: str
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a data set.
+
+    Attributes:
+        sample: the record's own text.
+        rewordings: other texts of the same meaning and target, where the data has them.
+        subjects: what the record is about; no subject is shared between splits.
+    """
+
+    sample: Sample
+    rewordings: tuple[Sample, ...] = ()
+    subjects: tuple[str, ...] = ()
+
+    def keys(self) -> frozenset[str]:
+        """Everything that must stay on one side of a split: texts and subjects."""
+        texts = {
+            "text:" + "\x1f".join(_normal(field) for field in sample.inputs)
+            for sample in (self.sample, *self.rewordings)
+        }
+        return frozenset(texts | {f"subject:{_normal(subject)}" for subject in self.subjects})
+
+
+def _normal(text: str) -> str:
+    return " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

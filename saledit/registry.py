@@ -1,0 +1,38 @@
+"""Closed tables: the names that a configuration may use, and what they stand for.
+
+A YAML file names things from here; it never imports code.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import MappingProxyType
+from typing import Any
+
+from saledit.errors import ConfigError, did_you_mean
+
+EDITORS = MappingProxyType({"mend": "saledit.editors.mend:Mend"})
+TASKS = MappingProxyType({"nli": "saledit.tasks.nli:Nli"})
+PICKERS = MappingProxyType(
+    {
+        "gradient": "saledit.saliency.gradient:GradientSaliency",
+        "trial-step": "saledit.saliency.trial:TrialStep",
+    }
+)
+
+
+def look_up(table: MappingProxyType[str, str], name: str, key: str) -> Any:
+    """Import what a name stands for.
+
+    Args:
+        table: one of the tables of this module.
+        name: what the configuration says.
+        key: the configuration key, for the message.
+
+    Raises:
+        ConfigError: the table has no such name.
+    """
+    if name not in table:
+        raise ConfigError(f"{key}: unknown name '{name}'; {did_you_mean(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

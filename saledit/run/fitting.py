@@ -1,0 +1,238 @@
+"""``saledit fit``: build the splits, pick the layer, train the editor."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+
+from saledit import config as configuration
+from saledit.artifact import make_editor, save_editor
+from saledit.cache import BankSpec
+from saledit.config import RunConfig
+from saledit.data.datamodule import EditDataModule
+from saledit.data.episodes import PartBanks, open_banks
+from saledit.data.splits import Part
+from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
+from saledit.files import write_json, write_jsonl, write_text
+from saledit.module import EditModule, calibrate
+from saledit.report import Ui
+from saledit.run.picking import pick_layer, save_saliency
+from saledit.run.prepare import Prepared, prepare
+from saledit.site import Layer
+
+LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.csv"
+_CHECK_SAMPLES = 300
+# What the run itself decides; the rest of Trainer's arguments are the user's.
+_RESERVED = frozenset(
+    ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
+     "gradient_clip_val", "default_root_dir", "enable_checkpointing")
+)  # fmt: skip
+
+
+def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
+    """Train an editor and write it into the run's folder.
+
+    Args:
+        config: the run.
+        resume: go on from ``last.ckpt``; the numbers are those of an uninterrupted run.
+        ui: where progress is shown.
+
+    Returns:
+        What was trained, on what, and the validation metrics of the kept state.
+
+    Raises:
+        UserError: the configuration, the data or the model is wrong.
+        JobError: training diverged, or the disk is full.
+    """
+    folder, last = config.folder, config.folder / LAST
+    _check_trainer(config)
+    if resume:
+        _check_same(config, folder)
+    prepared = prepare(config, ui)
+    L.seed_everything(config.seed, verbose=False)
+    layer, table = pick_layer(prepared)
+    if table is not None:
+        save_saliency(prepared, table.as_json())
+    write_text(folder / "config.yaml", configuration.to_yaml(config))
+    if not resume:
+        for name in (LAST, BEST, METRICS, "editor.json", "results.json"):
+            (folder / name).unlink(missing_ok=True)
+    module, data = _assemble(prepared, layer)
+    _write_check(prepared, folder)
+    began = time.perf_counter()
+    trainer = _trainer(config, folder, ui)
+    earlier = _read_metrics(folder / METRICS) if resume else []
+    ui.stage(f"training the editor at layer {layer.index}")
+    _fit(trainer, module, data, last if resume and last.exists() else None)
+    seconds = time.perf_counter() - began
+    _join_metrics(folder / METRICS, earlier)
+    validation = _restore_best(trainer, module)
+    save_editor(folder, module.editor, config, prepared.base, layer)
+    steps = trainer.global_step
+    result = {
+        "run": str(folder),
+        "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
+        "layer": layer.index,
+        "n_layers": prepared.base.n_blocks,
+        "sites": [site.name for site in layer.sites],
+        "saliency": None if table is None else table.as_json(),
+        "splits": {
+            "train": prepared.train.counts(),
+            "validation": prepared.validation.counts(),
+            "test": prepared.test.counts(),
+        },
+        "epochs": trainer.current_epoch,
+        "train_seconds": seconds,
+        "edits_per_second": steps * config.train.edits_per_step / max(seconds, 1e-9),
+        "validation": validation,
+        "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
+    }
+    write_json(folder / "fit.json", result)
+    return result
+
+
+def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
+    """Cached samples of a part for a layer."""
+    config = prepared.config
+    n = len(part.fail) + sum(map(len, part.adapt)) + len(part.passing)
+    spec = BankSpec(layer, rank=config.editor.sample_rank, moments=moments)
+    with prepared.ui.progress(f"caching {n} samples at layer {layer.index}", n) as bar:
+        done = 0
+
+        def advance(now: int, total: int) -> None:
+            nonlocal done
+            bar.update(done + now)
+            done += total if now == total else 0
+
+        return open_banks(prepared.base, prepared.task, part, spec, config.cache, advance)
+
+
+def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:
+    config = prepared.config
+    editor = make_editor(config.editor, layer.sites)
+    train = banks_of(prepared, prepared.train, layer, editor.needs_moments)
+    validation = banks_of(prepared, prepared.validation, layer)
+    data = EditDataModule(
+        train, validation, config.schedule, config.train, config.editor.gradient_rank, config.seed
+    )
+    module = EditModule(
+        prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train
+    )
+    first = data.episodes(0)
+    batches = [first[i] for i in range(min(4, len(first)))]
+    moments = train.passing.moments() if editor.needs_moments else None
+    for batch in batches:
+        editor.prime(batch.gradients, moments)
+        moments = None
+    calibrate(module, batches)
+    return module, data
+
+
+def _trainer(config: RunConfig, folder: Path, ui: Ui) -> L.Trainer:
+    keep = ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST).stem,
+        monitor="val/loss",
+        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    stop = EarlyStopping("val/loss", patience=config.train.patience, check_on_train_epoch_end=True)
+    callbacks: list[Callback] = [keep, stop]
+    if ui.interactive:
+        callbacks.append(TQDMProgressBar(leave=False))
+    settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
+    settings |= {"log_every_n_steps": 10, "enable_progress_bar": ui.interactive}
+    settings |= config.trainer
+    return L.Trainer(
+        max_epochs=config.train.epochs,
+        callbacks=callbacks,
+        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+        inference_mode=False,  # every gradient editor differentiates in validation and test too
+        reload_dataloaders_every_n_epochs=1,
+        gradient_clip_val=config.train.gradient_clip or None,
+        **settings,
+    )
+
+
+def _fit(trainer: L.Trainer, module: EditModule, data: EditDataModule, last: Path | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    except SystemExit:
+        # Lightning turns Ctrl-C into an exit of its own, with SIGINT switched off.
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise
+    except OSError as error:
+        raise JobError(f"{trainer.default_root_dir}: cannot be written: {error}") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _restore_best(trainer: L.Trainer, module: EditModule) -> dict[str, float]:
+    """Load the best state's weights and measure it on the validation part once more."""
+    keep = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]
+    found = trainer.validate(
+        module, trainer.datamodule, ckpt_path=keep.best_model_path, verbose=False, weights_only=True  # type: ignore[attr-defined]
+    )
+    module.eval()
+    return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
+
+
+def _check_trainer(config: RunConfig) -> None:
+    known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
+    for key in config.trainer:
+        if key in _RESERVED:
+            raise ConfigError(f"trainer.{key}: is set by saledit itself; see the keys of train")
+        if key not in known:
+            raise ConfigError(
+                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
+            )
+
+
+def _check_same(config: RunConfig, folder: Path) -> None:
+    saved = folder / "config.yaml"
+    if not saved.exists():
+        raise ArtifactError(f"{folder}: expected a run to resume, got none; leave out --resume")
+    before = dict(configuration.flatten(configuration.load(saved)))
+    for key, value in configuration.flatten(config):
+        if before.get(key) != value and key not in {"train.epochs", "train.patience"}:
+            raise ConfigError(
+                f"{key}: expected {before.get(key)!r} as in the run to resume, got {value!r}; "
+                "give the same value or start anew without --resume"
+            )
+
+
+def _write_check(prepared: Prepared, folder: Path) -> None:
+    """Keep some pass samples beside the editor: ``fix`` checks its edits on them."""
+    rows = [prepared.task.row(s) for s in prepared.validation.passing[:_CHECK_SAMPLES]]
+    write_jsonl(folder / "check.jsonl", rows)
+
+
+def _read_metrics(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _join_metrics(path: Path, earlier: list[dict[str, str]]) -> None:
+    """Lightning's CSV logger begins a new file on resume: put the earlier rows back."""
+    if not earlier:
+        return
+    now = _read_metrics(path)
+    first = min((int(row["step"]) for row in now), default=0)
+    rows = [row for row in earlier if int(row["step"]) < first] + now
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
+    write_text(path, "\n".join(lines) + "\n")

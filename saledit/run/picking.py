@@ -1,0 +1,95 @@
+"""Picking the layer: ``saledit saliency``, and the first step of ``saledit fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from saledit.config import RunConfig, SiteConfig
+from saledit.errors import ConfigError, did_you_mean
+from saledit.files import write_json
+from saledit.registry import PICKERS, look_up
+from saledit.report import Ui, plot_saliency
+from saledit.run.prepare import Prepared, prepare
+from saledit.saliency.base import Picker, Probes, Saliency
+from saledit.site import Layer
+
+
+def make_picker(config: SiteConfig) -> Picker:
+    """The layer picker that a configuration names.
+
+    Raises:
+        ConfigError: no such picker or score.
+    """
+    known = (*PICKERS, "fixed")
+    if config.select not in known:
+        raise ConfigError(
+            f"site.select: unknown name '{config.select}'; {did_you_mean(config.select, known)}"
+        )
+    kind = look_up(PICKERS, config.select, "site.select")
+    if config.select != "gradient":
+        picker: Picker = kind()
+        return picker
+    scores = ("mean_abs", "frobenius")
+    if config.score not in scores:
+        raise ConfigError(
+            f"site.score: unknown name '{config.score}'; {did_you_mean(config.score, scores)}"
+        )
+    picker = kind(score=config.score, per_parameter=config.per_parameter)
+    return picker
+
+
+def score_layers(prepared: Prepared) -> Saliency:
+    """Score every layer on samples of the training part."""
+    config = prepared.config.site
+    picker = make_picker(config)
+    prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {config.select}")
+    part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
+    fail = _draw(range(len(part.fail)), config.samples, draws)
+    probes = Probes(
+        [part.fail[i] for i in fail],
+        [part.adapt[i][0] for i in fail if part.adapt[i]],
+        _draw(part.passing, config.samples, draws),
+    )
+    return picker(prepared.base, prepared.task, prepared.base.layers(config.maps), probes)
+
+
+def pick_layer(prepared: Prepared) -> tuple[Layer, Saliency | None]:
+    """The layer to edit, and the table it was picked from (None where it is fixed)."""
+    config = prepared.config.site
+    if config.select == "fixed":
+        return prepared.base.layer(config.layer, config.maps), None
+    table = score_layers(prepared)
+    return prepared.base.layer(table.pick, config.maps), table
+
+
+def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
+    """Score every layer; write ``saliency.json`` and ``saliency.png`` into the run's folder.
+
+    Args:
+        config: the run; ``site.select: fixed`` is scored by trial-step.
+        ui: where progress is shown.
+
+    Returns:
+        The table, see ``Saliency.as_json``.
+    """
+    prepared = prepare(config, ui)
+    table = score_layers(prepared).as_json()
+    save_saliency(prepared, table)
+    return table
+
+
+def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:
+    """Write the table and its bar chart."""
+    folder = prepared.config.folder
+    write_json(folder / "saliency.json", table)
+    plot_saliency(table, folder / "saliency.png")
+
+
+def _draw(items: Sequence[Any] | range, count: int, draws: torch.Generator) -> list[Any]:
+    order: list[int] = torch.randperm(len(items), generator=draws)[:count].tolist()
+    return [items[i] for i in order]
+
+

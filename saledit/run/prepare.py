@@ -1,0 +1,123 @@
+"""From a configuration to a task model and its pass, fail and adapt samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from saledit.artifact import make_task
+from saledit.config import RunConfig
+from saledit.data.partition import apart_from, partition
+from saledit.data.rewriter import RuleRewriter
+from saledit.data.sources import load_records
+from saledit.data.splits import Limits, Part, make_part
+from saledit.errors import ConfigError, DataError
+from saledit.finetune import finetuned
+from saledit.models import TaskModel, load_classifier
+from saledit.records import Record
+from saledit.report import Ui
+from saledit.tasks.base import Task
+
+
+@dataclass
+class Prepared:
+    """A task model and the records to edit it with.
+
+    Parts are made when they are first asked for, and cached on disk.
+
+    Attributes:
+        config: the configuration.
+        base: the task model.
+        task: the task.
+        pool: records for training and validation.
+        test_records: records for the test, apart from all others.
+        ui: where progress is shown.
+    """
+
+    config: RunConfig
+    base: TaskModel
+    task: Task
+    pool: Sequence[Record]
+    test_records: Sequence[Record]
+    ui: Ui
+
+    @cached_property
+    def _sides(self) -> list[tuple[Record, ...]]:
+        share = max(1, round(self.config.data.validation * len(self.pool)))
+        return partition(self.pool, [share], self.config.seed)
+
+    @cached_property
+    def train(self) -> Part:
+        """Samples that the editor learns from."""
+        d = self.config.data
+        return self._part(self._sides[1], "data.train", d.max_failures, d.max_passes)
+
+    @cached_property
+    def validation(self) -> Part:
+        """Samples that decide when to stop."""
+        d = self.config.data
+        return self._part(self._sides[0], "data.train", d.max_failures, d.max_passes)
+
+    @cached_property
+    def test(self) -> Part:
+        """Samples that the results are about."""
+        d = self.config.data
+        key = "data.test" if d.test else "data.train"
+        return self._part(self.test_records, key, d.max_test_failures, d.max_test_passes)
+
+    def _part(self, records: Sequence[Record], key: str, failures: int, passes: int) -> Part:
+        adapt = self.config.data.adapt
+        limits = Limits(key, failures, passes, adapt.per_failure)
+        rewriter = RuleRewriter(adapt) if adapt.rewrite else None
+        return make_part(self.base, self.task, records, limits, rewriter, self.config.cache)
+
+
+def prepare(config: RunConfig, ui: Ui) -> Prepared:
+    """Load the data and the task model, fine-tuning it where the configuration says so.
+
+    Args:
+        config: the run.
+        ui: where progress is shown.
+
+    Raises:
+        UserError: the data or the model is wrong.
+        JobError: fine-tuning failed.
+    """
+    if not config.data.train:
+        raise ConfigError("data.train: expected a file or a hub name, got nothing; name your data")
+    task = make_task(config.task)
+    d, f = config.data, config.model.finetune
+    ui.stage("reading data")
+    pool: Sequence[Record] = load_records(task, d.train, limit=d.limit)
+    test: Sequence[Record] = load_records(task, d.test, limit=d.limit) if d.test else ()
+    learned: Sequence[Record] = ()
+    if f.enabled and f.data:
+        learned = load_records(task, f.data, limit=f.records)
+        pool = apart_from(pool, learned)
+    elif f.enabled:
+        learned, pool = partition(pool, [f.records], f.seed)
+        if not pool:
+            raise DataError(
+                f"{d.train}: expected records beyond the {f.records} of model.finetune.records, "
+                "got none; lower it, so that failures can come from the rest"
+            )
+    if not d.test:
+        test, pool = partition(pool, [round(d.test_share * len(pool))], config.seed)
+    test = apart_from(test, [*learned, *pool])
+    if not test or not pool:
+        side = "test" if not test else "train"
+        raise DataError(
+            f"data.{side}: expected records that share no text and no subject with the others, "
+            "got none; check task.subjects and that the files differ"
+        )
+    if f.enabled:
+        labels = sorted({r.sample.target for r in (*learned, *pool)})
+        ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
+        base = finetuned(
+            config.model.name, task, learned, labels, f, config.cache, ui.interactive
+        )
+    else:
+        ui.stage(f"task model: {config.model.name}")
+        base = load_classifier(config.model.name)
+    return Prepared(config, base, task, pool, test, ui)

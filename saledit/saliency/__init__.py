@@ -1,0 +1,1 @@
+"""Layer pickers: which layer an editor should change."""

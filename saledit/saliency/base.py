@@ -1,0 +1,91 @@
+"""What every layer picker returns: one score a layer, the pick, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.site import Layer
+from saledit.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class LayerScore:
+    """The score of one layer.
+
+    Attributes:
+        layer: block index.
+        score: what the pick is made by; higher is picked.
+        details: further numbers for the table, by column name.
+    """
+
+    layer: int
+    score: float
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Saliency:
+    """The table of a layer picker.
+
+    Attributes:
+        method: the picker and its settings in words.
+        scores: one a layer, from the input up.
+        forward_passes: forward passes of the whole model that it cost, a sample each;
+            a suffix run counts by its share of blocks.
+        backward_passes: full backward passes, a sample each.
+        seconds: wall-clock time.
+    """
+
+    method: str
+    scores: tuple[LayerScore, ...]
+    forward_passes: float
+    backward_passes: float
+    seconds: float
+
+    @property
+    def pick(self) -> int:
+        """The layer with the highest score; the lowest such layer on a tie."""
+        return max(self.scores, key=lambda s: (s.score, -s.layer)).layer
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``saliency.json``."""
+        return {
+            "schema": 1,
+            "method": self.method,
+            "pick": self.pick,
+            "layers": [
+                {"layer": s.layer, "score": s.score, **s.details} for s in self.scores
+            ],
+            "forward_passes": self.forward_passes,
+            "backward_passes": self.backward_passes,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Samples that a picker reads.
+
+    Attributes:
+        fail: failures.
+        adapt: one rewording of each failure; empty where there are none.
+        passing: pass samples.
+    """
+
+    fail: Sequence[Sample]
+    adapt: Sequence[Sample]
+    passing: Sequence[Sample]
+
+
+class Picker(Protocol):
+    """A layer picker."""
+
+    def __call__(
+        self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
+    ) -> Saliency:
+        """Score every layer."""
+        ...

@@ -1,0 +1,1 @@
+"""Tasks: how records become model inputs, and what counts as right."""
