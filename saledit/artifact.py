@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 import saledit
@@ -76,7 +76,9 @@ def sites_as_json(sites: Sequence[Site]) -> list[dict[str, Any]]:
     ]
 
 
-def save_editor(folder: Path, editor: Editor, config: RunConfig, base: TaskModel, layer: Layer) -> None:
+def save_editor(
+    folder: Path, editor: Editor, config: RunConfig, base: TaskModel, layer: Layer
+) -> None:
     """Write ``editor.safetensors``, then ``editor.json`` that declares it whole.
 
     Raises:
@@ -142,7 +144,10 @@ class TrainedEditor:
         return EditSession(base, self.task, self.editor, self.layer, c.sample_rank, c.gradient_rank)
 
     def edit(
-        self, model: TaskModel | PreTrainedModel, failures: Sequence[Mapping[str, Any]], tokenizer: Any = None
+        self,
+        model: TaskModel | PreTrainedModel,
+        failures: Sequence[Mapping[str, Any]],
+        tokenizer: Any = None,
     ) -> Edits:
         """Turn failures into edits of a model, k at a time.
 
@@ -164,7 +169,7 @@ class TrainedEditor:
         elif tokenizer is None:
             raise UserError("edit: expected tokenizer=... with a transformers model, got None")
         else:
-            base = wrap(model, tokenizer, model.name_or_path)
+            base = wrap(model, tokenizer, str(model.name_or_path))
         rows = enumerate(failures, start=1)
         samples = [self.task.parse(row, f"failures:{i}").sample for i, row in rows]
         if not samples:
@@ -204,7 +209,9 @@ def load_editor(run: str | Path) -> TrainedEditor:
         name, print_ = str(base["name"]), str(base["fingerprint"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(f"{folder}: expected a whole editor, got one that does not fit: {reason}") from error
+        raise ArtifactError(
+            f"{folder}: expected a whole editor, got one that does not fit: {reason}"
+        ) from error
     editor.eval()
     return TrainedEditor(config, editor, make_task(config.task), layer, name, print_, folder)
 
@@ -220,7 +227,7 @@ def save_edits(folder: Path, edits: Edits, facts: Mapping[str, Any]) -> None:
     Raises:
         JobError: the disk is full.
     """
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for site, delta in edits.items():
         if isinstance(delta, LowRank):
             tensors |= {f"{site.name}.u": delta.u, f"{site.name}.v": delta.v}
@@ -267,7 +274,8 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             raise ArtifactError(f"{folder}: the factors of {name} do not fit: {error}") from error
         if shape != (site.d_out, site.d_in):
             raise ArtifactError(
-                f"{folder}: expected a delta of shape {(site.d_out, site.d_in)} at {name}, got {shape}"
+                f"{folder}: expected a delta of shape {(site.d_out, site.d_in)} at {name}, "
+                f"got {shape}"
             )
         out[site] = delta
     return Edits(out)

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.delta import LowRank
-from saledit.records import Sample
 from saledit.batching import batches_by_length
+from saledit.delta import LowRank
 from saledit.errors import ArtifactError
 from saledit.files import read_tensors, write_tensors
 from saledit.models import TaskModel
-from saledit.site import Layer
+from saledit.records import Sample
 from saledit.rows import Rows
+from saledit.site import Layer
 from saledit.suffix import Entry, capture, entry_for
 from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
@@ -93,13 +93,16 @@ class Bank:
         # Beyond a row's end its last token is repeated; the attention mask hides it.
         inside = torch.minimum(span, lengths[:, None] - 1)  # (B, T)
         places = starts[:, None] + inside
-        inputs = {name.removeprefix("inputs."): self._pick(name, index, places).long()
-                  for name in self._inputs}
+        inputs = {
+            name.removeprefix("inputs."): self._pick(name, index, places).long()
+            for name in self._inputs
+        }
         inputs["attention_mask"] = (span < lengths[:, None]).long()
         if self.entry.first_token_only:
             places = (index % _SHARD)[:, None]
-        states = {name.removeprefix("states."): self._pick(name, index, places)
-                  for name in self._states}
+        states = {
+            name.removeprefix("states."): self._pick(name, index, places) for name in self._states
+        }
         return Rows(inputs, states)
 
     def factors(self, index: Tensor) -> list[LowRank]:
@@ -116,7 +119,9 @@ class Bank:
         out = []
         for i in range(len(self.layer.sites)):
             u, v = (self._pick(f"{side}.{i}", flat, local) for side in "uv")
-            out.append(LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:])))
+            out.append(
+                LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:]))
+            )
         return out
 
     def moments(self) -> list[Tensor]:
@@ -133,7 +138,7 @@ class Bank:
         shard_of = index // _SHARD
         first = self._shards[0][name]
         out = first.new_empty((*places.shape, *first.shape[1:]))
-        for shard in shard_of.unique().tolist():
+        for shard in sorted(set(shard_of.tolist())):
             rows = shard_of == shard
             out[rows] = self._shards[shard][name][places[rows]]
         return out
@@ -260,9 +265,11 @@ def _build(
                 for j, (site, u) in enumerate(zip(spec.layer.sites, inputs, strict=True)):
                     # Padding has no gradient, but its u would have a say in the terms' signs.
                     u = u * mask[:, keep, None]
-                    pair = LowRank(u, grads[site].v[:, keep]).compress(spec.rank)
-                    whole |= {f"u.{j}": _padded(pair.u, spec.rank)}
-                    whole |= {f"v.{j}": _padded(pair.v, spec.rank)}
+                    # A gradient of one token has rank one, whatever rank was asked for.
+                    rank = 1 if entry.first_token_only else spec.rank
+                    pair = LowRank(u, grads[site].v[:, keep]).compress(rank)
+                    whole[f"u.{j}"] = _padded(pair.u, rank)
+                    whole[f"v.{j}"] = _padded(pair.v, rank)
             ragged = {f"states.{name}": tensor for name, tensor in seen.items()}
             ragged |= {
                 f"inputs.{name}": tensor.int()

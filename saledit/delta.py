@@ -106,9 +106,9 @@ class LowRank:
         sign = torch.where(along < 0, -1.0, 1.0).to(u.dtype)
         return LowRank(u * sign, v * sign)
 
-    def to(self, *args: torch.device | torch.dtype | str) -> LowRank:
-        """Move or cast both factors, as ``Tensor.to``."""
-        return LowRank(self.u.to(*args), self.v.to(*args))  # type: ignore[arg-type]
+    def to(self, device: torch.device | str) -> LowRank:
+        """The same values on a device."""
+        return LowRank(self.u.to(device), self.v.to(device))
 
     def detach(self) -> LowRank:
         """The same values without a graph."""
@@ -154,7 +154,8 @@ class Dense:
 
     def norm(self) -> Tensor:
         """Frobenius norm (...)."""
-        return torch.linalg.matrix_norm(self.w)
+        norm: Tensor = torch.linalg.matrix_norm(self.w)
+        return norm
 
     def detach(self) -> Dense:
         """The same values without a graph."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,12 +30,19 @@ def _replacing(path: Path) -> Iterator[Path]:
         _sync(part)
         part.replace(path)
     except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+        raise JobError(
+            f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
+        ) from error
     except SafetensorError as error:  # safetensors reports a full disk in its own way
         raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """A name of its own for this process and moment; made with the user's usual permissions."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
 
 def _sync(path: Path) -> None:
@@ -93,7 +100,9 @@ def read_json(path: Path, what: str) -> Any:
         raise ArtifactError(f"{path}: expected {what}, got a broken file: {error}") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file, whole or not at all.
 
     Raises:
@@ -165,9 +174,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        part = _beside(path)
+        part.mkdir()
     except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+        raise JobError(
+            f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
+        ) from error
     try:
         (part / "new").mkdir()
         yield part / "new"
@@ -180,6 +192,8 @@ def new_folder(path: Path) -> Iterator[Path]:
                 (part / "old").replace(path)
             raise
     except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+        raise JobError(
+            f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

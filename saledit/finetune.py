@@ -8,8 +8,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -45,7 +46,7 @@ class _Classifier(L.LightningModule):
         self.log("finetune/loss", loss, prog_bar=True, batch_size=len(targets))
         return loss
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=0.01
         )

@@ -29,7 +29,7 @@ class Accuracy(Metric):
         self.total += weights.sum()
 
     def compute(self) -> Tensor:
-        """right / total."""
+        """Right / total."""
         return self.right / self.total
 
 

@@ -59,6 +59,12 @@ class TaskModel:
         """True where only the first token of the last block reaches the logits."""
         return self.family.pools_first_token
 
+    @cached_property
+    def labels(self) -> dict[str, int]:
+        """Label names of a classifier and their numbers."""
+        found = self.model.config.label2id or {}
+        return {str(label): int(number) for label, number in found.items()}
+
     @property
     def max_length(self) -> int:
         """Longest input in tokens: the tokenizer's limit or the position table's."""
@@ -102,8 +108,11 @@ class TaskModel:
         index %= self.n_blocks
         inside = self.block_name(index)
         names = tuple(maps) or self.family.mlp
-        known = [s.name.removeprefix(f"{inside}.") for s in list_sites(self.model)
-                 if s.name.startswith(f"{inside}.")]
+        known = [
+            s.name.removeprefix(f"{inside}.")
+            for s in list_sites(self.model)
+            if s.name.startswith(f"{inside}.")
+        ]
         for name in names:
             if name not in known:
                 raise SiteError(

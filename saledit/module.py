@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -72,19 +72,24 @@ class EditModule(L.LightningModule):
             JobError: the loss is NaN or infinite.
         """
         loss, seen = self._loss(batch)
-        if not torch.isfinite(loss):
-            raise JobError(
-                f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
-                "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
-            )
+        self._check_finite(loss)
         n = len(batch.targets)
         self.log("train/loss", loss, prog_bar=True, batch_size=n)
         self.log("train/edit_nll", seen.edit_nll, batch_size=n)
         self.log("train/locality_kl", seen.locality.mean(), batch_size=n)
         with torch.no_grad():
             right = self.task.correct(seen.edit, batch.targets)
-            self.log("train/edit_accuracy", weighted_mean(right.float(), batch.weights), batch_size=n)
+            self.log(
+                "train/edit_accuracy", weighted_mean(right.float(), batch.weights), batch_size=n
+            )
         return loss
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise JobError(
+                f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
+                "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Begin counting."""
@@ -99,8 +104,14 @@ class EditModule(L.LightningModule):
         self._val_loss += [loss.detach()] * len(batch.targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation metrics; ``val/loss`` is what early stopping watches."""
-        self.log("val/loss", torch.stack(self._val_loss).mean(), prog_bar=True)
+        """Log the validation metrics; ``val/loss`` is what early stopping watches.
+
+        Raises:
+            JobError: the loss is NaN or infinite; early stopping would take it for an end.
+        """
+        loss = torch.stack(self._val_loss).mean()
+        self._check_finite(loss)
+        self.log("val/loss", loss, prog_bar=True)
         for name, value in self.metrics.compute().items():
             self.log(f"val/{name}", value, prog_bar=name in {"edit_accuracy", "drawdown"})
 
@@ -110,7 +121,10 @@ class EditModule(L.LightningModule):
         rates = [p for name, p in self.editor.named_parameters() if name.endswith("log_rate")]
         others = [p for name, p in self.editor.named_parameters() if not name.endswith("log_rate")]
         optimizer = torch.optim.Adam(
-            [{"params": others, "lr": c.learning_rate}, {"params": rates, "lr": c.rate_learning_rate}]
+            [
+                {"params": others, "lr": c.learning_rate},
+                {"params": rates, "lr": c.rate_learning_rate},
+            ]
         )
         if not c.decay:
             return optimizer

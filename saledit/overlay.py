@@ -8,7 +8,7 @@ deltas' factors; ``generate()`` and offloaded weights work as without edits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -59,14 +59,11 @@ def applied(model: nn.Module, edits: Edits) -> Iterator[nn.Module]:
         AttributeError: the model has no module of a site's name.
         ValueError: inside, on a forward pass whose rows do not fall into E equal groups.
     """
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for site, delta in edits.items():
-            handles.append(model.get_submodule(site.name).register_forward_hook(_hook(delta)))
+            module = model.get_submodule(site.name)
+            hooks.callback(module.register_forward_hook(_hook(delta)).remove)
         yield model
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Snapshot:

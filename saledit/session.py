@@ -105,11 +105,12 @@ class EditMetrics(nn.Module):
         self.locality.update(seen.locality)
 
     def compute(self) -> dict[str, float]:
-        """The numbers; a share of nothing (no rewordings, say) is left out."""
-        values = {name: float(share.compute()) for name, share in self.shares.items()}
+        """The numbers; a share of nothing (no rewordings, say) is left out, a NaN of logits not."""
+        shares = {name: float(share.compute()) for name, share in self.shares.items()}
+        values = {name: value for name, value in shares.items() if value == value}
         values["drawdown"] = float(self.drawdown.compute())
         values["locality_kl"] = float(self.locality.compute())
-        return {name: value for name, value in values.items() if value == value}
+        return values
 
     def reset(self) -> None:
         """Forget everything."""
@@ -175,7 +176,7 @@ def bank_logits(base: TaskModel, bank: Bank, edits: Edits, batch_rows: int = 256
     with applied(base.model, edits):
         # By length, so that little is spent on padding; then back in order.
         order = bank.lengths.argsort()
-        for index in order.split(batch_rows):
+        for index in torch.split(order, batch_rows):
             rows = bank.rows(index)
             out.append(run(base, bank.entry, rows.states, rows.inputs))
     logits = torch.cat(out)

@@ -106,7 +106,7 @@ def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
 def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Give one module another ``forward``; an instance attribute, so weights stay put."""
     own = vars(module).get("forward")  # accelerate's offloading puts one there, too
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
     try:
         yield
     finally:
@@ -116,7 +116,9 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
             module.forward = own
 
 
-def run(base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+def run(
+    base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+) -> Tensor:
     """Compute logits from cached states.
 
     Args:

@@ -9,7 +9,7 @@ u in the forward pass and asks autograd for g alone, so nothing is written to an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -72,11 +72,8 @@ def tap(model: nn.Module, sites: Sequence[Site]) -> Iterator[Tape]:
     def hook_for(site: Site) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         return lambda _module, args, output: tape.record(site, args[0], output)
 
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for site in sites:
-            handles.append(model.get_submodule(site.name).register_forward_hook(hook_for(site)))
+            module = model.get_submodule(site.name)
+            hooks.callback(module.register_forward_hook(hook_for(site)).remove)
         yield tape
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -93,7 +93,11 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         model_max_length=64,
-        model_input_names=["input_ids", *(["token_type_ids"] * (family == "bert")), "attention_mask"],
+        model_input_names=[
+            "input_ids",
+            *(["token_type_ids"] * (family == "bert")),
+            "attention_mask",
+        ],
     )
 
 

@@ -62,6 +62,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("test.edits_per_batch", 1, None),
 )
 
+
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration.
 
@@ -162,14 +163,14 @@ def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = ""
                 f"{prefix}{name}: unknown key in {where}; {did_you_mean(name, known)}"
             )
         default = known[name].default_factory
-        if is_dataclass(default):
+        if isinstance(default, type) and is_dataclass(default):
             value = layer.get(key) if not OmegaConf.is_missing(layer, key) else None
             if not isinstance(value, DictConfig):
                 raise ConfigError(
                     f"{prefix}{name}: expected keys below it, got {value!r} in {where}; "
                     f"(known: {', '.join(f.name for f in fields(default))})"
                 )
-            _check_keys(value, default, where, f"{prefix}{name}.")  # type: ignore[arg-type]
+            _check_keys(value, default, where, f"{prefix}{name}.")
 
 
 def _type_message(error: OmegaConfBaseException, where: str) -> str:

@@ -35,7 +35,7 @@ class FinetuneConfig:
     enabled: bool = False
     """true: fine-tune model.name first"""
     data: str = ""
-    """file or hub name to learn from; '' takes a part of data.train, and failures come from the rest"""
+    """file or hub name to learn from; '' takes a part of data.train (failures: the rest)"""
     records: int = 7000
     """records to learn from at most"""
     epochs: int = 3

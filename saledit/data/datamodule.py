@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import lightning as L  # noqa: N812
+import hashlib
+
+import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -57,8 +59,9 @@ def _deck(n: int, length: int, generator: torch.Generator) -> Tensor:
 
 
 def _generator(seed: int, epoch: int, i: int) -> torch.Generator:
-    # Distinct for every triple below 2^20; -1 is the epoch's own shuffle.
-    return torch.Generator().manual_seed(((seed % 2**20) << 40) + (epoch << 20) + i + 1)
+    # i = -1 is the epoch's own shuffle. The generator reads the low 32 bits of a seed alone.
+    digest = hashlib.blake2b(f"{seed} {epoch} {i}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
 class TestEpisodes(Dataset[EditBatch]):
@@ -88,7 +91,7 @@ class TestEpisodes(Dataset[EditBatch]):
         self._banks, self._rank = banks, rank
         n = min(len(banks.fail), limit or len(banks.fail))
         whole = torch.arange(n - n % k).view(-1, k)
-        self.groups = list(whole.split(edits)) if len(whole) else []
+        self.groups = list(torch.split(whole, edits)) if len(whole) else []
         if n % k:
             self.groups.append(torch.arange(n - n % k, n)[None])
         total = len(banks.passing)
@@ -151,9 +154,14 @@ class EditDataModule(L.LightningDataModule):
         k = min(self._k, len(self._validation.fail))
         return _loader(
             TestEpisodes(
-                self._validation, k, c.edits_per_step, 100, self._rank, self._seed,
+                self._validation,
+                k,
+                c.edits_per_step,
+                100,
+                self._rank,
+                self._seed,
                 c.validation_edits,
-            )  # fmt: skip
+            )
         )
 
 

@@ -129,13 +129,23 @@ def open_banks(
     """
     bare = BankSpec(spec.layer, batch_tokens=spec.batch_tokens)
     fail = open_bank(
-        base, task, part.fail, BankSpec(spec.layer, spec.rank, False, spec.batch_tokens), folder, progress
+        base,
+        task,
+        part.fail,
+        BankSpec(spec.layer, spec.rank, False, spec.batch_tokens),
+        folder,
+        progress,
     )
     rewordings = [sample for group in part.adapt for sample in group]
     adapt = open_bank(base, task, rewordings, bare, folder, progress) if rewordings else None
     index, weight = _adapt_table(part.adapt)
     passing = open_bank(
-        base, task, part.passing, BankSpec(spec.layer, 0, spec.moments, spec.batch_tokens), folder, progress
+        base,
+        task,
+        part.passing,
+        BankSpec(spec.layer, 0, spec.moments, spec.batch_tokens),
+        folder,
+        progress,
     )
     return PartBanks(fail, adapt, index, weight, passing)
 

@@ -42,8 +42,8 @@ def partition(
 ) -> list[tuple[Record, ...]]:
     """Divide records into parts of about given sizes, whole components at a time.
 
-    The order in which components are dealt out depends on the seed and on the records'
-    texts alone, not on their position in the file.
+    The order in which components and their members are dealt out depends on the seed and
+    on the records' texts alone, not on their position in the file or on ids made from it.
 
     Args:
         records: the records.
@@ -53,8 +53,9 @@ def partition(
     Returns:
         len(sizes) + 1 disjoint parts that cover all records.
     """
-    groups = components(records)
-    groups.sort(key=lambda group: _rank(records[group[0]], seed))
+    ranks = [_rank(record, seed) for record in records]
+    groups = [sorted(group, key=ranks.__getitem__) for group in components(records)]
+    groups.sort(key=lambda group: ranks[group[0]])
     room = list(sizes)
     parts: list[list[int]] = [[] for _ in range(len(sizes) + 1)]
     for group in groups:
@@ -73,5 +74,5 @@ def apart_from(records: Sequence[Record], others: Sequence[Record]) -> tuple[Rec
 
 
 def _rank(record: Record, seed: int) -> bytes:
-    text = "\x1f".join((str(seed), record.sample.id, *record.sample.inputs))
+    text = "\x1f".join((str(seed), *record.sample.inputs, record.sample.target))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

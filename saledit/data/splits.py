@@ -31,7 +31,9 @@ class Rewriter(Protocol):
 
     name: str
 
-    def __call__(self, samples: Sequence[Sample]) -> Sequence[Sequence[tuple[tuple[str, ...], str]]]:
+    def __call__(
+        self, samples: Sequence[Sample]
+    ) -> Sequence[Sequence[tuple[tuple[str, ...], str]]]:
         """(inputs, kind) pairs for each sample."""
         ...
 
@@ -162,17 +164,21 @@ def adapt_samples(
                 Sample(f"{own.id}#{n}", inputs, own.target, kind)
                 for n, (inputs, kind) in enumerate(variants)
             )
-    return tuple(
-        (record.rewordings or made.get(i, ()))[:limit] for i, record in enumerate(records)
-    )
+    return tuple((record.rewordings or made.get(i, ()))[:limit] for i, record in enumerate(records))
 
 
 def _key(
-    base: TaskModel, task: Task, records: Sequence[Record], limits: Limits, rewriter: Rewriter | None
+    base: TaskModel,
+    task: Task,
+    records: Sequence[Record],
+    limits: Limits,
+    rewriter: Rewriter | None,
 ) -> str:
     digest = hashlib.blake2b(digest_size=16)
     name = None if rewriter is None else rewriter.name
-    head = [_SCHEMA, base.fingerprint, task_settings(task), asdict(limits), name]
+    # No weight holds the label names, yet they decide what is right.
+    model = [base.fingerprint, base.labels]
+    head = [_SCHEMA, model, task.name, task_settings(task), asdict(limits), name]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for record in records:
         digest.update(json.dumps(asdict(record)).encode())

@@ -75,12 +75,17 @@ class Mend(Editor):
         for i, (site, pair) in enumerate(zip(self.sites, gradients, strict=True)):
             z, real = self._terms(i, pair)
             if self.training:
-                self.normalizers[i].update(z.detach()[real])
+                self._normalizer(i).update(z.detach()[real])
             out = self.nets[self._shared[i]](self.normalizers[i](z), self._place[i])
             u, g = out.split([site.d_in, site.d_out], -1)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
             deltas[site] = LowRank(u, g * (-rate * real.unsqueeze(-1)))
         return Edits(deltas)
+
+    def _normalizer(self, i: int) -> Normalizer:
+        found = self.normalizers[i]
+        assert isinstance(found, Normalizer)
+        return found
 
     def _terms(self, i: int, pair: LowRank) -> tuple[Tensor, Tensor]:
         """Terms z (E, R, D) and which of them are real, not padding: bool (E, R)."""
@@ -96,9 +101,9 @@ class Mend(Editor):
             if moments is not None and self.needs_moments:
                 getattr(self, f"whitener_{i}").copy_(whitener(moments[i], self._ridge))
             z, real = self._terms(i, pair)
-            self.normalizers[i].update(z[real])
+            self._normalizer(i).update(z[real])
 
     @torch.no_grad()
     def scale_rate(self, factor: float) -> None:
         """Multiply every rate."""
-        self.log_rate += math.log(factor)
+        self.log_rate.add_(math.log(factor))

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning as L  # noqa: N812
+import lightning as L
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -69,13 +69,14 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     module, data = _assemble(prepared, layer)
     _write_check(prepared, folder)
     began = time.perf_counter()
-    trainer = _trainer(config, folder, ui)
+    keep = _keeper(folder)
+    trainer = _trainer(config, folder, keep, ui)
     earlier = _read_metrics(folder / METRICS) if resume else []
     ui.stage(f"training the editor at layer {layer.index}")
     _fit(trainer, module, data, last if resume and last.exists() else None)
     seconds = time.perf_counter() - began
     _join_metrics(folder / METRICS, earlier)
-    validation = _restore_best(trainer, module)
+    validation = _restore_best(trainer, keep, module, data)
     save_editor(folder, module.editor, config, prepared.base, layer)
     steps = trainer.global_step
     result = {
@@ -137,8 +138,8 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     return module, data
 
 
-def _trainer(config: RunConfig, folder: Path, ui: Ui) -> L.Trainer:
-    keep = ModelCheckpoint(
+def _keeper(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(
         dirpath=folder,
         filename=Path(BEST).stem,
         monitor="val/loss",
@@ -146,6 +147,9 @@ def _trainer(config: RunConfig, folder: Path, ui: Ui) -> L.Trainer:
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
+
+
+def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
     stop = EarlyStopping("val/loss", patience=config.train.patience, check_on_train_epoch_end=True)
     callbacks: list[Callback] = [keep, stop]
     if ui.interactive:
@@ -156,7 +160,10 @@ def _trainer(config: RunConfig, folder: Path, ui: Ui) -> L.Trainer:
     return L.Trainer(
         max_epochs=config.train.epochs,
         callbacks=callbacks,
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+        logger=[
+            CSVLogger(folder, name="", version=""),
+            TensorBoardLogger(folder, name="", version=""),
+        ],
         inference_mode=False,  # every gradient editor differentiates in validation and test too
         reload_dataloaders_every_n_epochs=1,
         gradient_clip_val=config.train.gradient_clip or None,
@@ -179,11 +186,12 @@ def _fit(trainer: L.Trainer, module: EditModule, data: EditDataModule, last: Pat
         signal.signal(signal.SIGINT, handler)
 
 
-def _restore_best(trainer: L.Trainer, module: EditModule) -> dict[str, float]:
+def _restore_best(
+    trainer: L.Trainer, keep: ModelCheckpoint, module: EditModule, data: EditDataModule
+) -> dict[str, float]:
     """Load the best state's weights and measure it on the validation part once more."""
-    keep = next(c for c in trainer.callbacks if isinstance(c, ModelCheckpoint))  # type: ignore[attr-defined]
     found = trainer.validate(
-        module, trainer.datamodule, ckpt_path=keep.best_model_path, verbose=False, weights_only=True  # type: ignore[attr-defined]
+        module, data, ckpt_path=keep.best_model_path, verbose=False, weights_only=True
     )
     module.eval()
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}

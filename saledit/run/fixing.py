@@ -44,7 +44,9 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     began = time.perf_counter()
     folder = Path(out)
     if folder.exists() and not (folder / "edits.json").exists() and any(folder.iterdir()):
-        raise UserError(f"--out {out}: expected a new folder, got one with other files; name another")
+        raise UserError(
+            f"--out {out}: expected a new folder, got one with other files; name another"
+        )
     trained = load_editor(run_dir)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
@@ -95,7 +97,9 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
 class _Answers:
     """What a model answers to samples, with and without edits."""
 
-    def __init__(self, base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self, base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample]
+    ) -> None:
         self.base, self.task, self.samples = base, task, samples
         with torch.no_grad():
             self.bank = memory_bank(base, task, samples, BankSpec(layer))
@@ -110,7 +114,9 @@ class _Answers:
         """Each sample's answers before and after."""
         logits = bank_logits(self.base, self.bank, edits)
         if not torch.isfinite(logits).all():
-            raise JobError("the edit gave NaN and was not written; fewer failures at a time may work")
+            raise JobError(
+                "the edit gave NaN and was not written; fewer failures at a time may work"
+            )
         after = self.task.answer(self.base, logits)
         now = self.task.correct(logits, self.bank.targets).tolist()
         return [

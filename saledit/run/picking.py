@@ -37,8 +37,8 @@ def make_picker(config: SiteConfig) -> Picker:
         raise ConfigError(
             f"site.score: unknown name '{config.score}'; {did_you_mean(config.score, scores)}"
         )
-    picker = kind(score=config.score, per_parameter=config.per_parameter)
-    return picker
+    scored: Picker = kind(score=config.score, per_parameter=config.per_parameter)
+    return scored
 
 
 def score_layers(prepared: Prepared) -> Saliency:
@@ -91,5 +91,3 @@ def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:
 def _draw(items: Sequence[Any] | range, count: int, draws: torch.Generator) -> list[Any]:
     order: list[int] = torch.randperm(len(items), generator=draws)[:count].tolist()
     return [items[i] for i in order]
-
-

@@ -114,9 +114,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     if f.enabled:
         labels = sorted({r.sample.target for r in (*learned, *pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
-        base = finetuned(
-            config.model.name, task, learned, labels, f, config.cache, ui.interactive
-        )
+        base = finetuned(config.model.name, task, learned, labels, f, config.cache, ui.interactive)
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_classifier(config.model.name)

@@ -88,7 +88,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
         "unedited": tally.unedited(),
         "adapt_by_kind": tally.by_kind(),
         "counts": part.counts(),
-        "timing": {"test_seconds": seconds, "fix_seconds_per_edit": _fix_seconds(prepared, trained)},
+        "timing": {
+            "test_seconds": seconds,
+            "fix_seconds_per_edit": _fix_seconds(prepared, trained),
+        },
         "memory": {"peak_rss_mb": _peak_rss_mb()},
         "versions": versions(),
         "seed": config.seed,
@@ -107,7 +110,12 @@ class _Tally:
 
     def count_kinds(self, index: Tensor, weight: Tensor, right: Tensor) -> None:
         """Positions in the adapt bank, weights and rightness, all of one shape."""
-        rows = zip(index.flatten().tolist(), weight.flatten().tolist(), right.flatten().tolist(), strict=True)
+        rows = zip(
+            index.flatten().tolist(),
+            weight.flatten().tolist(),
+            right.flatten().tolist(),
+            strict=True,
+        )
         for i, real, ok in rows:
             if real:
                 self._total[self._kinds[i]] += 1

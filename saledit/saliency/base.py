@@ -57,9 +57,7 @@ class Saliency:
             "schema": 1,
             "method": self.method,
             "pick": self.pick,
-            "layers": [
-                {"layer": s.layer, "score": s.score, **s.details} for s in self.scores
-            ],
+            "layers": [{"layer": s.layer, "score": s.score, **s.details} for s in self.scores],
             "forward_passes": self.forward_passes,
             "backward_passes": self.backward_passes,
             "seconds": self.seconds,

@@ -13,6 +13,7 @@ sample's own gradient, which needs no weight gradient at all:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -91,4 +92,4 @@ def _weight_norm(base: TaskModel, layer: Layer) -> float:
         weight = base.model.get_submodule(site.name).weight
         assert isinstance(weight, Tensor)
         squares += float(weight.float().norm() ** 2)
-    return squares**0.5
+    return math.sqrt(squares)

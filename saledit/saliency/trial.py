@@ -87,7 +87,7 @@ class TrialStep:
         """Share of failures and rewordings mended, and mean KL, at one step size."""
         fail, reworded, passing = banks
         mended, kl = [], []
-        for index in torch.arange(len(fail)).split(_EDITS):
+        for index in torch.split(torch.arange(len(fail)), _EDITS):
             other = index % len(reworded)
             rows = join(
                 [fail.rows(index), reworded.rows(other), passing.rows(held[index].flatten())],
@@ -117,7 +117,9 @@ def normalized_steps(bank: Bank, index: Tensor, step: float) -> Edits:
     pairs = bank.factors(index)
     norm = torch.stack([pair.norm() ** 2 for pair in pairs]).sum(0).sqrt()  # (E,)
     scale = (-step / norm.clamp_min(1e-12))[:, None, None]
-    return Edits({
-        site: LowRank(pair.u, pair.v * scale)
-        for site, pair in zip(bank.layer.sites, pairs, strict=True)
-    })
+    return Edits(
+        {
+            site: LowRank(pair.u, pair.v * scale)
+            for site, pair in zip(bank.layer.sites, pairs, strict=True)
+        }
+    )

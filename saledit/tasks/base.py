@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from saledit.records import Record, Sample
 from saledit.models import TaskModel
+from saledit.records import Record, Sample
 
 
 class Task(Protocol):

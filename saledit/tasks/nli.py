@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, tensor
 
-from saledit.records import Record, Sample
 from saledit.errors import DataError, did_you_mean
 from saledit.models import TaskModel
+from saledit.records import Record, Sample
 
 
 class Nli:
@@ -51,8 +51,12 @@ class Nli:
         target = self._text(row, self.label, where)
         name = str(row.get("id") or where)
         rewordings = tuple(
-            Sample(f"{name}#{i}", self._reworded(row, other, where), target,
-                   str(other.get("kind") or "paraphrase"))
+            Sample(
+                f"{name}#{i}",
+                self._reworded(row, other, where),
+                target,
+                str(other.get("kind") or "paraphrase"),
+            )
             for i, other in enumerate(row.get("paraphrases") or ())
         )
         return Record(
@@ -105,7 +109,7 @@ class Nli:
         Raises:
             DataError: a label that the model does not know.
         """
-        known: dict[str, int] = base.model.config.label2id
+        known = base.labels
         for answer in answers:
             if answer not in known:
                 raise DataError(
@@ -125,7 +129,7 @@ class Nli:
 
     def answer(self, base: TaskModel, logits: Tensor) -> list[str]:
         """Label names of the highest logits."""
-        names: dict[int, str] = base.model.config.id2label
+        names = {number: label for label, number in base.labels.items()}
         return [names[int(i)] for i in logits.argmax(-1)]
 
 
@@ -133,6 +137,8 @@ def _values(row: Mapping[str, Any], field: str, where: str) -> list[str]:
     value = row.get(field)
     if value is None:
         if field not in row:
-            raise DataError(f"{where}: no field '{field}' (task.subjects); {did_you_mean(field, row)}")
+            raise DataError(
+                f"{where}: no field '{field}' (task.subjects); {did_you_mean(field, row)}"
+            )
         return []
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import FAMILIES, LABELS, N_BLOCKS, PAD, build, encode, random_edits, samples, targets
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from saledit import cache
 from saledit.cache import Bank, BankSpec, bank_key, memory_bank, memory_banks, open_bank
@@ -84,9 +84,7 @@ def test_rows_run_to_the_logits_of_the_whole_model(
 
 @pytest.mark.parametrize("block", range(N_BLOCKS))
 @torch.no_grad()
-def test_states_are_those_of_each_sample_alone(
-    base: TaskModel, block: int, tmp_path: Path
-) -> None:
+def test_states_are_those_of_each_sample_alone(base: TaskModel, block: int, tmp_path: Path) -> None:
     chosen = samples(N)
     bank = open_bank(base, TASK, chosen, BankSpec(base.layer(block)), tmp_path)
     index = index_with_repeats()
@@ -117,8 +115,9 @@ def test_factors_are_the_best_of_each_sample_s_gradient(
     bank = open_bank(base, TASK, chosen, BankSpec(base.layer(block), rank=rank), tmp_path)
     index = index_with_repeats().view(3, 3)
     found = bank.factors(index)
-    assert [pair.u.shape for pair in found] == [(3, 3, rank, s.d_in) for s in bank.layer.sites]
-    assert [pair.v.shape for pair in found] == [(3, 3, rank, s.d_out) for s in bank.layer.sites]
+    terms = 1 if bank.entry.first_token_only else rank  # one token, one term
+    assert [pair.u.shape for pair in found] == [(3, 3, terms, s.d_in) for s in bank.layer.sites]
+    assert [pair.v.shape for pair in found] == [(3, 3, terms, s.d_out) for s in bank.layer.sites]
     for place in ((0, 0), (1, 2), (2, 1)):
         i = int(index[place])
         for pair, whole in zip(found, gradient(base, chosen[i], bank), strict=True):
@@ -223,9 +222,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     return sizes
 
 
-def test_an_interrupted_build_goes_on(
-    bert: TaskModel, tmp_path: Path, counted: list[int]
-) -> None:
+def test_an_interrupted_build_goes_on(bert: TaskModel, tmp_path: Path, counted: list[int]) -> None:
     spec = BankSpec(bert.layer(1), rank=2)
     first = open_bank(bert, TASK, samples(N), spec, tmp_path)
     assert counted == [4, 4, 3]

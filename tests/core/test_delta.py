@@ -165,9 +165,7 @@ def test_edits_add_site_by_site() -> None:
     total = a + b
     assert list(total) == list(SITES)
     torch.testing.assert_close(total[SITES[0]].dense(), a[SITES[0]].dense())
-    torch.testing.assert_close(
-        total[SITES[1]].dense(), a[SITES[1]].dense() + b[SITES[1]].dense()
-    )
+    torch.testing.assert_close(total[SITES[1]].dense(), a[SITES[1]].dense() + b[SITES[1]].dense())
     assert len(a) == 2  # the summands are values: they stay
     assert len(b) == 1
 

@@ -230,12 +230,14 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path, error: BaseExcep
     path = tmp_path / "model"
     with files.new_folder(path) as part:
         (part / "a").write_text("1")
-    with (
-        pytest.raises(JobError if isinstance(error, OSError) else type(error)),
-        files.new_folder(path) as part,
-    ):
-        (part / "b").write_text("2")
-        raise error
+
+    def fill_half() -> None:
+        with files.new_folder(path) as part:
+            (part / "b").write_text("2")
+            raise error
+
+    with pytest.raises(JobError if isinstance(error, OSError) else type(error)):
+        fill_half()
     assert [p.name for p in path.iterdir()] == ["a"]
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 

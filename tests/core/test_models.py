@@ -41,7 +41,9 @@ def test_layers_are_the_mlps_in_call_order(family: str) -> None:
         for site in layer.sites:
             module = base.model.get_submodule(site.name)
             shape = tuple(module.weight.shape)
-            assert shape == ((site.d_in, site.d_out) if site.transposed else (site.d_out, site.d_in))
+            assert shape == (
+                (site.d_in, site.d_out) if site.transposed else (site.d_out, site.d_in)
+            )
             module.register_forward_hook(lambda _m, _a, _o, name=site.name: called.append(name))
     base.model(**encode(base, samples(1)))
     assert called == wanted
@@ -55,7 +57,9 @@ def test_a_negative_layer_counts_from_the_top() -> None:
 
 @pytest.mark.parametrize("index", [N_BLOCKS, -N_BLOCKS - 1, 99])
 def test_a_layer_out_of_range_is_refused(index: int) -> None:
-    with pytest.raises(SiteError, match=rf"site\.layer: expected a block from 0 to 2, got {index};"):
+    with pytest.raises(
+        SiteError, match=rf"site\.layer: expected a block from 0 to 2, got {index};"
+    ):
         build("bert").layer(index)
 
 
@@ -73,7 +77,7 @@ def test_sites_are_found_by_name() -> None:
     assert resolve(base.model, names[3]).name == names[3]
     with pytest.raises(SiteError, match=r"no such module; did you mean 'bert\.encoder\.layer\.0"):
         resolve(base.model, "bert.encoder.layer.0.output.dens")
-    with pytest.raises(SiteError, match="expected nn.Linear or Conv1D, got LayerNorm"):
+    with pytest.raises(SiteError, match=r"expected nn\.Linear or Conv1D, got LayerNorm"):
         resolve(base.model, "bert.encoder.layer.0.output.LayerNorm")
 
 
@@ -156,10 +160,7 @@ def test_a_pickled_model_is_never_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["nothing there", "no config", "broken config", "cut weights"])
 def test_what_cannot_be_loaded_is_one_clear_line(tmp_path: Path, damage: str) -> None:
     save(build("bert"), tmp_path / "m")
-    if damage == "nothing there":
-        name = tmp_path / "none"
-    else:
-        name = tmp_path / "m"
+    name = tmp_path / "none" if damage == "nothing there" else tmp_path / "m"
     if damage == "no config":
         (name / "config.json").unlink()
     if damage == "broken config":
@@ -179,7 +180,7 @@ def test_an_error_without_words_still_says_what_it_was(
         raise OSError
 
     monkeypatch.setattr("saledit.models.AutoTokenizer.from_pretrained", fails)
-    with pytest.raises(ModelError, match="cannot load .*: OSError"):
+    with pytest.raises(ModelError, match=r"cannot load .*: OSError"):
         load_classifier(str(tmp_path))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,7 +23,9 @@ def rows(n: int, size: int, seed: int, dtype: torch.dtype = torch.float64) -> Te
 
 @laws
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.randoms(), st.integers(0, 10**5))
-def test_any_batches_in_any_order_are_the_whole(sizes: list[int], rng, seed: int) -> None:  # noqa: ANN001
+def test_any_batches_in_any_order_are_the_whole(
+    sizes: list[int], rng: random.Random, seed: int
+) -> None:
     x = rows(sum(sizes), 4, seed)
     batches = list(x.split(sizes))
     rng.shuffle(batches)

@@ -21,7 +21,7 @@ from tiny import (
     untouched,
 )
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.models import TaskModel

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import FAMILIES, build, encode, random_edits, samples, targets, untouched
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from saledit.delta import LowRank
 from saledit.models import TaskModel

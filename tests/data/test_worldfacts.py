@@ -32,7 +32,9 @@ def texts(record: dict[str, Any]) -> list[str]:
     return [record["hypothesis"], *(other["hypothesis"] for other in record["paraphrases"])]
 
 
-@pytest.mark.parametrize(("split", "low", "high"), [("finetune", 2400, 3000), ("train", 1600, 2000), ("test", 700, 1000)])
+@pytest.mark.parametrize(
+    ("split", "low", "high"), [("finetune", 2400, 3000), ("train", 1600, 2000), ("test", 700, 1000)]
+)
 def test_schema_and_size(
     rows: dict[str, list[dict[str, Any]]], split: str, low: int, high: int
 ) -> None:

@@ -1,0 +1,176 @@
+"""How numbers, texts and tables look, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.table import Table
+from rich.text import Text
+
+#: Widest output, in columns: longer lines are hard to read.
+MAX_WIDTH = 110
+#: Narrowest output that tables are fitted into.
+MIN_WIDTH = 60
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The signs and the width that a place can show.
+
+    Attributes:
+        fancy: a terminal that knows Unicode; otherwise plain ASCII signs and Markdown tables.
+        width: columns.
+    """
+
+    fancy: bool = False
+    width: int = 80
+
+    @property
+    def arrow(self) -> str:
+        """From before to after."""
+        return "→" if self.fancy else "->"
+
+    @property
+    def dots(self) -> str:
+        """Where a text was cut."""
+        return "…" if self.fancy else "..."
+
+    def mark(self, ok: bool) -> Text:
+        """A tick or a cross."""
+        sign = ("✓" if ok else "✗") if self.fancy else ("yes" if ok else "NO")
+        return Text(sign, style="green" if ok else "bold red")
+
+    def bar(self, share: float, columns: int, style: str = "cyan") -> Text:
+        """A bar of a share in [0, 1] of so many columns."""
+        share = min(max(share, 0.0), 1.0)
+        if not self.fancy:
+            return Text("#" * round(share * columns))
+        eighths = round(share * columns * 8)
+        full, rest = divmod(eighths, 8)
+        return Text("█" * full + (_EIGHTHS[rest] if rest else ""), style=style)
+
+    def table(self, *columns: str, left: Sequence[int] = (0,)) -> Table:
+        """A table without rows.
+
+        Args:
+            *columns: headings.
+            left: the columns of text; the others are numbers and stand to the right.
+        """
+        table = Table(
+            box=box.SIMPLE_HEAD if self.fancy else box.MARKDOWN,
+            header_style="bold",
+            border_style="dim",
+        )
+        for i, heading in enumerate(columns):
+            # Texts are cut to the width beforehand; folding is the last resort.
+            table.add_column(
+                Text(heading), justify="left" if i in left else "right", overflow="fold"
+            )
+        return table
+
+    def cut(self, value: object, columns: int) -> str:
+        """A text on one line of at most so many columns."""
+        text = clean(value)
+        if cell_len(text) <= columns:
+            return text
+        keep = max(0, columns - len(self.dots))
+        return set_cell_size(text, keep).rstrip() + self.dots
+
+    def inputs(self, values: Sequence[object], columns: int) -> str:
+        """The texts of a sample, cut to fill two lines or little more.
+
+        On a terminal each begins a line; elsewhere they follow each other.
+        """
+        texts = [clean(value) for value in values]
+        both = 2 * columns - 8  # words that do not fit leave gaps
+        if self.fancy:
+            return "\n".join(
+                [*(self.cut(text, columns) for text in texts[:-1]), self.cut(texts[-1], both)]
+                if texts
+                else []
+            )
+        room = both - 3 * (len(texts) - 1)
+        # Short texts leave their room to the long ones.
+        for n, i in enumerate(sorted(range(len(texts)), key=lambda i: cell_len(texts[i]))):
+            texts[i] = self.cut(texts[i], max(8, room // (len(texts) - n)))
+            room -= cell_len(texts[i])
+        return " / ".join(texts)
+
+
+def clean(value: object) -> str:
+    """A text of unknown origin on one line, without control characters (colours, say)."""
+    text = " ".join(str(value).split())
+    bad = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    return "".join(c for c in text if unicodedata.category(c) not in bad)
+
+
+def percent(value: float | None) -> str:
+    """A share as percent; '-' for none."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of two shares in percentage points; '-' for none."""
+    if value is None:
+        return "-"
+    return f"{round(100 * value, 1) + 0.0:.1f} pt"  # + 0.0 takes the sign off a negative zero
+
+
+def number(value: float | None) -> str:
+    """A number of any size in few digits; '-' for none."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
+        return f"{int(value):,}"
+    return f"{value:.2e}" if abs(value) < 1e-3 else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: 80 ms, 3.2 s, 4 min 10 s, 2 h 5 min."""
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def heading(text: str) -> Text:
+    """A line above a table."""
+    return Text(clean(text), style="bold")
+
+
+def line(*parts: object) -> Text:
+    """A line of text; a ``Text`` among the parts keeps its style."""
+    out = Text()
+    for part in parts:
+        out.append_text(part if isinstance(part, Text) else Text(clean_keep(part)))
+    return out
+
+
+def clean_keep(value: object) -> str:
+    """Like ``clean``, with the spaces at both ends kept, for parts of a line."""
+    text = str(value)
+    if not text.strip():
+        return " " if text else ""
+    left, right = " " * text[:1].isspace(), " " * text[-1:].isspace()
+    return left + clean(text) + right
+
+
+def count(n: int, what: str, plural: str = "") -> str:
+    """A number with its noun: 1 failure, 2 failures."""
+    return f"{n:,} {what if n == 1 else plural or what + 's'}"
+
+
+def widest(values: Sequence[Any], least: int, most: int) -> int:
+    """The width that a column needs for short texts, within limits."""
+    return min(most, max([least, *(cell_len(clean(value)) for value in values)]))

@@ -1,0 +1,56 @@
+"""Plots as PNG files; matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saledit.errors import JobError
+
+_PICKED, _OTHER = "#d1495b", "#8fa3ad"
+
+
+def plot_saliency(table: Mapping[str, Any], path: Path) -> None:
+    """Draw the score of every layer as a bar chart, the picked one in another colour.
+
+    Args:
+        table: ``Saliency.as_json``.
+        path: the PNG file; written whole or not at all.
+
+    Raises:
+        JobError: the file cannot be written.
+    """
+    # Without pyplot there is no state and no display: the figure belongs to this call alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    layers = [int(row["layer"]) for row in table["layers"]]
+    scores = [float(row["score"]) for row in table["layers"]]
+    pick = int(table["pick"])
+    figure = Figure(figsize=(max(5.0, 1.6 + 0.3 * len(layers)), 3.2), layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    colors = [_PICKED if layer == pick else _OTHER for layer in layers]
+    axes.bar(layers, scores, color=colors, width=0.75)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set_xlabel("layer, from the input up")
+    axes.set_ylabel("score")
+    axes.set_title(f"{table['method']}: layer {pick} is picked", fontsize=10, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    axes.spines[["top", "right"]].set_visible(False)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            figure.savefig(stream, format="png", dpi=144)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

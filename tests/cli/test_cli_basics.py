@@ -1,0 +1,378 @@
+"""The command line without any model: help, errors, exit statuses, what goes where."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import saledit
+from saledit import cli, config
+from saledit.errors import DataError, JobError
+
+ROOT = Path(__file__).resolve().parents[2]
+VERBS = ("quickstart", "fit", "test", "saliency", "fix", "config")
+RUN_VERBS = VERBS[:-1]
+CALLS = {
+    "quickstart": ["quickstart"],
+    "fit": ["fit", "nli/quickstart"],
+    "test": ["test", "some/run"],
+    "saliency": ["saliency", "nli/quickstart"],
+    "fix": ["fix", "some/run", "--failures", "f.jsonl", "--out", "o"],
+}
+HEAVY = ("torch", "lightning", "transformers", "datasets", "matplotlib", "numpy")
+
+
+class Runs(types.ModuleType):
+    """Stands in for ``saledit.run``: notes its calls, and answers or raises as told."""
+
+    def __init__(self) -> None:
+        super().__init__("saledit.run")
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.act: Callable[[], dict[str, Any]] = dict
+        for verb in RUN_VERBS:
+            setattr(self, verb, self._function(verb))
+
+    def _function(self, verb: str) -> Callable[..., dict[str, Any]]:
+        def run(*args: Any) -> dict[str, Any]:
+            self.calls.append((verb, args))
+            return self.act()
+
+        return run
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    fake = Runs()
+    monkeypatch.setitem(sys.modules, "saledit.run", fake)
+    monkeypatch.setattr(saledit, "run", fake, raising=False)
+    # They would change logging and warnings for all other tests.
+    monkeypatch.setattr("saledit.report.quiet_libraries", lambda: None)
+    monkeypatch.setattr("saledit.report.render", lambda verb, result, stream: f"{verb} {result}\n")
+    return fake
+
+
+def raising(error: BaseException) -> Callable[[], dict[str, Any]]:
+    def act() -> dict[str, Any]:
+        raise error
+
+    return act
+
+
+def saledit_process(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    settings: dict[str, Any] = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    return subprocess.run([sys.executable, "-m", "saledit", *words], **(settings | options))
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on stderr; nothing is on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    return err.rstrip("\n")
+
+
+# ----------------------------------------------------------------------------------- help
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]):
+    for words in ([], ["--help"], ["-h"], ["help"]):
+        assert cli.main(words) == 0
+        out = capsys.readouterr().out
+        assert all(f"\n  {verb} " in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_has_examples(verb: str, capsys: pytest.CaptureFixture[str]):
+    assert cli.main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"usage: saledit {verb}" in out
+    assert f"examples:\n  saledit {verb}" in out
+    for option in ("--json", "--quiet", "--debug", "--threads"):
+        assert option in out
+    assert cli.main(["help", verb]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"saledit {saledit.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["config"], ["tset"]])
+def test_nothing_heavy_is_imported(words: list[str]):
+    code = (
+        f"import sys; from saledit.cli import main; main({words!r}); "
+        f"sys.exit(' '.join(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert not set(done.stderr.split()) & set(HEAVY)
+
+
+def test_help_is_there_at_once():
+    def seconds() -> float:
+        began = time.perf_counter()
+        assert saledit_process("fit", "--help").returncode == 0
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+# ----------------------------------------------------------------------------- user errors
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tset"], "unknown verb 'tset'; did you mean 'test'? (known: config, fit,"),
+        (["--jsno", "fit"], "unknown option '--jsno' before the verb"),
+        (["fit"], "the following arguments are required: CONFIG; see: saledit fit --help"),
+        (["fix", "run"], "required: --failures, --out"),
+        (
+            ["fit", "nli/quickstart", "--resum"],
+            "unknown option '--resum'; did you mean '--resume'?",
+        ),
+        (["quickstart", "extra"], "unexpected 'extra'; see: saledit quickstart --help"),
+        (
+            ["test", "run", "--threads", "none"],
+            "--threads: expected a whole number above 0, got 'none'",
+        ),
+        (["test", "run", "--threads", "0"], "--threads: expected a whole number above 0, got '0'"),
+        (
+            ["fix", "r", "--failures", "f", "--out", "o", "--format", "dleta"],
+            "did you mean 'delta'?",
+        ),
+        (["fit", "nli/quickstar"], "did you mean 'nli/quickstart'?"),
+        (["saliency", "no/such.yaml"], "no/such.yaml: expected a YAML file"),
+        (["fit", "nli/quickstart", "sed=1"], "did you mean 'seed'?"),
+        (["config", "nli/quickstart", "train.epoch=1"], "did you mean 'epochs'?"),
+        (["config", "nli/quickstart", "seed"], "seed: expected key=value"),
+        (["config", "seed=x"], "seed: "),
+        (["config", "train.epochs=0"], "train.epochs: expected at least 1"),
+    ],
+)
+def test_a_user_error_is_one_line(
+    words: list[str], expected: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+):
+    assert cli.main(words) == 2
+    line = one_line(capsys)
+    assert line.startswith("error: ")
+    assert expected in line
+    assert not runs.calls
+
+
+def test_a_message_of_several_lines_becomes_one(runs: Runs, capsys: pytest.CaptureFixture[str]):
+    runs.act = raising(DataError("a.jsonl:3: expected\n  text,\tgot \x1b[31mred"))
+    assert cli.main(CALLS["test"]) == 2
+    assert one_line(capsys) == "error: a.jsonl:3: expected text, got  [31mred"
+
+
+# ---------------------------------------------------------------------------------- status
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        (JobError("training diverged"), 1, "error: training diverged"),
+        (OSError(errno.ENOSPC, "No space left"), 1, "error: the disk is full; free some space"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x.y"), 1, "error: x.y: No such file"),
+        (MemoryError(), 1, "error: out of memory"),
+        (ZeroDivisionError("a\nb"), 1, "error: internal: ZeroDivisionError: a b; run again with"),
+    ],
+)
+def test_a_failed_job_is_one_line(
+    error: Exception, status: int, expected: str, runs: Runs, capsys: pytest.CaptureFixture[str]
+):
+    runs.act = raising(error)
+    assert cli.main(CALLS["test"]) == status
+    assert one_line(capsys).startswith(expected)
+
+
+def test_debug_shows_the_traceback(runs: Runs, capsys: pytest.CaptureFixture[str]):
+    runs.act = raising(JobError("training diverged"))
+    assert cli.main([*CALLS["test"], "--debug"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Traceback")
+    assert err.endswith("\nerror: training diverged\n")
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_ctrl_c_is_130(verb: str, runs: Runs, capsys: pytest.CaptureFixture[str]):
+    runs.act = raising(KeyboardInterrupt())
+    assert cli.main([*CALLS[verb], "--debug"]) == 130
+    expected = "interrupted"
+    if verb == "fit":
+        expected += ": go on with 'saledit fit nli/quickstart --debug --resume'"
+    assert one_line(capsys) == expected
+
+
+def test_a_real_ctrl_c(tmp_path: Path):
+    code = (
+        "import sys, types, time, saledit\n"
+        "run = types.ModuleType('saledit.run')\n"
+        "def test(*args):\n"
+        "    sys.stderr.write('ready\\n'); sys.stderr.flush(); time.sleep(60)\n"
+        "run.test = test\n"
+        "sys.modules['saledit.run'] = saledit.run = run\n"
+        "import saledit.report; saledit.report.quiet_libraries = lambda: None\n"
+        "from saledit.cli import main\n"
+        "sys.exit(main(['test', 'x']))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == "interrupted\n"
+        assert process.wait(10) == 130
+
+
+def test_a_closed_pipe_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = saledit_process("config", capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_stdout_is_said():
+    with Path("/dev/full").open("w") as full:
+        done = saledit_process("config", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == "error: the disk is full; free some space and run again\n"
+
+
+# ----------------------------------------------------------------------------------- calls
+
+
+def test_run_is_called_as_it_is_declared(runs: Runs):
+    for words in CALLS.values():
+        assert cli.main([*words, "--quiet"]) == 0
+    parameters = {
+        "quickstart": ["out", "task", "ui"],
+        "fit": ["config", "resume", "ui"],
+        "test": ["target", "overrides", "ui"],
+        "saliency": ["config", "ui"],
+        "fix": ["run_dir", "failures", "out", "check", "ui"],
+    }
+    for verb, args in runs.calls:
+        assert len(args) == len(parameters[verb])
+        assert args[-1].quiet is True
+    given = {verb: args[:-1] for verb, args in runs.calls}
+    assert given["quickstart"] == (None, "nli")
+    assert given["fit"] == (config.load("nli/quickstart"), False)
+    assert given["test"] == ("some/run", [])
+    assert given["fix"] == ("some/run", "f.jsonl", "o", None)
+
+
+def test_the_real_functions_take_these_arguments():
+    run = pytest.importorskip("saledit.run")
+    for verb, n in {"quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "fix": 5}.items():
+        assert len(inspect.signature(getattr(run, verb)).parameters) == n
+
+
+def test_options_stand_anywhere(runs: Runs, capsys: pytest.CaptureFixture[str]):
+    for words in (
+        ["--json", "fit", "nli/quickstart", "seed=3", "--resume", "train.epochs=2"],
+        ["fit", "--resume", "--json", "nli/quickstart", "seed=3", "train.epochs=2"],
+        ["fit", "nli/quickstart", "--resume", "seed=3", "train.epochs=2", "--json"],
+    ):
+        assert cli.main(words) == 0
+        loaded, resume, ui = runs.calls[-1][1]
+        assert (loaded.seed, loaded.train.epochs, resume, ui.quiet) == (3, 2, True, False)
+        assert capsys.readouterr().out == "{}\n"
+
+
+def test_overrides_reach_test(runs: Runs):
+    assert cli.main(["test", "some/run", "schedule.batch_size=1", "seed=2"]) == 0
+    assert runs.calls[0][1][:2] == ("some/run", ["schedule.batch_size=1", "seed=2"])
+
+
+# ---------------------------------------------------------------------------------- output
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_json_stands_alone_on_stdout(verb: str, runs: Runs, capsys: pytest.CaptureFixture[str]):
+    result = {"accuracy": 0.5, "text": "Paraná \ud800", "none": None}
+
+    def act() -> dict[str, Any]:
+        print("a library speaks")
+        return result
+
+    runs.act = act
+    assert cli.main([*CALLS[verb], "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == result
+    assert out.isascii()
+    assert "a library speaks" in err
+
+
+def test_json_never_holds_nan(runs: Runs, capsys: pytest.CaptureFixture[str]):
+    runs.act = lambda: {"accuracy": float("nan")}
+    assert cli.main([*CALLS["test"], "--json"]) == 1
+    assert "NaN" in one_line(capsys)
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_people_get_the_page_of_the_verb(verb: str, runs: Runs, capsys: pytest.CaptureFixture[str]):
+    runs.act = lambda: {"a": 1}
+    assert cli.main(CALLS[verb]) == 0
+    assert capsys.readouterr() == (f"{verb} {{'a': 1}}\n", "")
+
+
+def test_quiet_keeps_the_result_and_drops_the_rest(runs: Runs, capsys: pytest.CaptureFixture[str]):
+    def act() -> dict[str, Any]:
+        print("a library speaks")
+        runs.calls[-1][1][-1].stage("testing")
+        return {}
+
+    runs.act = act
+    assert cli.main([*CALLS["test"], "--quiet"]) == 0
+    assert capsys.readouterr() == ("test {}\n", "")
+    assert cli.main(CALLS["test"]) == 0
+    assert "testing ..." in capsys.readouterr().err
+
+
+def test_config_is_yaml_with_comments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    assert cli.main(["config", "nli/quickstart", "seed=9"]) == 0
+    out = capsys.readouterr().out
+    assert "seed: 9 " in out
+    assert "# seed of splits" in out
+    path = tmp_path / "my.yaml"
+    path.write_text(out, encoding="utf-8")
+    assert config.load(path) == config.load("nli/quickstart", ["seed=9"])
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["config", "my.yaml", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["seed"] == 9
+    assert shown["train"]["epochs"] == config.load(path).train.epochs
+    assert cli.main(["config", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "run"
+
+
+def test_threads_are_set(runs: Runs, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    monkeypatch.setattr("saledit.report.use_threads", seen.append)
+    assert cli.main([*CALLS["test"], "--threads", "2"]) == 0
+    assert seen == [2]

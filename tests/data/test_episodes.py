@@ -1,0 +1,218 @@
+"""Edit batches and the order in which samples are dealt out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import build, samples
+from torch import Tensor
+
+from saledit import cache
+from saledit.cache import BankSpec
+from saledit.config import ScheduleConfig, TrainConfig
+from saledit.data.datamodule import EditDataModule, Episodes, TestEpisodes, _deck
+from saledit.data.episodes import EditBatch, PartBanks, open_banks
+from saledit.data.splits import Part
+from saledit.models import TaskModel
+from saledit.suffix import run
+from saledit.tasks.nli import Nli
+
+N_FAIL, N_PASS, PER_FAIL, RANK = 7, 9, 3, 4
+
+
+@pytest.fixture(scope="module")
+def base() -> TaskModel:
+    return build("bert")
+
+
+@pytest.fixture(scope="module")
+def part() -> Part:
+    chosen = samples(N_FAIL + N_PASS + 30, seed=4)
+    spare = iter(chosen[N_FAIL + N_PASS :])
+    # 0, 1, 2, 3, 0, 1, 2 rewordings
+    adapt = tuple(tuple(next(spare) for _ in range(i % 4)) for i in range(N_FAIL))
+    return Part(tuple(chosen[:N_FAIL]), adapt, tuple(chosen[N_FAIL : N_FAIL + N_PASS]))
+
+
+@pytest.fixture(scope="module")
+def banks(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory) -> PartBanks:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_SHARD", 4)
+        made = open_banks(
+            base, Nli(), part, BankSpec(base.layer(1), RANK), tmp_path_factory.mktemp("banks")
+        )
+        yield made
+
+
+def dealt(length: int, edits: int = 2, k: int = 2, seed: int = 0, epoch: int = 0) -> list[Tensor]:
+    """Positions of the failures of an epoch's batches."""
+    seen: list[Tensor] = []
+
+    class Spy:
+        fail, passing = range(N_FAIL), range(N_PASS)
+
+        def batch(self, fail: Tensor, passing: Tensor, rank: int) -> None:
+            assert passing.shape == (edits, 3)
+            seen.append(torch.cat([fail, passing], 1))
+
+    episodes = Episodes(Spy(), k, edits, 3, RANK, length, seed, epoch)  # type: ignore[arg-type]
+    assert len(episodes) == length
+    for i in range(length):
+        episodes[i]
+    return seen
+
+
+def test_rows_of_an_edit_lie_side_by_side(base: TaskModel, part: Part, banks: PartBanks) -> None:
+    fail, passing = torch.tensor([[6, 1], [3, 0], [2, 2]]), torch.tensor([[8], [0], [4]])
+    batch = banks.batch(fail, passing, RANK)
+    logits = run(base, banks.fail.entry, batch.rows.states, batch.rows.inputs)
+    grouped = logits.view(3, -1, logits.shape[-1])
+    known = {s.id: banks.fail.logits[i] for i, s in enumerate(part.fail)}
+    rewordings = [s for group in part.adapt for s in group]
+    known |= {s.id: banks.adapt.logits[i] for i, s in enumerate(rewordings)}
+    known |= {s.id: banks.passing.logits[i] for i, s in enumerate(part.passing)}
+    assert grouped.shape[1] == 2 + 2 * PER_FAIL + 1
+    for e in range(3):
+        row = [known[part.fail[i].id] for i in fail[e]]
+        for i in fail[e].tolist():
+            own = [known[s.id] for s in part.adapt[i]]
+            row += own + [banks.adapt.logits[0]] * (PER_FAIL - len(own))
+        row += [known[part.passing[i].id] for i in passing[e]]
+        torch.testing.assert_close(grouped[e], torch.stack(row), rtol=1e-4, atol=1e-4)
+
+
+def test_fillers_weigh_nothing(part: Part, banks: PartBanks) -> None:
+    fail = torch.arange(N_FAIL - 1).view(2, 3)
+    batch = banks.batch(fail, torch.zeros(2, 2, dtype=torch.long), RANK)
+    assert batch.n_fail == 3
+    assert batch.weights.shape == batch.targets.shape == (2, 3 + 3 * PER_FAIL)
+    assert (batch.weights[:, :3] == 1).all()
+    wanted = [[[1.0] * (i % 4) + [0.0] * (PER_FAIL - i % 4) for i in row] for row in fail.tolist()]
+    assert torch.equal(batch.weights[:, 3:].view(2, 3, PER_FAIL), torch.tensor(wanted))
+    targets = batch.targets[:, 3:].view(2, 3, PER_FAIL)
+    for e, row in enumerate(fail.tolist()):
+        for j, i in enumerate(row):
+            expected = Nli().targets(build("bert"), [s.target for s in part.adapt[i]])
+            assert torch.equal(targets[e, j, : i % 4], expected)
+
+
+def test_without_rewordings_there_are_no_fillers(
+    base: TaskModel, part: Part, tmp_path: Path
+) -> None:
+    bare = Part(part.fail, ((),) * N_FAIL, part.passing)
+    made = open_banks(base, Nli(), bare, BankSpec(base.layer(2), RANK), tmp_path)
+    assert made.adapt is None
+    batch = made.batch(torch.tensor([[0, 1]]), torch.tensor([[3]]), RANK)
+    assert batch.targets.shape == batch.weights.shape == (1, 2)
+
+
+def test_gradients_are_summed_over_the_failures_of_an_edit(banks: PartBanks) -> None:
+    fail = torch.tensor([[0, 4], [5, 2]])
+    batch = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 2 * RANK)
+    for i, pair in enumerate(batch.gradients):
+        single = banks.fail.factors(fail)[i].dense()  # (E, K, D_out, D_in)
+        torch.testing.assert_close(pair.dense(), single.sum(1), rtol=1e-4, atol=1e-5)
+    cut = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 3)
+    assert all(pair.rank == 3 for pair in cut.gradients)
+
+
+def equal(a: EditBatch, b: EditBatch) -> bool:
+    pairs = [(a.targets, b.targets), (a.weights, b.weights), (a.base_logits, b.base_logits)]
+    pairs += [(a.rows.inputs["input_ids"], b.rows.inputs["input_ids"])]
+    pairs += [(x.u, y.u) for x, y in zip(a.gradients, b.gradients, strict=True)]
+    return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_batch_depends_on_seed_epoch_and_number_alone(banks: PartBanks) -> None:
+    def episodes(seed: int = 0, epoch: int = 3, length: int = 6) -> Episodes:
+        return Episodes(banks, 2, 3, 4, RANK, length, seed, epoch)
+
+    first, second = episodes(), episodes()
+    second[0], second[1]  # what was drawn before does not matter
+    for i in (4, 2, 2, 5):
+        assert equal(first[i], second[i])
+    assert not equal(first[0], first[1])
+    assert not equal(first[0], episodes(epoch=4)[0])
+    assert not equal(first[0], episodes(seed=1)[0])
+    # Nor does the length of the epoch: a deck is dealt from its top.
+    assert equal(first[1], episodes(length=2)[1])
+
+
+@given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 9))
+def test_a_deck_deals_every_card_about_equally_often(n: int, length: int, seed: int) -> None:
+    deck = _deck(n, length, torch.Generator().manual_seed(seed)).tolist()
+    assert len(deck) == length
+    counts = Counter(deck)
+    often = [counts[i] for i in range(n)]
+    assert max(often) - min(often) <= 1
+
+
+def test_an_epoch_deals_every_failure_about_equally_often() -> None:
+    batches = dealt(length=10, edits=3, k=2)  # 60 places for 7 failures
+    counts = Counter(torch.cat([b[:, :2].flatten() for b in batches]).tolist())
+    assert sorted(counts) == list(range(N_FAIL))
+    assert max(counts.values()) - min(counts.values()) <= 1
+    passes = Counter(torch.cat([b[:, 2:].flatten() for b in batches]).tolist())
+    assert sorted(passes) == list(range(N_PASS))
+
+
+def test_epochs_and_seeds_deal_anew() -> None:
+    def fingerprint(seed: int, epoch: int) -> tuple[int, ...]:
+        return tuple(torch.cat(dealt(3, seed=seed, epoch=epoch)).flatten().tolist())
+
+    seen = {fingerprint(seed, epoch) for seed in range(4) for epoch in range(4)}
+    assert len(seen) == 16
+    assert fingerprint(2, 3) == fingerprint(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("k", "edits", "limit", "shapes"),
+    [
+        (1, 3, 0, [(3, 1), (3, 1), (1, 1)]),
+        (3, 2, 0, [(2, 3), (1, 1)]),
+        (2, 2, 0, [(2, 2), (1, 2), (1, 1)]),
+        (7, 4, 0, [(1, 7)]),
+        (9, 4, 0, [(1, 7)]),
+        (2, 4, 5, [(2, 2), (1, 1)]),
+    ],
+)
+def test_each_failure_is_tested_once_and_the_last_edit_may_be_smaller(
+    banks: PartBanks, k: int, edits: int, limit: int, shapes: list[tuple[int, int]]
+) -> None:
+    test = TestEpisodes(banks, k, edits, 4, RANK, 0, limit)
+    assert [tuple(group.shape) for group in test.groups] == shapes
+    flat = torch.cat([group.flatten() for group in test.groups]).tolist()
+    assert flat == list(range(limit or N_FAIL))
+    assert len(test) == len(shapes)
+    for i, (e, size) in enumerate(shapes):
+        batch = test[i]
+        assert batch.n_fail == size
+        assert batch.targets.shape[0] == e
+        assert batch.base_logits.shape[:2] == (e, 4)
+
+
+@pytest.mark.parametrize(("passes", "count"), [(0, N_PASS), (4, 4), (99, N_PASS)])
+def test_pass_samples_of_a_test_edit_are_drawn_without_repeats(
+    banks: PartBanks, passes: int, count: int
+) -> None:
+    test = TestEpisodes(banks, 2, 2, passes, RANK, seed=1)
+    for drawn in test._passing:
+        assert all(len(set(row.tolist())) == len(row) == count for row in drawn)
+    again = TestEpisodes(banks, 2, 2, passes, RANK, seed=1)
+    assert all(equal(test[i], again[i]) for i in range(len(test)))
+
+
+def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
+    config = TrainConfig(edits_per_step=2, passes_per_edit=5, steps_per_epoch=3, validation_edits=4)
+    data = EditDataModule(banks, banks, ScheduleConfig(batch_size=50), config, RANK, seed=0)
+    batches = list(data.train_dataloader())
+    assert len(batches) == 3
+    # An edit holds no more failures than there are.
+    assert {(b.targets.shape[0], b.n_fail) for b in batches} == {(2, N_FAIL)}
+    assert all(equal(a, b) for a, b in zip(batches, data.train_dataloader(), strict=True))
+    assert [b.n_fail for b in data.val_dataloader()] == [4]

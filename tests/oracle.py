@@ -1,0 +1,143 @@
+"""An independent path to the editor's loss: no bank, no suffix run, no batch, no low-rank product.
+
+Every text runs alone through the whole model. The gradient of a failure is autograd's, with respect
+to the weight itself, and its terms come from the SVD of that matrix. An edited model is the model
+with dense edited weights. What this path and ``EditModule`` share is the editor alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F  # noqa: N812
+
+from saledit.delta import Edits, LowRank
+from saledit.editors.base import Editor
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.site import Site
+from saledit.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class PlainEdit:
+    """The texts of one edit."""
+
+    fail: Sequence[Sample]
+    adapt: Sequence[Sample]
+    passing: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The plain path of one layer.
+
+    Attributes:
+        base: the task model.
+        task: encodes the texts.
+        sites: the edited sites.
+        sample_rank: terms kept of each failure's gradient.
+        gradient_rank: terms kept of the aggregated gradient.
+    """
+
+    base: TaskModel
+    task: Task
+    sites: Sequence[Site]
+    sample_rank: int
+    gradient_rank: int
+
+    def logits(self, sample: Sample, edits: Edits | None = None) -> Tensor:
+        """Logits (C,) of one text, run alone with edited weights."""
+        changed = {}
+        for site, delta in (edits or {}).items():
+            weight = self._weight(site)
+            dense = delta.v[0].mT @ delta.u[0]  # (D_out, D_in)
+            changed[f"{site.name}.weight"] = weight + (dense.mT if site.transposed else dense)
+        inputs = self.task.encode(self.base, [sample.inputs])
+        return functional_call(self.base.model, changed, (), inputs).logits[0]
+
+    def target(self, sample: Sample) -> Tensor:
+        """The right answer's number."""
+        return self.task.targets(self.base, [sample.target])[0]
+
+    def gradients(self, failures: Sequence[Sample]) -> list[LowRank]:
+        """What an editor is given for one edit: u (1, R, D_in), v (1, R, D_out) a site."""
+        single = [self._terms(sample) for sample in failures]
+        out = []
+        for i in range(len(self.sites)):
+            u = torch.cat([terms[i].u for terms in single])
+            v = torch.cat([terms[i].v for terms in single])
+            pair = LowRank(u, v)
+            if len(failures) * self.sample_rank > self.gradient_rank:
+                pair = leading_terms(v.mT @ u, u.mean(0), self.gradient_rank)
+            out.append(LowRank(pair.u[None], pair.v[None]))
+        return out
+
+    def loss(self, editor: Editor, edits: Sequence[PlainEdit], c_edit: float, c_loc: float) -> Tensor:
+        """The loss of several edits, text by text."""
+        nll, kl = [], []
+        for one in edits:
+            deltas = editor(self.gradients(one.fail))
+            for sample in (*one.fail, *one.adapt):
+                log_p = self.logits(sample, deltas).log_softmax(-1)
+                nll.append(-log_p[self.target(sample)])
+            for sample in one.passing:
+                with torch.no_grad():
+                    before = self.logits(sample).log_softmax(-1)
+                after = self.logits(sample, deltas).log_softmax(-1)
+                kl.append((before.exp() * (before - after)).sum())
+        return c_edit * torch.stack(nll).mean() + c_loc * torch.stack(kl).mean()
+
+    def dense_gradients(self, sample: Sample) -> list[Tensor]:
+        """Gradient (D_out, D_in) of one text's own loss at each site."""
+        return [gradient for gradient, _ in self._dense(sample)]
+
+    def _dense(self, sample: Sample) -> list[tuple[Tensor, Tensor]]:
+        """For each site the gradient and the mean of the site's inputs (D_in,)."""
+        means: dict[str, Tensor] = {}
+        handles = [
+            self.base.model.get_submodule(site.name).register_forward_pre_hook(
+                lambda _module, args, name=site.name: means.update({name: args[0][0].detach()})
+            )
+            for site in self.sites
+        ]
+        leaves = {
+            f"{site.name}.weight": self._weight(site).clone().requires_grad_()
+            for site in self.sites
+        }
+        inputs = self.task.encode(self.base, [sample.inputs])
+        with torch.enable_grad():
+            logits = functional_call(self.base.model, leaves, (), inputs).logits[0]
+            loss = F.cross_entropy(logits, self.target(sample))
+            grads = torch.autograd.grad(loss, list(leaves.values()))
+        for handle in handles:
+            handle.remove()
+        pools = self.base.pools_first_token
+        out = []
+        for site, grad in zip(self.sites, grads, strict=True):
+            tokens = means[site.name]  # (T, D_in)
+            # Above its last block such a model reads the first token alone.
+            top = site.name.startswith(self.base.block_name(self.base.n_blocks - 1) + ".")
+            tokens = tokens[:1] if pools and top else tokens
+            out.append((grad.mT if site.transposed else grad, tokens.mean(0)))
+        return out
+
+    def _terms(self, sample: Sample) -> list[LowRank]:
+        return [leading_terms(g, mean, self.sample_rank) for g, mean in self._dense(sample)]
+
+    def _weight(self, site: Site) -> Tensor:
+        return self.base.model.get_submodule(site.name).weight.detach()
+
+
+def leading_terms(matrix: Tensor, along: Tensor, rank: int) -> LowRank:
+    """Leading singular terms of a dense matrix (D_out, D_in), each u pointing along a vector."""
+    left, sigma, right = torch.linalg.svd(matrix, full_matrices=False)
+    keep = (sigma > 1e3 * torch.finfo(sigma.dtype).eps * sigma[0])[:rank]
+    left, sigma, right = left.mT[:rank][keep], sigma[:rank][keep], right[:rank][keep]
+    sign = torch.where(right @ along < 0, -1.0, 1.0).to(sigma.dtype)
+    scale = (sigma.sqrt() * sign)[:, None]
+    return LowRank(right * scale, left * scale)

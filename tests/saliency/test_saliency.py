@@ -1,0 +1,233 @@
+"""Layer pickers against slow, dense definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import N_BLOCKS, build, encode, samples, targets, untouched
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from saledit.cache import BankSpec, memory_bank
+from saledit.models import TaskModel
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.saliency.base import LayerScore, Probes, Saliency
+from saledit.saliency.gradient import GradientSaliency
+from saledit.saliency.trial import STEPS, TrialStep, normalized_steps
+from saledit.site import Layer
+from saledit.suffix import base_logits
+from saledit.tasks.nli import Nli
+
+FAMILIES = ("bert", "distilbert", "gpt2", "llama")
+TASK = Nli()
+
+
+def answer(base: TaskModel, sample: Sample, rank: int) -> Sample:
+    """The sample with the model's first (0) or another choice as its target."""
+    logits = base_logits(base, encode(base, [sample]))[0]
+    names = base.model.config.id2label
+    return replace(sample, target=names[int(logits.argsort(descending=True)[rank])])
+
+
+def probes(base: TaskModel, adapt: bool = True) -> Probes:
+    chosen = samples(15, seed=2)
+    return Probes(
+        [answer(base, s, 1) for s in chosen[:5]],
+        [answer(base, s, 1) for s in chosen[5:10]] if adapt else [],
+        [answer(base, s, 0) for s in chosen[10:]],
+    )
+
+
+def dense_gradients(base: TaskModel, sample: Sample, layer: Layer) -> list[Tensor]:
+    """Weight gradients of one text's loss, by autograd, run alone."""
+    maps = [base.model.get_submodule(site.name).weight for site in layer.sites]
+    for weight in maps:
+        weight.requires_grad_(True)
+    loss = F.cross_entropy(base.model(**encode(base, [sample])).logits, targets(base, [sample]))
+    grads = torch.autograd.grad(loss, maps)
+    for weight in maps:
+        weight.requires_grad_(False)
+    return list(grads)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_those_of_dense_gradients(family: str) -> None:
+    base = build(family)
+    read = probes(base)
+    every = [*read.passing, *read.fail, *read.adapt]
+    with untouched(base.model):
+        # Small batches: the sums go over several of them.
+        table = GradientSaliency(batch_tokens=64)(base, TASK, base.layers(), read)
+    assert [s.layer for s in table.scores] == list(range(N_BLOCKS))
+    for layer, score in zip(base.layers(), table.scores, strict=True):
+        grads = [dense_gradients(base, sample, layer) for sample in every]
+        means = [torch.stack(of_site).mean(0) for of_site in zip(*grads, strict=True)]
+        total = sum(float(mean.abs().sum()) for mean in means)
+        assert score.details["mean_abs"] == pytest.approx(total / layer.n_parameters, rel=1e-4)
+        norms = [sum(float(g.norm()) for g in of_sample) for of_sample in grads]
+        assert score.details["frobenius"] == pytest.approx(sum(norms) / len(every), rel=1e-4)
+        weights = [base.model.get_submodule(site.name).weight for site in layer.sites]
+        size = float(torch.cat([w.flatten() for w in weights]).norm())
+        assert score.details["weight_norm"] == pytest.approx(size, rel=1e-5)
+        assert score.score == score.details["mean_abs"]
+    assert table.forward_passes == table.backward_passes == 15
+    assert table.seconds > 0
+
+
+@pytest.mark.parametrize("per_parameter", [False, True])
+@pytest.mark.parametrize("name", ["mean_abs", "frobenius"])
+def test_the_configured_score_picks(name: str, per_parameter: bool) -> None:
+    base = build("bert")
+    table = GradientSaliency(name, per_parameter)(base, TASK, base.layers(), probes(base))
+    wanted = [
+        s.details[name] / (s.details["weight_norm"] if per_parameter else 1) for s in table.scores
+    ]
+    assert [s.score for s in table.scores] == pytest.approx(wanted)
+    assert table.pick == max(range(N_BLOCKS), key=wanted.__getitem__)
+    assert name in table.method
+    assert ("parameter norm" in table.method) == per_parameter
+
+
+def test_scores_do_not_depend_on_the_batches() -> None:
+    base = build("gpt2")
+    read = probes(base)
+    alone, together = (
+        GradientSaliency(batch_tokens=tokens)(base, TASK, base.layers(), read)
+        for tokens in (1, 10_000)
+    )
+    for a, b in zip(alone.scores, together.scores, strict=True):
+        assert a.details == pytest.approx(b.details, rel=1e-4)
+
+
+def test_one_layer_alone_scores_as_among_all() -> None:
+    base = build("bert")
+    read = probes(base)
+    whole = GradientSaliency()(base, TASK, base.layers(), read)
+    (only,) = GradientSaliency()(base, TASK, [base.layer(1)], read).scores
+    assert only.details == pytest.approx(whole.scores[1].details, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "pick"),
+    [([1.0, 3.0, 2.0], 1), ([2.0, 2.0, 1.0], 0), ([-3.0, -1.0, -1.0], 1), ([0.0], 0)],
+)
+def test_pick_is_the_highest_and_the_lowest_layer_on_a_tie(scores: list[float], pick: int) -> None:
+    rows = tuple(LayerScore(i, score) for i, score in enumerate(scores))
+    for order in (rows, rows[::-1]):
+        assert Saliency("method", order, 1, 1, 0.1).pick == pick
+
+
+def test_json_holds_the_whole_table() -> None:
+    rows = (LayerScore(0, 0.5, {"step": 1.0}), LayerScore(1, 0.7, {"step": 2.0}))
+    value = Saliency("method", rows, 3, 2, 0.1).as_json()
+    assert value["pick"] == 1
+    assert value["layers"] == [
+        {"layer": 0, "score": 0.5, "step": 1.0}, {"layer": 1, "score": 0.7, "step": 2.0},
+    ]  # fmt: skip
+    assert (value["forward_passes"], value["backward_passes"]) == (3, 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("block", [0, N_BLOCKS - 1])
+def test_steps_have_the_requested_norm_and_go_down(family: str, block: int) -> None:
+    base = build(family)
+    read = probes(base)
+    bank = memory_bank(base, TASK, read.fail, BankSpec(base.layer(block), rank=32))
+    index = torch.tensor([3, 0, 0, 4])
+    for step in STEPS:
+        edits = normalized_steps(bank, index, step)
+        assert edits.batch_shape == (4,)
+        torch.testing.assert_close(edits.norm(), torch.full((4,), step), rtol=1e-4, atol=0)
+    edits = normalized_steps(bank, index, 1e-3)
+    for e, i in enumerate(index.tolist()):
+        grads = dense_gradients(base, read.fail[i], base.layer(block))
+        length = torch.cat([g.flatten() for g in grads]).norm()
+        for site, grad in zip(bank.layer.sites, grads, strict=True):
+            expected = -1e-3 * (grad.mT if site.transposed else grad) / length
+            torch.testing.assert_close(
+                edits[site].dense()[e], expected, rtol=1e-3, atol=1e-7
+            )
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_trial_scores_are_those_of_whole_runs(family: str, adapt: bool) -> None:
+    base = build(family)
+    read = probes(base, adapt)
+    steps, n = (0.5, 4.0), 2
+    with untouched(base.model):
+        table = TrialStep(steps, rank=32, passes=n)(base, TASK, base.layers(), read)
+    draws = torch.Generator().manual_seed(0)
+    held = torch.randint(len(read.passing), (len(read.fail), n), generator=draws).tolist()
+    for layer, score in zip(base.layers(), table.scores, strict=True):
+        bank = memory_bank(base, TASK, read.fail, BankSpec(layer, rank=32))
+        found = {}
+        for step in steps:
+            mended, kl = [], []
+            for i, failure in enumerate(read.fail):
+                reworded = read.adapt[i] if adapt else failure
+                one = normalized_steps(bank, torch.tensor([i]), step)
+                for sample in (failure, reworded):
+                    with applied(base.model, one):
+                        logits = base_logits(base, encode(base, [sample]))
+                    mended.append(bool(logits.argmax() == targets(base, [sample])))
+                for j in held[i]:
+                    inputs = encode(base, [read.passing[j]])
+                    before = base_logits(base, inputs).log_softmax(-1)
+                    with applied(base.model, one):
+                        after = base_logits(base, inputs).log_softmax(-1)
+                    kl.append(float((before.exp() * (before - after)).sum()))
+            found[step] = (sum(mended) / len(mended), sum(kl) / len(kl))
+        best = max(steps, key=lambda step: found[step][0] - found[step][1])
+        share, damage = found[best]
+        assert score.details["step"] == best
+        assert score.details["mended"] == pytest.approx(share)
+        assert score.details["locality_kl"] == pytest.approx(damage, rel=1e-3, abs=1e-5)
+        assert score.score == pytest.approx(share - damage, rel=1e-3, abs=1e-5)
+
+
+def test_without_any_gradient_no_step_is_taken() -> None:
+    base = build("bert")
+    with torch.no_grad():  # a norm without weight lets nothing through, above all no gradient
+        base.block(N_BLOCKS - 1).get_submodule("output.LayerNorm").weight.zero_()
+    table = TrialStep()(base, TASK, base.layers(), probes(base))
+    assert [s.details["mended"] for s in table.scores] == [0] * N_BLOCKS
+    assert [s.details["locality_kl"] for s in table.scores] == [0] * N_BLOCKS
+    assert table.pick == 0
+
+
+def test_the_layer_that_mends_is_picked() -> None:
+    base = build("bert")
+    with torch.no_grad():  # blocks 0 and 1 cannot be heard: only the last MLP can mend
+        base.block(1).get_submodule("output.LayerNorm").weight.zero_()
+    for n_passes in (1, 3):
+        table = TrialStep(passes=n_passes)(base, TASK, base.layers(), probes(base))
+        mended = [s.details["mended"] for s in table.scores]
+        assert mended[:2] == [0, 0]
+        assert mended[2] > 0
+        assert table.pick == 2
+
+
+@pytest.mark.parametrize("adapt", [True, False])
+def test_what_a_trial_costs_is_counted(adapt: bool) -> None:
+    base = build("bert")
+    read = probes(base, adapt)
+    table = TrialStep(steps=(1.0, 2.0), passes=3)(base, TASK, base.layers(), read)
+    assert table.backward_passes == len(read.fail)
+    suffixes = 2 * 5 * (2 + 3) * (3 + 2 + 1) / 3  # steps, failures, rows of each, share of blocks
+    whole = 5 + 5 + 5
+    assert table.forward_passes == pytest.approx(whole + suffixes)
+    assert table.seconds > 0
+
+
+def test_more_failures_than_one_run_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build("bert")
+    read = probes(base)
+    whole = TrialStep()(base, TASK, base.layers(), read)
+    monkeypatch.setattr("saledit.saliency.trial._EDITS", 2)
+    split = TrialStep()(base, TASK, base.layers(), read)
+    for a, b in zip(whole.scores, split.scores, strict=True):
+        assert a.details == pytest.approx(b.details, rel=1e-4, abs=1e-6)

@@ -1,0 +1,161 @@
+"""The cached, batched training step against the plain path of ``oracle.py``."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from oracle import Oracle, PlainEdit
+from tiny import N_BLOCKS, build, samples
+from torch import Tensor
+
+from saledit import cache
+from saledit.cache import BankSpec
+from saledit.config import LossConfig
+from saledit.data.episodes import EditBatch, PartBanks, open_banks
+from saledit.data.splits import Part
+from saledit.editors.mend import Mend
+from saledit.models import TaskModel
+from saledit.module import EditModule
+from saledit.tasks.nli import Nli
+
+TASK = Nli()
+WEIGHTS = LossConfig(edit=0.7, locality=1.3)
+EDITS, PASSES = 2, 3
+
+
+@dataclass
+class Case:
+    """A layer of a tiny model with cached samples."""
+
+    base: TaskModel
+    part: Part
+    banks: PartBanks
+    module: EditModule
+    sample_rank: int
+    gradient_rank: int
+
+    def draw(self, k: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(k)
+        fail = torch.randperm(len(self.part.fail), generator=generator)[: EDITS * k]
+        passing = torch.randint(len(self.part.passing), (EDITS, PASSES), generator=generator)
+        return fail.view(EDITS, k), passing
+
+    def batch(self, fail: Tensor, passing: Tensor) -> EditBatch:
+        return self.banks.batch(fail, passing, self.gradient_rank)
+
+    def plain(self, fail: Tensor, passing: Tensor) -> list[PlainEdit]:
+        return [
+            PlainEdit(
+                [self.part.fail[i] for i in group],
+                [sample for i in group for sample in self.part.adapt[i]],
+                [self.part.passing[i] for i in held],
+            )
+            for group, held in zip(fail.tolist(), passing.tolist(), strict=True)
+        ]
+
+    def oracle(self) -> Oracle:
+        sites = self.module.editor.sites
+        return Oracle(self.base, TASK, sites, self.sample_rank, self.gradient_rank)
+
+
+def make_case(
+    folder: Path, family: str, block: int, *, sample_rank: int = 4, gradient_rank: int = 6,
+    style: str = "bottleneck", dtype: torch.dtype = torch.float64,
+) -> Case:  # fmt: skip
+    base = build(family)
+    base.model.to(dtype)
+    chosen = samples(24)
+    # 0, 1 or 2 rewordings a failure, so that some rows are fillers.
+    adapt = tuple(tuple(chosen[8 + i : 8 + i + i % 3]) for i in range(8))
+    part = Part(tuple(chosen[:8]), adapt, tuple(chosen[16:]))
+    layer = base.layer(block)
+    spec = BankSpec(layer, sample_rank, moments=True, batch_tokens=80)
+    banks = open_banks(base, TASK, part, spec, folder)
+    torch.manual_seed(0)
+    editor = Mend(layer.sites, rank=5, style=style)
+    editor.to(base.model.dtype)
+    module = EditModule(base, TASK, editor, banks.fail.entry, WEIGHTS)
+    case = Case(base, part, banks, module, sample_rank, gradient_rank)
+    editor.prime(case.batch(*case.draw(3)).gradients, banks.passing.moments())
+    with torch.no_grad():  # away from the identity start, where most gradients are 0
+        for name, parameter in editor.named_parameters():
+            if not name.endswith("log_rate"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+        editor.scale_rate(4.0)
+    return case
+
+
+def gradients(editor: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    named = dict(editor.named_parameters())
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
+
+
+def compare(case: Case, k: int, loss_tolerance: float, grad_tolerance: float) -> None:
+    fail, passing = case.draw(k)
+    loss, seen = case.module._loss(case.batch(fail, passing))
+    # In training the normaliser takes the batch in first and is then used: the copy, which no
+    # longer learns, is the editor that the batch saw.
+    plain = copy.deepcopy(case.module.editor).eval()
+    expected = case.oracle().loss(
+        plain, case.plain(fail, passing), WEIGHTS.edit, WEIGHTS.locality
+    )
+    assert seen.locality.mean() > 1e-3, "an edit that changes nothing proves nothing"
+    assert abs(loss.item() - expected.item()) < loss_tolerance * max(1.0, expected.item())
+    cached, direct = gradients(case.module.editor, loss), gradients(plain, expected)
+    for name, right in direct.items():
+        assert right.norm() > 0, f"{name} has no gradient"
+        assert (cached[name] - right).norm() <= grad_tolerance * right.norm(), name
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_SHARD", 5)  # samples of one edit come from several shards
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("block", range(N_BLOCKS))
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2", "llama"])
+def test_cached_batched_is_plain_one_by_one(
+    family: str, block: int, k: int, tmp_path: Path
+) -> None:
+    compare(make_case(tmp_path, family, block), k, 1e-9, 1e-7)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("block", [0, N_BLOCKS - 1])
+def test_single_precision_costs_rounding_only(block: int, k: int, tmp_path: Path) -> None:
+    compare(make_case(tmp_path, "bert", block, dtype=torch.float32), k, 1e-5, 1e-3)
+
+
+@pytest.mark.parametrize("style", ["bottleneck", "published"])
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_nothing_is_lost_with_all_terms(family: str, k: int, style: str, tmp_path: Path) -> None:
+    case = make_case(tmp_path, family, 0, sample_rank=24, gradient_rank=96, style=style)
+    compare(case, k, 1e-9, 1e-7)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_training_step_takes_the_batch_into_the_normaliser_first(
+    family: str, tmp_path: Path
+) -> None:
+    case = make_case(tmp_path, family, 1)
+    before = case.module.editor.normalizers[0].mean.clone()
+    case.module.train()
+    compare(case, 1, 1e-9, 1e-7)
+    assert not torch.equal(case.module.editor.normalizers[0].mean, before)
+
+
+def test_edits_of_a_batch_do_not_see_each_other(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "bert", 0)
+    case.module.eval()
+    fail, passing = case.draw(1)
+    together = case.module._loss(case.batch(fail, passing))[1]
+    for i in range(EDITS):
+        alone = case.module._loss(case.batch(fail[i : i + 1], passing[i : i + 1]))[1]
+        torch.testing.assert_close(together.edit[i], alone.edit[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(together.passing[i], alone.passing[0], rtol=1e-5, atol=1e-5)
