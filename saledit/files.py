@@ -20,12 +20,9 @@ from saledit.errors import ArtifactError, JobError
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    part = None
+    part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        part = Path(name)
         yield part
         _sync(part)
         part.replace(path)
@@ -36,8 +33,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     except SafetensorError as error:  # safetensors reports a full disk in its own way
         raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _beside(path: Path) -> Path:

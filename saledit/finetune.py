@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -68,7 +69,7 @@ def finetuned(
     labels: Sequence[str],
     config: FinetuneConfig,
     folder: Path,
-    progress: bool,
+    callbacks: Sequence[Callback] = (),
 ) -> TaskModel:
     """Load the fine-tuned encoder, training it first where no cached one fits.
 
@@ -79,7 +80,7 @@ def finetuned(
         labels: all labels, in the order of the new head.
         config: how.
         folder: where task models are cached.
-        progress: show a progress bar.
+        callbacks: of its trainer, such as a progress bar.
 
     Returns:
         The frozen task model, read back from its folder.
@@ -94,7 +95,7 @@ def finetuned(
     if not place.is_dir():
         logger.info("fine-tuning %s on %d records", name, len(records))
         batches = _batches([r.sample for r in records], config)
-        _train(plain, task, batches, config, progress)
+        _train(plain, task, batches, config, callbacks)
         with new_folder(place) as part:
             plain.model.save_pretrained(part)
             plain.tokenizer.save_pretrained(part)
@@ -106,7 +107,7 @@ def _train(
     task: Task,
     batches: list[list[Sample]],
     config: FinetuneConfig,
-    progress: bool,
+    callbacks: Sequence[Callback],
 ) -> None:
     def collate(batch: list[Sample]) -> tuple[dict[str, Tensor], Tensor]:
         inputs = task.encode(plain, [sample.inputs for sample in batch])
@@ -125,7 +126,8 @@ def _train(
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
+        callbacks=list(callbacks),
         gradient_clip_val=1.0,
     )
     trainer.fit(_Classifier(plain, task, config, len(batches)), loader)

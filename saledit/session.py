@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saledit.cache import Bank, BankSpec, memory_bank
+from saledit.bank import Bank, BankSpec
+from saledit.cache import memory_bank
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
@@ -77,7 +77,9 @@ class Oracle:
             out.append(LowRank(pair.u[None], pair.v[None]))
         return out
 
-    def loss(self, editor: Editor, edits: Sequence[PlainEdit], c_edit: float, c_loc: float) -> Tensor:
+    def loss(
+        self, editor: Editor, edits: Sequence[PlainEdit], c_edit: float, c_loc: float
+    ) -> Tensor:
         """The loss of several edits, text by text."""
         nll, kl = [], []
         for one in edits:

@@ -571,12 +571,22 @@ L.seed_everything(0)
 L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
           enable_model_summary=False, accelerator="cpu").fit(Module(), DataLoader(torch.ones(4, 2)))
 assert not hf.is_progress_bar_enabled()
+import io
+from saledit.report import Ui, training_bar
+stream = io.StringIO()
+clock = iter(range(0, 1000, 4)).__next__
+bar = training_bar(Ui(stream=stream, clock=clock), "tuning")
+L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+          enable_model_summary=False, accelerator="cpu", callbacks=[bar]).fit(
+    Module(), DataLoader(torch.ones(4, 2)))
+lines = stream.getvalue().splitlines()
+assert "of 12 (" in lines[0] and lines[-1].startswith("tuning: done in"), lines
 logging.getLogger("datasets").warning("noise")
 warnings.warn("noise of another package")
 """
 
 
-def test_libraries_are_silent(tmp_path: Path):
+def test_libraries_are_silent_and_training_is_shown(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", QUIET],
         cwd=tmp_path,

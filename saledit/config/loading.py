@@ -162,7 +162,7 @@ def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = ""
             raise ConfigError(
                 f"{prefix}{name}: unknown key in {where}; {did_you_mean(name, known)}"
             )
-        default = known[name].default_factory
+        default: Any = known[name].default_factory
         if isinstance(default, type) and is_dataclass(default):
             value = layer.get(key) if not OmegaConf.is_missing(layer, key) else None
             if not isinstance(value, DictConfig):

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.cache import Bank, BankSpec, Progress, open_bank
+from saledit.bank import Bank, BankSpec
+from saledit.cache import Progress, open_bank
 from saledit.data.splits import Part
 from saledit.delta import LowRank
 from saledit.editors.base import aggregate

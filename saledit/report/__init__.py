@@ -4,6 +4,7 @@ from saledit.report.plots import plot_saliency
 from saledit.report.quiet import quiet_libraries, use_threads
 from saledit.report.render import render
 from saledit.report.results import annotated_yaml, write_results
+from saledit.report.training import training_bar
 from saledit.report.ui import Bar, Ui
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "plot_saliency",
     "quiet_libraries",
     "render",
+    "training_bar",
     "use_threads",
     "write_results",
 ]

@@ -141,6 +141,7 @@ class Ui:
                 TimeElapsedColumn(),
                 console=self._console,
                 transient=True,
+                refresh_per_second=5,  # a core is a lot where there are two
                 redirect_stdout=False,
                 redirect_stderr=False,
             )

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
 from saledit.artifact import make_editor, save_editor
-from saledit.cache import BankSpec
+from saledit.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.data.episodes import PartBanks, open_banks
@@ -24,7 +24,7 @@ from saledit.data.splits import Part
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.module import EditModule, calibrate
-from saledit.report import Ui
+from saledit.report import Ui, training_bar
 from saledit.run.picking import pick_layer, save_saliency
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
@@ -151,11 +151,9 @@ def _keeper(folder: Path) -> ModelCheckpoint:
 
 def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
     stop = EarlyStopping("val/loss", patience=config.train.patience, check_on_train_epoch_end=True)
-    callbacks: list[Callback] = [keep, stop]
-    if ui.interactive:
-        callbacks.append(TQDMProgressBar(leave=False))
+    callbacks: list[Callback] = [keep, stop, training_bar(ui, "training", "val/loss")]
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-    settings |= {"log_every_n_steps": 10, "enable_progress_bar": ui.interactive}
+    settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= config.trainer
     return L.Trainer(
         max_epochs=config.train.epochs,

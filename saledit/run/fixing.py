@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from saledit.artifact import failures_as_json, load_editor, save_edits
-from saledit.cache import BankSpec, memory_bank
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
 from saledit.data.sources import load_records
 from saledit.delta import Edits
 from saledit.errors import DataError, JobError, UserError

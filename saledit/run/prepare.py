@@ -16,7 +16,7 @@ from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record
-from saledit.report import Ui
+from saledit.report import Ui, training_bar
 from saledit.tasks.base import Task
 
 
@@ -114,7 +114,8 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     if f.enabled:
         labels = sorted({r.sample.target for r in (*learned, *pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
-        base = finetuned(config.model.name, task, learned, labels, f, config.cache, ui.interactive)
+        bar = training_bar(ui, "fine-tuning", "finetune/loss")
+        base = finetuned(config.model.name, task, learned, labels, f, config.cache, [bar])
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_classifier(config.model.name)

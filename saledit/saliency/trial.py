@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saledit.cache import Bank, BankSpec, memory_banks
+from saledit.bank import Bank, BankSpec
+from saledit.cache import memory_banks
 from saledit.delta import Edits, LowRank
 from saledit.losses import locality_kl
 from saledit.models import TaskModel

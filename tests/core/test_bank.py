@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saledit import cache
-from saledit.cache import Bank, BankSpec, bank_key, memory_bank, memory_banks, open_bank
+from saledit.bank import Bank, BankSpec
+from saledit.cache import bank_key, memory_bank, memory_banks, open_bank
 from saledit.delta import LowRank
 from saledit.errors import JobError
 from saledit.models import TaskModel

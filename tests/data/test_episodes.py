@@ -13,7 +13,7 @@ from tiny import build, samples
 from torch import Tensor
 
 from saledit import cache
-from saledit.cache import BankSpec
+from saledit.bank import BankSpec
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.datamodule import EditDataModule, Episodes, TestEpisodes, _deck
 from saledit.data.episodes import EditBatch, PartBanks, open_banks

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saledit.data.paraphrase import rewriter as paraphrase
 from saledit.data.paraphrase import (
     EmbeddingSimilarity,
     reword,
     reword_all,
     reword_inputs,
 )
+from saledit.data.paraphrase import rewriter as paraphrase
 from saledit.errors import ModelError
 
 SUBJECTS = [

@@ -50,7 +50,9 @@ seeds = st.integers(0, 5)
 
 @given(record_lists(), sizes, seeds)
 @settings(max_examples=60, deadline=None)
-def test_parts_are_disjoint_and_cover_all(records: list[Record], room: list[int], seed: int) -> None:
+def test_parts_are_disjoint_and_cover_all(
+    records: list[Record], room: list[int], seed: int
+) -> None:
     parts = partition(records, room, seed)
     assert len(parts) == len(room) + 1
     assert Counter(name for part in parts for name in ids(part)) == Counter(ids(records))

@@ -11,7 +11,8 @@ from tiny import FAMILIES, build, encode, samples, untouched
 from torch import Tensor
 from torch.nn import functional as F
 
-from saledit.cache import Bank, BankSpec, memory_bank
+from saledit.bank import Bank, BankSpec
+from saledit.cache import memory_bank
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.mend import Mend

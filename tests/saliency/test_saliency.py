@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny import N_BLOCKS, build, encode, samples, targets, untouched
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from saledit.cache import BankSpec, memory_bank
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
@@ -147,9 +148,7 @@ def test_steps_have_the_requested_norm_and_go_down(family: str, block: int) -> N
         length = torch.cat([g.flatten() for g in grads]).norm()
         for site, grad in zip(bank.layer.sites, grads, strict=True):
             expected = -1e-3 * (grad.mT if site.transposed else grad) / length
-            torch.testing.assert_close(
-                edits[site].dense()[e], expected, rtol=1e-3, atol=1e-7
-            )
+            torch.testing.assert_close(edits[site].dense()[e], expected, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("adapt", [True, False])

@@ -7,13 +7,12 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import LABELS, WORDS, build, encode, samples, save
+from tiny import LABELS, build, encode, samples, save
 from torch import Tensor
 
 from saledit import config as configuration
@@ -23,6 +22,7 @@ from saledit.errors import ArtifactError, ConfigError, DataError, JobError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import TaskModel, load_classifier
 from saledit.module import EditModule
+from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import fit, fix
 from saledit.run import test as run_test
@@ -102,7 +102,7 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """Configurations of small runs, each test with runs of its own."""
 
     def make(name: str, *overrides: str) -> RunConfig:
-        base = configuration.load(
+        return configuration.load(
             None,
             [
                 f"output={home}",
@@ -127,7 +127,6 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
                 *overrides,
             ],
         )
-        return base
 
     return make
 
@@ -233,7 +232,7 @@ def test_same_seed_same_bytes_other_seed_other_editor(make: Callable[..., RunCon
         fit(config, False, ui())
     one, two, three = ((x.folder / EDITOR_WEIGHTS).read_bytes() for x in (a, b, c))
     assert one == two
-    assert [row for row in metrics(a)] == metrics(b)
+    assert metrics(a) == metrics(b)
     assert one != three
 
 
@@ -381,9 +380,7 @@ def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
             edits = trained.editor(batch.gradients)
         assert list(step) == list(edits)
         for site, delta in step.items():
-            torch.testing.assert_close(
-                delta.dense(), edits[site].dense()[0], rtol=1e-3, atol=1e-5
-            )
+            torch.testing.assert_close(delta.dense(), edits[site].dense()[0], rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(session.edits[site].dense(), delta.dense())
 
 
@@ -419,8 +416,6 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
     assert not answers["right"]["fixed"]
     edits = load_edits(out, base.model)
     # What the edits do to the whole model is what the result says.
-    from saledit.overlay import applied
-
     chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in result["rows"]]
     with applied(base.model, edits):
         logits = base_logits(base, encode(base, chosen))
@@ -472,12 +467,10 @@ def test_rewritten_rewordings_and_none_at_all(
     write_jsonl(tmp_path / "bare.jsonl", bare)
     data = f"data.train={tmp_path / 'bare.jsonl'}"
     written = fit(make("written", data, "data.adapt.rewrite=true", "train.epochs=1"), False, ui())
-    assert written["splits"]["train"]["adapt"] >= 0
+    assert written["validation"]["fail_accuracy"] >= 0  # the words are no English: none may be made
     config = make("none", data, "train.epochs=1")
     result = fit(config, False, ui())
     assert result["splits"]["train"]["adapt"] == 0
     found = run_test(str(config.folder), [], ui())
     assert "adapt_accuracy" not in found["metrics"]
     assert found["metrics"]["edit_accuracy"] == found["metrics"]["fail_accuracy"]
-    assert set(WORDS)  # the words are no English: no rule is bound to find a rewording
-    assert replace(config, seed=1) != config

@@ -1,0 +1,94 @@
+"""Is the pick a good one? The same small editor at every layer, and each picker's regret.
+
+    python benchmarks/layers.py --data FOLDER --set-name sick --out checkpoints/layers
+
+Regret = edit accuracy (and drawdown) of the best layer of the sweep minus those of the picked
+one; "best" is the layer with the highest edit accuracy - LAMBDA x drawdown on the test split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from saledit import config as configuration
+from saledit.files import write_json
+from saledit.report import Ui, quiet_libraries
+from saledit.run import fit, saliency, test
+
+PICKERS = {
+    "mean_abs": ["site.select=gradient", "site.score=mean_abs"],
+    "mean_abs / norm": ["site.select=gradient", "site.score=mean_abs", "site.per_parameter=true"],
+    "frobenius": ["site.select=gradient", "site.score=frobenius"],
+    "frobenius / norm": ["site.select=gradient", "site.score=frobenius", "site.per_parameter=true"],
+    "trial-step": ["site.select=trial-step"],
+}
+LAMBDA = 4.0
+
+
+def main() -> None:
+    """Sweep the layers, ask the pickers, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", help="folder with one folder a set; none for worldfacts")
+    parser.add_argument("--set-name", default="worldfacts", help="a configuration below nli/")
+    parser.add_argument("--out", default="checkpoints/layers")
+    parser.add_argument("--layers", type=int, default=6, help="number of layers of the model")
+    parser.add_argument("--set", nargs="*", default=["train.epochs=3", "schedule.batch_size=1"])
+    args = parser.parse_args()
+    quiet_libraries()
+    name, folder = args.set_name, Path(args.out)
+    overrides = [f"output={folder}", *args.set]
+    if args.data:
+        data = Path(args.data) / name
+        overrides += [
+            f"data.train={data / 'train.jsonl.gz'}",
+            f"data.test={data / 'test.jsonl.gz'}",
+        ]
+    rows: list[dict[str, Any]] = []
+    with Ui() as ui:
+        for layer in range(args.layers):
+            run = f"{name}-layer{layer}"
+            own = [*overrides, f"name={run}", "site.select=fixed", f"site.layer={layer}"]
+            results = folder / run / "results.json"
+            if not results.exists():
+                fit(configuration.load(f"nli/{name}", own), False, ui)
+                test(str(folder / run), [], ui)
+            found = json.loads(results.read_text(encoding="utf-8"))
+            m, seconds = found["metrics"], found["timing"]["train_seconds"]
+            score = m["edit_accuracy"] - LAMBDA * m["drawdown"]
+            rows.append({"layer": layer, "score": score, "seconds": seconds, **m})
+        best = max(rows, key=lambda r: r["score"])
+        picks = {}
+        for picker, keys in PICKERS.items():
+            table = saliency(
+                configuration.load(f"nli/{name}", [*overrides, f"name={name}-picks", *keys]), ui
+            )
+            picked = rows[table["pick"]]
+            picks[picker] = {
+                "pick": table["pick"],
+                "rank": 1 + sorted(rows, key=lambda r: -r["score"]).index(picked),
+                "regret_edit_accuracy": best["edit_accuracy"] - picked["edit_accuracy"],
+                "regret_drawdown": picked["drawdown"] - best["drawdown"],
+                "forward_passes": table["forward_passes"],
+                "seconds": table["seconds"],
+            }
+    write_json(
+        folder / f"{name}-layers.json", {"layers": rows, "best": best["layer"], "picks": picks}
+    )
+    print("| layer | fail | adapt | edit accuracy | drawdown | KL | train s |\n|" + "---|" * 7)
+    for r in rows:
+        shares = [r[c] for c in ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")]
+        text = " | ".join(f"{v:.3f}" for v in (*shares, r["locality_kl"]))
+        print(f"| {r['layer']} | {text} | {r['seconds']:.0f} |")
+    print("\n| picker | pick | rank | regret acc. | regret drawdown | forward passes | s |")
+    print("|" + "---|" * 7)
+    for picker, p in picks.items():
+        regrets = f"{p['regret_edit_accuracy']:.3f} | {p['regret_drawdown']:.3f}"
+        cost = f"{p['forward_passes']:.0f} | {p['seconds']:.1f}"
+        print(f"| {picker} | {p['pick']} | {p['rank']} | {regrets} | {cost} |")
+
+
+if __name__ == "__main__":
+    main()
