@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py --out speed.json
     python benchmarks/speed.py --data FOLDER/snli --threads 2 --layers 0 5
+    python benchmarks/speed.py --threads 1 --clock cpu      # on a machine with other work
 
 Training, in edits a second, of one model, on the same failures, rewordings and pass samples, with
 the same editor, optimizer and gradient clipping:
@@ -32,7 +33,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ from saledit.losses import locality_kl
 from saledit.models import TaskModel, load_classifier
 from saledit.module import EditModule
 from saledit.records import Record, Sample
+from saledit.report import quiet_libraries
 from saledit.saliency.base import Probes
 from saledit.saliency.gradient import GradientSaliency
 from saledit.site import Layer
@@ -165,7 +166,7 @@ class Cached:
         c, t = setting.editor, setting.train
         torch.manual_seed(0)
         editor = Mend(layer.sites, c.rank, c.n_blocks, c.style, c.whiten)
-        self.edits = t.edits_per_step
+        self.edits = t.edits(1)
         length = 10_000  # an epoch that does not end
         self._episodes = Episodes(banks, 1, self.edits, passes, c.gradient_rank, length, 0, 0)
         self._numbers = itertools.count()
@@ -339,7 +340,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--edits", type=int, default=200, help="failures to edit")
     parser.add_argument("--layers", type=int, nargs="*", help="default: top, middle and bottom")
     parser.add_argument("--passes", type=int, nargs="*", default=[1, 8], help="a pass set an edit")
-    parser.add_argument("--edits-per-step", type=int, default=TrainConfig().edits_per_step)
+    parser.add_argument("--edits-per-step", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
@@ -350,9 +351,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure and print."""
     args = arguments(given)
+    quiet_libraries()  # training_step logs, and warns that there is no trainer to log to
     torch.set_num_threads(args.threads)
-    # training_step logs; without a trainer there is nobody to log to.
-    warnings.filterwarnings("ignore", message=".*self.log.*")
     task, records = read(args.data, 3 * args.edits)
     base = load_classifier(args.model, sorted({r.sample.target for r in records}))
     train = TrainConfig(edits_per_step=args.edits_per_step)

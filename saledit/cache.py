@@ -29,7 +29,7 @@ from saledit.suffix import Entry, capture, entry_for
 from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
 
-_SCHEMA = 2
+_SCHEMA = 3
 _SHARD = 1024  # samples a shard
 
 Progress = Callable[[int, int], None]

@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     except SafetensorError as error:  # safetensors reports a full disk in its own way
         raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the file's folder itself may be missing
+            part.unlink()
 
 
 def _beside(path: Path) -> Path:

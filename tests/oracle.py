@@ -72,7 +72,7 @@ class Oracle:
             u = torch.cat([terms[i].u for terms in single])
             v = torch.cat([terms[i].v for terms in single])
             pair = LowRank(u, v)
-            if len(failures) * self.sample_rank > self.gradient_rank:
+            if len(failures) * self._kept(self.sites[i]) > self.gradient_rank:
                 pair = leading_terms(v.mT @ u, u.mean(0), self.gradient_rank)
             out.append(LowRank(pair.u[None], pair.v[None]))
         return out
@@ -118,15 +118,21 @@ class Oracle:
             grads = torch.autograd.grad(loss, list(leaves.values()))
         for handle in handles:
             handle.remove()
-        pools = self.base.pools_first_token
         out = []
         for site, grad in zip(self.sites, grads, strict=True):
             tokens = means[site.name]  # (T, D_in)
-            # Above its last block such a model reads the first token alone.
-            top = site.name.startswith(self.base.block_name(self.base.n_blocks - 1) + ".")
-            tokens = tokens[:1] if pools and top else tokens
+            tokens = tokens[:1] if self._first_token_only(site) else tokens
             out.append((grad.mT if site.transposed else grad, tokens.mean(0)))
         return out
+
+    def _first_token_only(self, site: Site) -> bool:
+        """Above its last block a model with a pooling head reads the first token alone."""
+        top = self.base.block_name(self.base.n_blocks - 1)
+        return self.base.pools_first_token and site.name.startswith(f"{top}.")
+
+    def _kept(self, site: Site) -> int:
+        """Terms that a failure has at most, those of zeros counted in: one token gives one."""
+        return 1 if self._first_token_only(site) else self.sample_rank
 
     def _terms(self, sample: Sample) -> list[LowRank]:
         return [leading_terms(g, mean, self.sample_rank) for g, mean in self._dense(sample)]

@@ -51,7 +51,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("schedule.batch_size", 1, None),
     ("train.epochs", 1, None),
     ("train.steps_per_epoch", 1, None),
-    ("train.edits_per_step", 1, None),
+    ("train.edits_per_step", 0, None),
     ("train.passes_per_edit", 1, None),
     ("train.learning_rate", 0, None),
     ("train.rate_learning_rate", 0, None),
@@ -81,11 +81,11 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     schema = OmegaConf.structured(RunConfig)
     layers = _with_includes(_find(path), ()) if path is not None else []
     for given in overrides:
-        key, equals, _ = given.partition("=")
+        key, equals, value = given.partition("=")
         if not equals or not key:
             raise ConfigError(f"{given}: expected key=value, got no '='; e.g. seed=1")
         try:
-            layers.append((given, OmegaConf.from_dotlist([given])))
+            layers.append((given, OmegaConf.from_dotlist([given if value else f"{key}=''"])))
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise ConfigError(f"{key}: cannot be read: {_first_line(error)}") from error
     merged = schema

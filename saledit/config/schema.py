@@ -114,7 +114,7 @@ class SiteConfig:
     """for select: gradient: mean_abs (as published) or frobenius"""
     per_parameter: bool = False
     """for select: gradient: divide the score by the layer's parameter norm"""
-    samples: int = 96
+    samples: int = 64
     """samples of each kind (pass, fail, adapt) that the score reads"""
 
 
@@ -166,8 +166,8 @@ class TrainConfig:
     """epochs at most"""
     steps_per_epoch: int = 100
     """optimizer steps between two validations"""
-    edits_per_step: int = 16
-    """edits in one training batch"""
+    edits_per_step: int = 0
+    """edits in one training batch; 0 for as many as hold 24 failures, at least two"""
     passes_per_edit: int = 16
     """pass samples that each edit is held against"""
     learning_rate: float = 3e-4
@@ -182,6 +182,10 @@ class TrainConfig:
     """epochs without a better validation score before stopping"""
     validation_edits: int = 60
     """failures that validation edits at most"""
+
+    def edits(self, k: int) -> int:
+        """Edits in one training batch for a schedule of k failures an edit."""
+        return self.edits_per_step or max(2, 24 // k)
 
 
 @dataclass(frozen=True)

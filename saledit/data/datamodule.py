@@ -49,7 +49,9 @@ class Episodes(Dataset[EditBatch]):
         passing = torch.randint(
             len(self._banks.passing), (self._edits, self._passes), generator=draws
         )
-        return self._banks.batch(fail, passing, self._rank)
+        # One rewording of each failure: the other ones have their turn in other draws.
+        column = self._banks.draw_rewordings(fail, draws)
+        return self._banks.batch(fail, passing, self._rank, column)
 
 
 def _deck(n: int, length: int, generator: torch.Generator) -> Tensor:
@@ -144,7 +146,7 @@ class EditDataModule(L.LightningDataModule):
         c = self._config
         k = min(self._k, len(self._train.fail))
         return Episodes(
-            self._train, k, c.edits_per_step, c.passes_per_edit, self._rank,
+            self._train, k, c.edits(k), c.passes_per_edit, self._rank,
             c.steps_per_epoch, self._seed, epoch,
         )  # fmt: skip
 
@@ -156,8 +158,8 @@ class EditDataModule(L.LightningDataModule):
             TestEpisodes(
                 self._validation,
                 k,
-                c.edits_per_step,
-                100,
+                c.edits(k),
+                50,
                 self._rank,
                 self._seed,
                 c.validation_edits,

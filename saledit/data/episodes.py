@@ -77,13 +77,23 @@ class PartBanks:
         self.fail, self.adapt, self.passing = fail, adapt, passing
         self.adapt_index, self.adapt_weight = adapt_index, adapt_weight
 
-    def batch(self, fail: Tensor, passing: Tensor, rank: int) -> EditBatch:
+    def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> Tensor | None:
+        """For each failure (E, K) the column of one of its rewordings; None without any."""
+        if self.adapt is None:
+            return None
+        count = self.adapt_weight.sum(1)[fail]  # (E, K)
+        return (torch.rand(fail.shape, generator=draws) * count).long()
+
+    def batch(
+        self, fail: Tensor, passing: Tensor, rank: int, column: Tensor | None = None
+    ) -> EditBatch:
         """Gather edits.
 
         Args:
             fail: (E, K) positions of failures.
             passing: (E, n) positions of pass samples.
             rank: terms kept of an aggregated gradient.
+            column: (E, K) which rewording of each failure to take; None for all m.
         """
         n_edits, k = fail.shape
         parts = [self.fail.rows(fail.flatten())]
@@ -91,11 +101,12 @@ class PartBanks:
         targets = [self.fail.targets[fail]]
         weights = [torch.ones(n_edits, k)]
         if self.adapt is not None:
-            index = self.adapt_index[fail].flatten(1)  # (E, K m)
+            rows = slice(None) if column is None else column
+            index = self.adapt_index[fail, rows].flatten(1)  # (E, K m) or (E, K)
             parts.append(self.adapt.rows(index.flatten()))
             sizes.append(index.shape[1])
             targets.append(self.adapt.targets[index])
-            weights.append(self.adapt_weight[fail].flatten(1))
+            weights.append(self.adapt_weight[fail, rows].flatten(1))
         parts.append(self.passing.rows(passing.flatten()))
         sizes.append(passing.shape[1])
         return EditBatch(

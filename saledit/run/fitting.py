@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import inspect
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -29,7 +31,7 @@ from saledit.run.picking import pick_layer, save_saliency
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
 
-LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.csv"
+LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
 _CHECK_SAMPLES = 300
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
@@ -64,21 +66,24 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         save_saliency(prepared, table.as_json())
     write_text(folder / "config.yaml", configuration.to_yaml(config))
     if not resume:
-        for name in (LAST, BEST, METRICS, "editor.json", "results.json"):
+        for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
             (folder / name).unlink(missing_ok=True)
     module, data = _assemble(prepared, layer)
     _write_check(prepared, folder)
     began = time.perf_counter()
     keep = _keeper(folder)
     trainer = _trainer(config, folder, keep, ui)
-    earlier = _read_metrics(folder / METRICS) if resume else []
+    _set_metrics_aside(folder)
     ui.stage(f"training the editor at layer {layer.index}")
-    _fit(trainer, module, data, last if resume and last.exists() else None)
+    found = last if resume and last.exists() else None
+    start = _steps_of(found)
+    _fit(trainer, module, data, found)
     seconds = time.perf_counter() - began
-    _join_metrics(folder / METRICS, earlier)
     validation = _restore_best(trainer, keep, module, data)
+    _write_metrics(folder / METRICS, _all_metrics(folder))
+    (folder / EARLIER).unlink(missing_ok=True)
     save_editor(folder, module.editor, config, prepared.base, layer)
-    steps = trainer.global_step
+    steps = trainer.global_step - start
     result = {
         "run": str(folder),
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
@@ -93,7 +98,9 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         },
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,
-        "edits_per_second": steps * config.train.edits_per_step / max(seconds, 1e-9),
+        "edits_per_second": steps
+        * config.train.edits(config.schedule.batch_size)
+        / max(seconds, 1e-9),
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
     }
@@ -195,6 +202,19 @@ def _restore_best(
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
 
 
+def _steps_of(checkpoint: Path | None) -> int:
+    """Optimizer steps that a checkpoint already holds."""
+    if checkpoint is None:
+        return 0
+    try:
+        return int(torch.load(checkpoint, weights_only=True)["global_step"])
+    except Exception as error:  # a broken file makes torch.load raise almost anything
+        raise ArtifactError(
+            f"{checkpoint}: expected a checkpoint of this run, got a broken file; "
+            "start anew without --resume"
+        ) from error
+
+
 def _check_trainer(config: RunConfig) -> None:
     known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
     for key in config.trainer:
@@ -232,13 +252,21 @@ def _read_metrics(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _join_metrics(path: Path, earlier: list[dict[str, str]]) -> None:
-    """Lightning's CSV logger begins a new file on resume: put the earlier rows back."""
-    if not earlier:
-        return
-    now = _read_metrics(path)
-    first = min((int(row["step"]) for row in now), default=0)
-    rows = [row for row in earlier if int(row["step"]) < first] + now
-    names = list(dict.fromkeys(name for row in rows for name in row))
+def _all_metrics(folder: Path) -> list[dict[str, str]]:
+    """The rows set aside, up to where the rows since then begin, and these."""
+    now = _read_metrics(folder / METRICS)
+    first = min((int(row["step"]) for row in now), default=sys.maxsize)
+    return [row for row in _read_metrics(folder / EARLIER) if int(row["step"]) < first] + now
+
+
+def _set_metrics_aside(folder: Path) -> None:
+    """Lightning's CSV logger deletes an old file before it writes: keep the rows, on disk."""
+    rows = _all_metrics(folder)
+    if rows:
+        _write_metrics(folder / EARLIER, rows)
+
+
+def _write_metrics(path: Path, rows: list[dict[str, str]]) -> None:
+    names = sorted({name for row in rows for name in row})
     lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")

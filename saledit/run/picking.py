@@ -50,7 +50,7 @@ def score_layers(prepared: Prepared) -> Saliency:
     fail = _draw(range(len(part.fail)), config.samples, draws)
     probes = Probes(
         [part.fail[i] for i in fail],
-        [part.adapt[i][0] for i in fail if part.adapt[i]],
+        [part.adapt[i][0] if part.adapt[i] else part.fail[i] for i in fail],
         _draw(part.passing, config.samples, draws),
     )
     return picker(prepared.base, prepared.task, prepared.base.layers(config.maps), probes)

@@ -70,7 +70,7 @@ class Probes:
 
     Attributes:
         fail: failures.
-        adapt: one rewording of each failure; empty where there are none.
+        adapt: one rewording of each failure, in order; a failure without one stands for itself.
         passing: pass samples.
     """
 

@@ -40,7 +40,7 @@ class TrialStep:
         passes: pass samples that each edit is held against.
     """
 
-    def __init__(self, steps: Sequence[float] = STEPS, rank: int = 8, passes: int = 4) -> None:
+    def __init__(self, steps: Sequence[float] = STEPS, rank: int = 8, passes: int = 3) -> None:
         self._steps, self._rank, self._passes = tuple(steps), rank, passes
 
     def __call__(

@@ -56,7 +56,10 @@ def dealt(length: int, edits: int = 2, k: int = 2, seed: int = 0, epoch: int = 0
     class Spy:
         fail, passing = range(N_FAIL), range(N_PASS)
 
-        def batch(self, fail: Tensor, passing: Tensor, rank: int) -> None:
+        def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> None:
+            return None
+
+        def batch(self, fail: Tensor, passing: Tensor, rank: int, column: object) -> None:
             assert passing.shape == (edits, 3)
             seen.append(torch.cat([fail, passing], 1))
 
@@ -99,6 +102,21 @@ def test_fillers_weigh_nothing(part: Part, banks: PartBanks) -> None:
         for j, i in enumerate(row):
             expected = Nli().targets(build("bert"), [s.target for s in part.adapt[i]])
             assert torch.equal(targets[e, j, : i % 4], expected)
+
+
+def test_training_takes_one_rewording_of_each_failure(banks: PartBanks) -> None:
+    draws = torch.Generator().manual_seed(0)
+    fail = torch.arange(N_FAIL)[None].repeat(40, 1)  # 40 edits of all failures
+    column = banks.draw_rewordings(fail, draws)
+    assert column is not None
+    batch = banks.batch(fail, torch.zeros(40, 1, dtype=torch.long), RANK, column)
+    assert batch.targets.shape == (40, 2 * N_FAIL)
+    own = torch.tensor([float(i % 4 > 0) for i in range(N_FAIL)])
+    assert torch.equal(batch.weights[:, N_FAIL:], own.expand(40, -1))
+    for i in range(N_FAIL):  # each of its rewordings has its turn
+        assert set(column[:, i].tolist()) == set(range(max(1, i % 4)))
+    index = banks.adapt_index[fail, column]
+    assert torch.equal(batch.targets[:, N_FAIL:], banks.adapt.targets[index])
 
 
 def test_without_rewordings_there_are_no_fillers(

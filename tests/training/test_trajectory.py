@@ -211,6 +211,7 @@ def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig])
     config = make("done")
     first = fit(config, False, ui())
     before, bytes_before = metrics(config), (config.folder / EDITOR_WEIGHTS).read_bytes()
+    assert len(before) > EPOCHS * STEPS
     again = fit(config, True, ui())
     assert (config.folder / EDITOR_WEIGHTS).read_bytes() == bytes_before
     assert metrics(config)[: len(before)] == before
