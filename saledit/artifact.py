@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,9 @@ def load_editor(run: str | Path) -> TrainedEditor:
             f"{folder}: expected a whole editor, got one that does not fit: {reason}"
         ) from error
     editor.eval()
-    return TrainedEditor(config, editor, make_task(config.task), layer, name, print_, folder)
+    # Subjects matter for splits alone: new failures need not name theirs.
+    task = make_task(replace(config.task, subjects=[]))
+    return TrainedEditor(config, editor, task, layer, name, print_, folder)
 
 
 def save_edits(folder: Path, edits: Edits, facts: Mapping[str, Any]) -> None:
