@@ -23,7 +23,10 @@ def _replacing(path: Path) -> Iterator[Path]:
     part = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        mode = part.stat().st_mode
         yield part
+        part.chmod(mode)  # safetensors makes files that nobody else can read
         _sync(part)
         part.replace(path)
     except OSError as error:

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
-from saledit.artifact import make_editor, save_editor
+from saledit.artifact import check_editor, make_editor, save_editor
 from saledit.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
@@ -27,7 +27,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
-from saledit.run.picking import pick_layer, save_saliency
+from saledit.run.picking import check_site, pick_layer, save_saliency
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
 
@@ -57,6 +57,8 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     """
     folder, last = config.folder, config.folder / LAST
     _check_trainer(config)
+    check_site(config.site)
+    check_editor(config.editor)
     if resume:
         _check_same(config, folder)
     prepared = prepare(config, ui)

@@ -41,6 +41,16 @@ def make_picker(config: SiteConfig) -> Picker:
     return scored
 
 
+def check_site(config: SiteConfig) -> None:
+    """Refuse unknown names before anything is loaded.
+
+    Raises:
+        ConfigError: no such picker or score.
+    """
+    if config.select != "fixed":
+        make_picker(config)
+
+
 def score_layers(prepared: Prepared) -> Saliency:
     """Score every layer on samples of the training part."""
     config = prepared.config.site

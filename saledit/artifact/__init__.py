@@ -1,0 +1,33 @@
+"""Artifacts: a trained editor, and edits, on disk. Safetensors and JSON, nothing else."""
+
+from saledit.artifact.building import (
+    check_editor,
+    make_editor,
+    make_task,
+    sites_as_json,
+    versions,
+)
+from saledit.artifact.editor import (
+    EDITOR_FACTS,
+    EDITOR_WEIGHTS,
+    TrainedEditor,
+    load_editor,
+    save_editor,
+)
+from saledit.artifact.edits import failures_as_json, load_edits, save_edits
+
+__all__ = [
+    "EDITOR_FACTS",
+    "EDITOR_WEIGHTS",
+    "TrainedEditor",
+    "check_editor",
+    "failures_as_json",
+    "load_editor",
+    "load_edits",
+    "make_editor",
+    "make_task",
+    "save_editor",
+    "save_edits",
+    "sites_as_json",
+    "versions",
+]

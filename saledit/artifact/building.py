@@ -1,0 +1,75 @@
+"""What a configuration names, built; and the facts that every artifact records."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import saledit
+from saledit.config import EditorConfig, TaskConfig
+from saledit.editors.base import Editor
+from saledit.errors import ConfigError, did_you_mean
+from saledit.registry import EDITORS, TASKS, look_up
+from saledit.site import Site
+from saledit.tasks.base import Task
+
+SCHEMA = 1
+
+
+def make_task(config: TaskConfig) -> Task:
+    """The task that a configuration names.
+
+    Raises:
+        ConfigError: no such task.
+    """
+    task: Task = look_up(TASKS, config.name, "task.name")(
+        premise=config.premise,
+        hypothesis=config.hypothesis,
+        label=config.label,
+        subjects=config.subjects,
+        max_length=config.max_length,
+    )
+    return task
+
+
+def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:
+    """A fresh editor of the kind that a configuration names.
+
+    Raises:
+        ConfigError: no such editor or style.
+    """
+    editor: Editor = look_up(EDITORS, config.name, "editor.name")(
+        sites, rank=config.rank, n_blocks=config.n_blocks, style=config.style, whiten=config.whiten
+    )
+    return editor
+
+
+def check_editor(config: EditorConfig) -> None:
+    """Refuse unknown names before anything is loaded.
+
+    Raises:
+        ConfigError: no such editor or style.
+    """
+    look_up(EDITORS, config.name, "editor.name")
+    styles = ("bottleneck", "published")
+    if config.style not in styles:
+        raise ConfigError(
+            f"editor.style: unknown name '{config.style}'; {did_you_mean(config.style, styles)}"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    names = ("torch", "lightning", "transformers", "datasets", "safetensors")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"saledit": saledit.__version__, "python": platform.python_version(), **found}
+
+
+def sites_as_json(sites: Sequence[Site]) -> list[dict[str, Any]]:
+    """Sites for a JSON file."""
+    return [
+        {"name": s.name, "d_in": s.d_in, "d_out": s.d_out, "transposed": s.transposed}
+        for s in sites
+    ]
