@@ -27,7 +27,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
-from saledit.run.picking import check_site, pick_layer, save_saliency
+from saledit.run.picking import check_site, pick_layer
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
 
@@ -55,17 +55,31 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         UserError: the configuration, the data or the model is wrong.
         JobError: training diverged, or the disk is full.
     """
-    folder, last = config.folder, config.folder / LAST
     _check_trainer(config)
     check_site(config.site)
     check_editor(config.editor)
     if resume:
-        _check_same(config, folder)
-    prepared = prepare(config, ui)
+        _check_same(config, config.folder)
+    return train(prepare(config, ui), resume)
+
+
+def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
+    """``fit`` for a task model and samples that are ready.
+
+    Args:
+        prepared: what ``prepare`` made of the run's configuration.
+        resume: as in ``fit``.
+
+    Returns:
+        As ``fit``.
+
+    Raises:
+        JobError: training diverged, or the disk is full.
+    """
+    config, ui = prepared.config, prepared.ui
+    folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)
-    layer, table = pick_layer(prepared)
-    if table is not None:
-        save_saliency(prepared, table.as_json())
+    layer, table = pick_layer(prepared, resume)
     write_text(folder / "config.yaml", configuration.to_yaml(config))
     if not resume:
         for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
@@ -92,7 +106,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         "layer": layer.index,
         "n_layers": prepared.base.n_blocks,
         "sites": [site.name for site in layer.sites],
-        "saliency": None if table is None else table.as_json(),
+        "saliency": table,
         "splits": {
             "train": prepared.train.counts(),
             "validation": prepared.validation.counts(),

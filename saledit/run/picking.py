@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ConfigError, did_you_mean
-from saledit.files import write_json
+from saledit.files import read_json, write_json
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, plot_saliency
 from saledit.run.prepare import Prepared, prepare
 from saledit.saliency.base import Picker, Probes, Saliency
 from saledit.site import Layer
+
+TABLE = "saliency.json"
 
 
 def make_picker(config: SiteConfig) -> Picker:
@@ -54,6 +57,8 @@ def check_site(config: SiteConfig) -> None:
 def score_layers(prepared: Prepared) -> Saliency:
     """Score every layer on samples of the training part."""
     config = prepared.config.site
+    if config.select == "fixed":  # asked for by `saledit saliency` alone
+        config = replace(config, select="trial-step")
     picker = make_picker(config)
     prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {config.select}")
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
@@ -66,13 +71,24 @@ def score_layers(prepared: Prepared) -> Saliency:
     return picker(prepared.base, prepared.task, prepared.base.layers(config.maps), probes)
 
 
-def pick_layer(prepared: Prepared) -> tuple[Layer, Saliency | None]:
-    """The layer to edit, and the table it was picked from (None where it is fixed)."""
-    config = prepared.config.site
+def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[str, Any] | None]:
+    """The layer to edit, and the table it was picked from (None where it is fixed).
+
+    The table is written into the run's folder; a resumed run reads it back.
+
+    Args:
+        prepared: the task model and its samples.
+        resume: the run was begun before, with the same configuration.
+    """
+    config, path = prepared.config.site, prepared.config.folder / TABLE
     if config.select == "fixed":
         return prepared.base.layer(config.layer, config.maps), None
-    table = score_layers(prepared)
-    return prepared.base.layer(table.pick, config.maps), table
+    if resume and path.exists():
+        table = read_json(path, "the layer scores of this run")
+    else:
+        table = score_layers(prepared).as_json()
+        save_saliency(prepared, table)
+    return prepared.base.layer(int(table["pick"]), config.maps), table
 
 
 def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
@@ -94,7 +110,7 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
 def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:
     """Write the table and its bar chart."""
     folder = prepared.config.folder
-    write_json(folder / "saliency.json", table)
+    write_json(folder / TABLE, table)
     plot_saliency(table, folder / "saliency.png")
 
 

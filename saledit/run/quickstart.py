@@ -11,7 +11,7 @@ from saledit.artifact import load_editor
 from saledit.errors import ConfigError, did_you_mean
 from saledit.files import write_json, write_jsonl
 from saledit.report import Ui
-from saledit.run.fitting import fit
+from saledit.run.fitting import train
 from saledit.run.fixing import fix
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure
@@ -40,8 +40,8 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
     overrides = [f"output={out}"] if out else []
     config = configuration.load(_CONFIGS[task], overrides)
     folder = config.folder
-    fitted = fit(config, False, ui)
     prepared = prepare(config, ui)
+    fitted = train(prepared, False)
     results = measure(prepared, load_editor(folder))
     results["timing"] |= {k: fitted[k] for k in ("train_seconds", "edits_per_second")}
     write_json(folder / "results.json", results)
