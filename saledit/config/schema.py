@@ -92,6 +92,8 @@ class DataConfig:
     """failures to train on at most"""
     max_passes: int = 4000
     """pass samples to train on at most"""
+    max_counterfactual: int = 1000
+    """pass samples at most that counterfactual failures are made of, for training"""
     max_test_failures: int = 1000
     """failures to test on at most"""
     max_test_passes: int = 1000
@@ -170,6 +172,8 @@ class TrainConfig:
     """edits in one training batch; 0 for as many as hold 24 failures, at least two"""
     passes_per_edit: int = 16
     """pass samples that each edit is held against"""
+    counterfactual: float = 0.5
+    """share of the training failures that are pass samples asked for another answer; 0 for none"""
     learning_rate: float = 3e-4
     """of the hypernetwork (Adam)"""
     rate_learning_rate: float = 1e-2

@@ -27,15 +27,21 @@ class Episodes(Dataset[EditBatch]):
         length: batches an epoch.
         seed: of the draws.
         epoch: the epoch.
+        counterfactual: share of the failures that are counterfactual ones.
     """
 
     def __init__(
         self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, length: int,
-        seed: int, epoch: int,
+        seed: int, epoch: int, counterfactual: float = 0.0,
     ) -> None:  # fmt: skip
         self._banks, self._k, self._edits, self._passes = banks, k, edits, passes
         self._rank, self._length, self._seed, self._epoch = rank, length, seed, epoch
-        self._deck = _deck(len(banks.fail), length * edits * k, _generator(seed, epoch, -1))
+        draws, size = _generator(seed, epoch, -1), length * edits * k
+        self._deck = _deck(banks.n_real, size, draws)
+        if banks.n_made and counterfactual:
+            made = banks.n_real + _deck(banks.n_made, size, draws)
+            chance = torch.rand(size, generator=draws)
+            self._deck = torch.where(chance < counterfactual, made, self._deck)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -46,9 +52,7 @@ class Episodes(Dataset[EditBatch]):
         size = self._edits * self._k
         fail = self._deck[i * size : (i + 1) * size].view(self._edits, self._k)
         draws = _generator(self._seed, self._epoch, i)
-        passing = torch.randint(
-            len(self._banks.passing), (self._edits, self._passes), generator=draws
-        )
+        passing = self._banks.draw_passes(fail, self._passes, draws)
         # One rewording of each failure: the other ones have their turn in other draws.
         column = self._banks.draw_rewordings(fail, draws)
         return self._banks.batch(fail, passing, self._rank, column)
@@ -67,7 +71,7 @@ def _generator(seed: int, epoch: int, i: int) -> torch.Generator:
 
 
 class TestEpisodes(Dataset[EditBatch]):
-    """Every failure once, k to an edit, several edits side by side.
+    """Every real failure once, k to an edit, several edits side by side.
 
     The last edit may hold fewer failures; it then forms a batch of its own.
 
@@ -91,7 +95,7 @@ class TestEpisodes(Dataset[EditBatch]):
         limit: int = 0,
     ) -> None:  # fmt: skip
         self._banks, self._rank = banks, rank
-        n = min(len(banks.fail), limit or len(banks.fail))
+        n = min(banks.n_real, limit or banks.n_real)
         whole = torch.arange(n - n % k).view(-1, k)
         self.groups = list(torch.split(whole, edits)) if len(whole) else []
         if n % k:
@@ -144,16 +148,16 @@ class EditDataModule(L.LightningDataModule):
     def episodes(self, epoch: int) -> Episodes:
         """The training batches of one epoch."""
         c = self._config
-        k = min(self._k, len(self._train.fail))
+        k = min(self._k, self._train.n_real)
         return Episodes(
             self._train, k, c.edits(k), c.passes_per_edit, self._rank,
-            c.steps_per_epoch, self._seed, epoch,
+            c.steps_per_epoch, self._seed, epoch, c.counterfactual,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[EditBatch]:
         """The same batches after every epoch."""
         c = self._config
-        k = min(self._k, len(self._validation.fail))
+        k = min(self._k, self._validation.n_real)
         return _loader(
             TestEpisodes(
                 self._validation,

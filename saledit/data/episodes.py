@@ -59,11 +59,13 @@ class PartBanks:
     """The cached samples of one part of a split.
 
     Args:
-        fail: failures, with gradient factors.
+        fail: failures, with gradient factors; counterfactual ones behind the real ones.
         adapt: all rewordings in one bank; None where there is none.
         adapt_index: (N_fail, m) positions in ``adapt``; fillers point at 0.
         adapt_weight: (N_fail, m) 1 for a rewording, 0 for a filler.
         passing: pass samples.
+        made_from: (N_made,) positions in ``passing`` of what the counterfactual failures,
+            the last ones in ``fail``, were made of.
     """
 
     def __init__(
@@ -73,9 +75,34 @@ class PartBanks:
         adapt_index: Tensor,
         adapt_weight: Tensor,
         passing: Bank,
+        made_from: Tensor,
     ) -> None:
         self.fail, self.adapt, self.passing = fail, adapt, passing
         self.adapt_index, self.adapt_weight = adapt_index, adapt_weight
+        self._made_from = made_from
+
+    @property
+    def n_real(self) -> int:
+        """Failures of the model itself; those behind them in ``fail`` are counterfactual."""
+        return len(self.fail) - len(self._made_from)
+
+    @property
+    def n_made(self) -> int:
+        """Counterfactual failures."""
+        return len(self._made_from)
+
+    def draw_passes(self, fail: Tensor, count: int, draws: torch.Generator) -> Tensor:
+        """Draw pass samples (E, n) for failures (E, K), none twice in an edit.
+
+        A pass sample never stands beside a counterfactual failure made of it: no edit
+        could satisfy both.
+        """
+        chance = torch.rand(len(fail), len(self.passing), generator=draws)
+        if self.n_made:
+            made = fail >= self.n_real
+            source = self._made_from[(fail - self.n_real).clamp_min(0)]
+            chance.scatter_reduce_(1, source, torch.where(made, -1.0, 2.0), "amin")
+        return chance.topk(min(count, len(self.passing)), dim=1).indices
 
     def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> Tensor | None:
         """For each failure (E, K) the column of one of its rewordings; None without any."""
@@ -143,14 +170,15 @@ def open_banks(
     fail = open_bank(
         base,
         task,
-        part.fail,
+        [*part.fail, *part.made],
         BankSpec(spec.layer, spec.rank, False, spec.batch_tokens),
         folder,
         progress,
     )
-    rewordings = [sample for group in part.adapt for sample in group]
+    groups = [*part.adapt, *part.made_adapt]
+    rewordings = [sample for group in groups for sample in group]
     adapt = open_bank(base, task, rewordings, bare, folder, progress) if rewordings else None
-    index, weight = _adapt_table(part.adapt)
+    index, weight = _adapt_table(groups)
     passing = open_bank(
         base,
         task,
@@ -159,7 +187,8 @@ def open_banks(
         folder,
         progress,
     )
-    return PartBanks(fail, adapt, index, weight, passing)
+    made_from = torch.tensor(part.made_from, dtype=torch.long)
+    return PartBanks(fail, adapt, index, weight, passing, made_from)
 
 
 def _adapt_table(groups: Sequence[Sequence[Sample]]) -> tuple[Tensor, Tensor]:

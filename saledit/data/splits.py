@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from saledit.batching import batches_by_length
+from saledit.data.memo import Memo
 from saledit.errors import DataError
-from saledit.files import read_json, write_json
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.tasks.base import Task, task_settings
-
-_SCHEMA = 1
 
 
 class Rewriter(Protocol):
@@ -47,12 +43,14 @@ class Limits:
         failures: failures at most.
         passes: pass samples at most.
         rewordings: rewordings of each failure at most.
+        counterfactual: pass samples at most that counterfactual failures are made of.
     """
 
     key: str
     failures: int
     passes: int
     rewordings: int
+    counterfactual: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +61,19 @@ class Part:
         fail: samples that the task model answers wrongly.
         adapt: for each of them its rewordings, possibly none.
         passing: samples that the task model answers rightly.
+        made: counterfactual failures: pass samples with another answer for a target. There
+            are far more of them than of real failures, so an editor in training meets
+            texts that it has not learned by heart. Nothing is ever measured on them.
+        made_adapt: for each of them its rewordings.
+        made_from: for each of them the position of its pass sample.
     """
 
     fail: tuple[Sample, ...]
     adapt: tuple[tuple[Sample, ...], ...]
     passing: tuple[Sample, ...]
+    made: tuple[Sample, ...] = ()
+    made_adapt: tuple[tuple[Sample, ...], ...] = ()
+    made_from: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, object]:
         """Sizes, and the kinds of the rewordings."""
@@ -77,6 +83,7 @@ class Part:
             "adapt": sum(kinds.values()),
             "adapt_kinds": dict(sorted(kinds.items())),
             "pass": len(self.passing),
+            "counterfactual": len(self.made),
         }
 
 
@@ -102,7 +109,8 @@ def make_part(
 ) -> Part:
     """Run the task model over records and sort them into pass, fail and adapt.
 
-    The result is cached by everything it depends on.
+    What the model answers and how a text is reworded is remembered on disk, so a split
+    with another seed or other limits is made of what is known.
 
     Args:
         base: the task model.
@@ -110,7 +118,7 @@ def make_part(
         records: the records, none of them seen in fine-tuning.
         limits: sizes.
         rewriter: makes rewordings of failures that bring none; None for no rewordings.
-        folder: where parts are cached.
+        folder: where the memos are.
 
     Returns:
         The part.
@@ -118,13 +126,9 @@ def make_part(
     Raises:
         DataError: the model makes no mistake, or nothing but mistakes.
     """
-    key = _key(base, task, records, limits, rewriter)
-    path = folder / f"part-{key}.json"
-    if path.exists():
-        return _load(path)
-    right = is_right(base, task, [record.sample for record in records])
+    right = _rightness(base, task, [record.sample for record in records], folder)
     failing = [r for r, ok in zip(records, right, strict=True) if not ok][: limits.failures]
-    passing = [r.sample for r, ok in zip(records, right, strict=True) if ok][: limits.passes]
+    passing = [r for r, ok in zip(records, right, strict=True) if ok][: limits.passes]
     if not failing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
@@ -135,64 +139,62 @@ def make_part(
             f"{limits.key}: expected samples that {base.name} answers rightly, got none among "
             f"{len(records)}; check that its labels mean what the data's do"
         )
-    adapt = adapt_samples(failing, limits.rewordings, rewriter)
-    part = Part(tuple(record.sample for record in failing), adapt, tuple(passing))
-    write_json(path, {"schema": _SCHEMA, **asdict(part)})
-    return part
+    sources = passing[: limits.counterfactual]
+    groups = adapt_samples([*failing, *sources], limits.rewordings, rewriter, folder)
+    made = [
+        (i, answer)
+        for i, record in enumerate(sources)
+        for answer in task.other_answers(base, record.sample.target)
+    ]
+    return Part(
+        tuple(record.sample for record in failing),
+        groups[: len(failing)],
+        tuple(record.sample for record in passing),
+        tuple(_retarget(sources[i].sample, answer) for i, answer in made),
+        tuple(tuple(_retarget(s, a) for s in groups[len(failing) + i]) for i, a in made),
+        tuple(i for i, _ in made),
+    )
+
+
+def _rightness(
+    base: TaskModel, task: Task, samples: Sequence[Sample], folder: Path
+) -> list[bool]:
+    # No weight holds the label names, yet they decide what is right.
+    context = [base.fingerprint, base.labels, task.name, task_settings(task)]
+    return Memo(folder, "right", context)(
+        [[*sample.inputs, sample.target] for sample in samples],
+        lambda missing: is_right(base, task, [samples[i] for i in missing]),
+    )
+
+
+def _retarget(sample: Sample, answer: str) -> Sample:
+    return replace(sample, id=f"{sample.id}~{answer}", target=answer)
 
 
 def adapt_samples(
-    records: Sequence[Record], limit: int, rewriter: Rewriter | None
+    records: Sequence[Record], limit: int, rewriter: Rewriter | None, folder: Path
 ) -> tuple[tuple[Sample, ...], ...]:
     """Rewordings of records: the data's own where there are any, else the rewriter's.
 
     Args:
-        records: the failures.
+        records: failures, or pass samples that failures are made of.
         limit: rewordings kept of each.
         rewriter: makes them; None leaves records without their own bare.
+        folder: where the rewriter's work is remembered.
 
     Returns:
         For each record up to ``limit`` samples.
     """
-    bare = [i for i, record in enumerate(records) if not record.rewordings]
-    made: dict[int, tuple[Sample, ...]] = {}
+    bare = [record.sample for record in records if not record.rewordings]
+    made: dict[str, tuple[Sample, ...]] = {}
     if rewriter is not None and bare and limit:
-        texts = rewriter([records[i].sample for i in bare])
-        for i, variants in zip(bare, texts, strict=True):
-            own = records[i].sample
-            made[i] = tuple(
-                Sample(f"{own.id}#{n}", inputs, own.target, kind)
+        texts = Memo(folder, "rewordings", rewriter.name)(
+            [sample.inputs for sample in bare],
+            lambda missing: rewriter([bare[i] for i in missing]),
+        )
+        for own, variants in zip(bare, texts, strict=True):
+            made[own.id] = tuple(
+                Sample(f"{own.id}#{n}", tuple(inputs), own.target, kind)
                 for n, (inputs, kind) in enumerate(variants)
             )
-    return tuple((record.rewordings or made.get(i, ()))[:limit] for i, record in enumerate(records))
-
-
-def _key(
-    base: TaskModel,
-    task: Task,
-    records: Sequence[Record],
-    limits: Limits,
-    rewriter: Rewriter | None,
-) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    name = None if rewriter is None else rewriter.name
-    # No weight holds the label names, yet they decide what is right.
-    model = [base.fingerprint, base.labels]
-    head = [_SCHEMA, model, task.name, task_settings(task), asdict(limits), name]
-    digest.update(json.dumps(head, sort_keys=True).encode())
-    for record in records:
-        digest.update(json.dumps(asdict(record)).encode())
-    return digest.hexdigest()
-
-
-def _load(path: Path) -> Part:
-    value = read_json(path, "a cached split; remove the file to make it anew")
-
-    def sample(v: dict[str, Any]) -> Sample:
-        return Sample(v["id"], tuple(v["inputs"]), v["target"], v["kind"])
-
-    return Part(
-        tuple(map(sample, value["fail"])),
-        tuple(tuple(map(sample, group)) for group in value["adapt"]),
-        tuple(map(sample, value["passing"])),
-    )
+    return tuple((r.rewordings or made.get(r.sample.id, ()))[:limit] for r in records)

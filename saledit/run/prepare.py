@@ -51,7 +51,8 @@ class Prepared:
     def train(self) -> Part:
         """Samples that the editor learns from."""
         d = self.config.data
-        return self._part(self._sides[1], "data.train", d.max_failures, d.max_passes)
+        made = d.max_counterfactual if self.config.train.counterfactual else 0
+        return self._part(self._sides[1], "data.train", d.max_failures, d.max_passes, made)
 
     @cached_property
     def validation(self) -> Part:
@@ -66,9 +67,11 @@ class Prepared:
         key = "data.test" if d.test else "data.train"
         return self._part(self.test_records, key, d.max_test_failures, d.max_test_passes)
 
-    def _part(self, records: Sequence[Record], key: str, failures: int, passes: int) -> Part:
+    def _part(
+        self, records: Sequence[Record], key: str, failures: int, passes: int, made: int = 0
+    ) -> Part:
         adapt = self.config.data.adapt
-        limits = Limits(key, failures, passes, adapt.per_failure)
+        limits = Limits(key, failures, passes, adapt.per_failure, made)
         rewriter = RuleRewriter(adapt) if adapt.rewrite else None
         return make_part(self.base, self.task, records, limits, rewriter, self.config.cache)
 

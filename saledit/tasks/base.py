@@ -48,6 +48,10 @@ class Task(Protocol):
         """
         ...
 
+    def other_answers(self, base: TaskModel, answer: str) -> list[str]:
+        """Answers that the model could give in this one's place."""
+        ...
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood (...) of the right answers, logits (..., C)."""
         ...

@@ -118,6 +118,10 @@ class Nli:
                 )
         return tensor([known[answer] for answer in answers])
 
+    def other_answers(self, base: TaskModel, answer: str) -> list[str]:
+        """All other labels of the model."""
+        return [label for label in base.labels if label != answer]
+
     def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy (...) of logits (..., C)."""
         flat = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")

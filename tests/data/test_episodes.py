@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,10 @@ def dealt(length: int, edits: int = 2, k: int = 2, seed: int = 0, epoch: int = 0
     seen: list[Tensor] = []
 
     class Spy:
-        fail, passing = range(N_FAIL), range(N_PASS)
+        n_real, n_made = N_FAIL, 0
+
+        def draw_passes(self, fail: Tensor, count: int, draws: torch.Generator) -> Tensor:
+            return torch.randint(N_PASS, (len(fail), count), generator=draws)
 
         def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> None:
             return None
@@ -234,3 +238,46 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
     assert {(b.targets.shape[0], b.n_fail) for b in batches} == {(2, N_FAIL)}
     assert all(equal(a, b) for a, b in zip(batches, data.train_dataloader(), strict=True))
     assert [b.n_fail for b in data.val_dataloader()] == [4]
+
+
+@pytest.fixture(scope="module")
+def mixed(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory) -> PartBanks:
+    """Two counterfactual failures of each of the first four pass samples."""
+    made = [replace(part.passing[i], target=t) for i in range(4) for t in ("neutral", "entailment")]
+    own = replace(
+        part, made=tuple(made), made_adapt=tuple((s,) for s in made),
+        made_from=tuple(i for i in range(4) for _ in range(2)),
+    )  # fmt: skip
+    return open_banks(
+        base, Nli(), own, BankSpec(base.layer(1), RANK), tmp_path_factory.mktemp("mixed")
+    )
+
+
+def test_counterfactual_failures_stand_behind_the_real_ones(mixed: PartBanks) -> None:
+    assert (mixed.n_real, mixed.n_made) == (N_FAIL, 8)
+    episodes = TestEpisodes(mixed, 2, 2, 4, RANK, seed=0)
+    assert sorted(torch.cat([g.flatten() for g in episodes.groups]).tolist()) == list(range(N_FAIL))
+
+
+@pytest.mark.parametrize("count", [1, 4, N_PASS, 50])
+def test_a_pass_sample_never_stands_beside_a_failure_made_of_it(
+    mixed: PartBanks, count: int
+) -> None:
+    draws = torch.Generator().manual_seed(0)
+    fail = torch.tensor([[N_FAIL, 0], [N_FAIL + 3, N_FAIL + 6], [1, 2], [N_FAIL + 1, N_FAIL]])
+    sources = [{0}, {1, 3}, set(), {0}]
+    for _ in range(30):
+        for row, banned in zip(mixed.draw_passes(fail, count, draws).tolist(), sources, strict=True):
+            assert len(row) == len(set(row)) == min(count, N_PASS)
+            if count <= N_PASS - len(banned):
+                assert not set(row) & banned
+
+
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)])
+def test_the_share_of_counterfactual_failures(
+    mixed: PartBanks, share: float, least: int, most: int
+) -> None:
+    episodes = Episodes(mixed, 2, 2, 3, RANK, 50, 0, 0, share)
+    made = int((episodes._deck >= N_FAIL).sum())
+    assert least <= made <= most
+    assert torch.equal(episodes._deck, Episodes(mixed, 2, 2, 3, RANK, 50, 0, 0, share)._deck)

@@ -12,7 +12,7 @@ import torch
 from tiny import LABELS, build, encode, samples
 
 from saledit.data.splits import Limits, Part, adapt_samples, is_right, make_part
-from saledit.errors import ArtifactError, DataError
+from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.suffix import base_logits
@@ -91,7 +91,9 @@ def test_every_record_is_on_its_side(
     assert part.fail == tuple(r.sample for r in records[::3])
     assert part.passing == tuple(r.sample for i, r in enumerate(records) if i % 3)
     assert [len(group) for group in part.adapt] == [2, 0] * 5
-    assert part.counts() == {"fail": 10, "adapt": 10, "adapt_kinds": {"data": 10}, "pass": 20}
+    assert part.counts() == {"fail": 10, "adapt": 10, "adapt_kinds": {"data": 10}, "pass": 20,
+        "counterfactual": 0,
+    }
 
 
 def test_rewordings_of_the_data_come_first(
@@ -116,7 +118,7 @@ def test_limits_cut(base: TaskModel, records: list[Record], tmp_path: Path) -> N
     assert [len(group) for group in part.adapt] == [1] * 4
     assert rewriter.asked == ["3", "9"], "nothing is made for failures that are not kept"
     unasked = CountingRewriter()
-    none = adapt_samples(records[:3], 0, unasked)
+    none = adapt_samples(records[:3], 0, unasked, tmp_path)
     assert none == ((), (), ())
     assert not unasked.asked
 
@@ -125,13 +127,12 @@ def test_limits_cut(base: TaskModel, records: list[Record], tmp_path: Path) -> N
     ("right", "message"),
     [(True, "answers wrongly, got none among 20"), (False, "answers rightly, got none among 10")],
 )
-def test_one_side_empty_is_refused_and_not_cached(
+def test_one_side_empty_is_refused(
     base: TaskModel, records: list[Record], tmp_path: Path, right: bool, message: str
 ) -> None:
     chosen = [r for i, r in enumerate(records) if bool(i % 3) == right]
     with pytest.raises(DataError, match=rf"data\.train: expected .*{message}"):
         part_of(base, chosen, tmp_path)
-    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_label_is_refused(base: TaskModel, tmp_path: Path) -> None:
@@ -161,23 +162,24 @@ class TestCached:
             other = tmp_path_factory.mktemp("fresh")
             assert part_of(base, records, other, rewriter=CountingRewriter()) == part
 
-    @pytest.mark.parametrize(
-        "cause", ["record", "limits", "rewriter", "no rewriter", "weights", "labels", "task"]
-    )
+    def test_other_limits_and_another_order_ask_nothing_new(
+        self, base: TaskModel, records: list[Record], folder: Path
+    ) -> None:
+        rewriter = CountingRewriter()
+        limits = replace(LIMITS, passes=7)
+        part = part_of(base, records[::-1], folder, limits=limits, rewriter=rewriter)
+        assert not rewriter.asked
+        assert len(part.passing) == 7
+        assert {s.id for s in part.fail} == {str(i) for i in range(0, N, 3)}
+
+    @pytest.mark.parametrize("cause", ["record", "weights", "labels", "task"])
     def test_another_cause(
         self, base: TaskModel, records: list[Record], folder: Path, cause: str
     ) -> None:
-        rewriter: CountingRewriter | None = CountingRewriter()
-        limits, task, model = LIMITS, TASK, base
+        task, model = TASK, base
         if cause == "record":
             first = records[1].sample
             records = [records[0], Record(replace(first, target="neutral")), *records[2:]]
-        elif cause == "limits":
-            limits = replace(LIMITS, passes=7)
-        elif cause == "rewriter":
-            rewriter = CountingRewriter(name="other")
-        elif cause == "no rewriter":
-            rewriter = None
         elif cause == "weights":
             model = build("bert")
             with torch.no_grad():
@@ -190,12 +192,44 @@ class TestCached:
         else:
             task = Nli(max_length=12)
         with pytest.raises(AssertionError, match="nothing was cached"):
-            make_part(model, task, records, limits, rewriter, folder)
+            make_part(model, task, records, LIMITS, CountingRewriter(), folder)
 
-    def test_a_broken_file_is_named(
+    def test_another_rewriter_is_asked(
         self, base: TaskModel, records: list[Record], folder: Path
     ) -> None:
-        (path,) = folder.glob("part-*.json")
-        path.write_text(path.read_text()[:100])
-        with pytest.raises(ArtifactError, match="remove the file"):
-            part_of(base, records, folder, rewriter=CountingRewriter())
+        rewriter = CountingRewriter(name="other", count=1)
+        part = part_of(base, records, folder, rewriter=rewriter)
+        assert rewriter.asked
+        assert [len(group) for group in part.adapt] == [2, 1] * 5
+        assert not any(part_of(base, records, folder).adapt[1::2]), "none without a rewriter"
+
+    @pytest.mark.parametrize("damage", ["[1]", "[1", '{"a": ', ""])
+    def test_a_broken_memo_is_made_again(
+        self, base: TaskModel, records: list[Record], folder: Path, damage: str
+    ) -> None:
+        whole = part_of(base, records, folder, rewriter=CountingRewriter())
+        for path in folder.iterdir():
+            path.write_text(damage)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("saledit.data.splits.is_right", is_right)
+            assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
+        assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
+
+
+def test_counterfactual_failures_are_pass_samples_with_every_other_answer(
+    base: TaskModel, records: list[Record], tmp_path: Path
+) -> None:
+    limits, rewriter = replace(LIMITS, counterfactual=3), CountingRewriter()
+    part = part_of(base, records, tmp_path, limits=limits, rewriter=rewriter)
+    plain = part_of(base, records, tmp_path, rewriter=rewriter)
+    assert (part.fail, part.adapt, part.passing) == (plain.fail, plain.adapt, plain.passing)
+    assert part.made_from == (0, 0, 1, 1, 2, 2)
+    for sample, group, i in zip(part.made, part.made_adapt, part.made_from, strict=True):
+        source = part.passing[i]
+        assert sample.inputs == source.inputs
+        assert sample.target != source.target
+        assert {other.target for other in group} == {sample.target}
+        assert len(group) == 2
+    targets = [{s.target for s in part.made[i : i + 2]} for i in (0, 2, 4)]
+    wanted = [set(LABELS) - {part.passing[i].target} for i in range(3)]
+    assert targets == wanted

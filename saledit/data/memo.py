@@ -1,0 +1,63 @@
+"""A memo on disk: answers to questions that are asked again and again, in other orders.
+
+Splits change with the seed and with the limits; whether the model answers a text right
+and how a text is reworded do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from saledit.errors import ArtifactError
+from saledit.files import read_json, write_json
+
+
+class Memo:
+    """Values that JSON can hold, by a hash of their question.
+
+    Args:
+        folder: where the memo's file is.
+        topic: begins the file's name.
+        context: everything besides the question that an answer depends on.
+    """
+
+    def __init__(self, folder: Path, topic: str, context: object) -> None:
+        self._path = folder / f"{topic}-{_hash(context)}.json"
+
+    def __call__(
+        self, questions: Sequence[object], compute: Callable[[list[int]], Sequence[Any]]
+    ) -> list[Any]:
+        """Answer questions, computing only those that were never asked.
+
+        Args:
+            questions: each one a value that JSON can hold.
+            compute: answers those at the given positions, all in one call.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            JobError: the disk is full.
+        """
+        known: dict[str, Any] = {}
+        if self._path.exists():
+            try:
+                found = read_json(self._path, "a memo of the split")
+                known = found if isinstance(found, dict) else {}
+            except ArtifactError:  # it is a cache: what is damaged is made again
+                known = {}
+        keys = [_hash(question) for question in questions]
+        new = [i for i, key in enumerate(keys) if key not in known]
+        if new:
+            known |= zip((keys[i] for i in new), compute(new), strict=True)
+            write_json(self._path, known)
+        return [known[key] for key in keys]
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
