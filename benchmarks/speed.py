@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ class Setting:
     loss: LossConfig
     train: TrainConfig
     meter: Meter
+    precision: str = "32-true"
+    plain_precision: str = "32-true"
+
+
+def precise(precision: str) -> AbstractContextManager[Any]:
+    """What Lightning puts around a training step for a precision."""
+    if precision == "bf16-mixed":
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
 
 
 def read(source: str, count: int) -> tuple[Nli, list[Record]]:
@@ -177,12 +187,13 @@ class Cached:
         self.module.train()
         optimizers = self.module.configure_optimizers()
         self._optimizer = optimizers["optimizer"]
-        self._clip = t.gradient_clip
+        self._clip, self._precision = t.gradient_clip, setting.precision
 
     def __call__(self) -> None:
         """One optimizer step."""
         batch = self._episodes[next(self._numbers)]
-        loss = self.module.training_step(batch, 0)
+        with precise(self._precision):
+            loss = self.module.training_step(batch, 0)
         self._optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(self.module.editor.parameters(), self._clip)
@@ -214,6 +225,14 @@ class Plain:
 
     def __call__(self) -> None:
         """One edit: factors, editor, edited forward passes, backward, optimizer step."""
+        with precise(self._s.plain_precision):
+            loss = self._loss()
+        self._optimizer.zero_grad()
+        loss.backward()
+        clip_grad_norm_(self._editor.parameters(), self._s.train.gradient_clip)
+        self._optimizer.step()
+
+    def _loss(self) -> Tensor:
         s = self._s
         i = next(self._order)
         drawn = torch.randint(len(s.part.passing), (self._passes,), generator=self._draws)
@@ -231,11 +250,7 @@ class Plain:
         adapt = functional_call(s.base.model, changed, (), inputs[1]).logits
         after = functional_call(s.base.model, changed, (), held).logits
         loss = s.loss.edit * s.task.losses(adapt, target).mean()
-        loss = loss + s.loss.locality * locality_kl(before, after).mean()
-        self._optimizer.zero_grad()
-        loss.backward()
-        clip_grad_norm_(self._editor.parameters(), s.train.gradient_clip)
-        self._optimizer.step()
+        return loss + s.loss.locality * locality_kl(before.float(), after.float()).mean()
 
     def _encode(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         return self._s.task.encode(self._s.base, [sample.inputs for sample in samples])
@@ -343,6 +358,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--edits-per-step", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    names = ("32-true", "bf16-mixed")
+    parser.add_argument("--precision", choices=names, default=names[0], help="of the cached side")
+    parser.add_argument("--plain-precision", choices=names, default=names[0])
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser.parse_args(given)
@@ -358,7 +376,7 @@ def main(given: Sequence[str] | None = None) -> None:
     train = TrainConfig(edits_per_step=args.edits_per_step)
     setting = Setting(
         base, task, make_part(base, task, records, args.edits), EditorConfig(), LossConfig(),
-        train, Meter(args.clock, args.rounds),
+        train, Meter(args.clock, args.rounds), args.precision, args.plain_precision,
     )  # fmt: skip
     top = base.n_blocks - 1
     chosen = args.layers if args.layers else [top, top // 2, 0]
@@ -369,6 +387,7 @@ def main(given: Sequence[str] | None = None) -> None:
         "edits": args.edits,
         "edits_per_step": args.edits_per_step,
         "threads": args.threads,
+        "precision": {"cached": args.precision, "plain": args.plain_precision},
         "clock": args.clock,
         "torch": torch.__version__,
         "machine": platform.machine(),

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from saledit.attention import prefer_float_attention
 from saledit.errors import ModelError, SiteError, did_you_mean
 from saledit.families import FAMILIES, Family
 from saledit.site import Layer, list_sites, resolve
@@ -167,6 +168,7 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) 
         )
     prefix = model.base_model_prefix
     backbone = prefix if hasattr(model, prefix) else ""
+    prefer_float_attention(model)
     model.requires_grad_(False)
     model.eval()
     path = f"{backbone}.{family.blocks}".strip(".")

@@ -1,4 +1,4 @@
-"""Rows: padded samples, ready for a suffix run."""
+"""Rows: padded samples, ready for a suffix run, and the run of many edits at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saledit.suffix import States
+from saledit.delta import Edits
+from saledit.models import TaskModel
+from saledit.overlay import applied
+from saledit.suffix import Entry, States, run
+
+_CHUNKS = 3  # by length; more save little and make small matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,41 @@ def join(parts: Sequence[Rows], n_groups: int, sizes: Sequence[int]) -> Rows:
         {name: grouped([part.inputs[name] for part in parts]) for name in parts[0].inputs},
         {name: grouped([part.states[name] for part in parts]) for name in parts[0].states},
     )
+
+
+def run_edits(base: TaskModel, entry: Entry, rows: Rows, edits: Edits) -> Tensor:
+    """Run rows under a batch of edits.
+
+    Each edit's rows are put in order of length and cut into a few chunks, so that little
+    is spent on padding, while each chunk still holds equally many rows of every edit.
+
+    Args:
+        base: the task model.
+        entry: where the states were captured.
+        rows: E x S rows; those of an edit lie side by side.
+        edits: batch shape (E,).
+
+    Returns:
+        Logits (E, S, C), in the order of ``rows``.
+    """
+    n_edits = edits.batch_shape.numel()
+    with applied(base.model, edits):
+        if entry.first_token_only or "attention_mask" not in rows.inputs:
+            logits = run(base, entry, rows.states, rows.inputs)
+            return logits.view(n_edits, -1, *logits.shape[1:])
+        lengths = rows.inputs["attention_mask"].sum(1).view(n_edits, -1)  # (E, S)
+        order = lengths.argsort(1)
+        first = torch.arange(n_edits, device=order.device)[:, None] * lengths.shape[1]
+        out = []
+        for chunk in order.tensor_split(_CHUNKS, dim=1):
+            if chunk.shape[1] == 0:
+                continue
+            index = (first + chunk).flatten()
+            width = int(lengths.gather(1, chunk).max())
+            inputs = {name: tensor[index, :width] for name, tensor in rows.inputs.items()}
+            states = {name: tensor[index, :width] for name, tensor in rows.states.items()}
+            logits = run(base, entry, states, inputs)
+            out.append(logits.view(n_edits, -1, *logits.shape[1:]))
+    places = order.argsort(1)[..., None]
+    sorted_logits = torch.cat(out, 1)  # (E, S, C)
+    return sorted_logits.gather(1, places.expand(-1, -1, sorted_logits.shape[-1]))

@@ -22,6 +22,7 @@ from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
+from saledit.rows import run_edits
 from saledit.site import Layer
 from saledit.suffix import Entry, run
 from saledit.tasks.base import Task
@@ -57,10 +58,10 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
     Returns:
         The outcome, differentiable in the edits.
     """
-    n_edits, n_targets = batch.targets.shape
-    with applied(base.model, edits):
-        logits = run(base, entry, batch.rows.states, batch.rows.inputs)
-    grouped = logits.view(n_edits, -1, *logits.shape[1:])  # (E, S, C)
+    n_targets = batch.targets.shape[1]
+    # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
+    logits = run_edits(base, entry, batch.rows, edits)  # (E, S, C)
+    grouped = logits.to(batch.base_logits.dtype)
     edit, passing = grouped[:, :n_targets], grouped[:, n_targets:]
     return Outcome(
         edit,

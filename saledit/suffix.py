@@ -158,8 +158,23 @@ def run(
             mixed = states[ATTENTION]
             attention = block.get_submodule(base.family.attention)
             stack.enter_context(_forward_replaced(attention, lambda *_a, **_k: (mixed, None)))
+        if not entry.first_token_only and _last_reads_first_token(base):
+            last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
+            stack.callback(last.register_forward_hook(_first_token).remove)
         logits: Tensor = base.model(**inputs).logits
     return logits
+
+
+def _last_reads_first_token(base: TaskModel) -> bool:
+    # Where the residual joins behind the attention module, it would still hold all tokens.
+    return base.pools_first_token and base.family.attention_adds_residual
+
+
+def _first_token(_module: nn.Module, _args: Any, output: Any) -> Any:
+    """Behind the last attention tokens mix no more: the MLP needs only the one that is read."""
+    if isinstance(output, tuple):
+        return (output[0][:, :1], *output[1:])
+    return output[:, :1]
 
 
 @torch.no_grad()

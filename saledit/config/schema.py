@@ -146,7 +146,7 @@ class LossConfig:
 
     edit: float = 0.1
     """c_edit, weight of the likelihood of the right answers on fail and adapt"""
-    locality: float = 1.0
+    locality: float = 20.0
     """c_loc, weight of KL(base || edited) on pass"""
 
 
@@ -169,7 +169,7 @@ class TrainConfig:
     steps_per_epoch: int = 100
     """optimizer steps between two validations"""
     edits_per_step: int = 0
-    """edits in one training batch; 0 for as many as hold 24 failures, at least two"""
+    """edits in one training batch; 0 for 24 / sqrt(k), at least two"""
     passes_per_edit: int = 16
     """pass samples that each edit is held against"""
     counterfactual: float = 0.5
@@ -189,7 +189,7 @@ class TrainConfig:
 
     def edits(self, k: int) -> int:
         """Edits in one training batch for a schedule of k failures an edit."""
-        return self.edits_per_step or max(2, 24 // k)
+        return self.edits_per_step or max(2, round(24 / k**0.5))
 
 
 @dataclass(frozen=True)

@@ -156,9 +156,7 @@ def make_part(
     )
 
 
-def _rightness(
-    base: TaskModel, task: Task, samples: Sequence[Sample], folder: Path
-) -> list[bool]:
+def _rightness(base: TaskModel, task: Task, samples: Sequence[Sample], folder: Path) -> list[bool]:
     # No weight holds the label names, yet they decide what is right.
     context = [base.fingerprint, base.labels, task.name, task_settings(task)]
     return Memo(folder, "right", context)(

@@ -19,11 +19,9 @@ from saledit.cache import memory_banks
 from saledit.delta import Edits, LowRank
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
-from saledit.overlay import applied
-from saledit.rows import join
+from saledit.rows import join, run_edits
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.site import Layer
-from saledit.suffix import run
 from saledit.tasks.base import Task
 
 #: Frobenius norms of the trial steps, over all sites of a layer together.
@@ -95,9 +93,8 @@ class TrialStep:
                 len(index),
                 [1, 1, held.shape[1]],
             )
-            with applied(base.model, normalized_steps(fail, index, step)):
-                logits = run(base, fail.entry, rows.states, rows.inputs)
-            logits = logits.view(len(index), -1, *logits.shape[1:])  # (E, 2 + n, C)
+            edits = normalized_steps(fail, index, step)
+            logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             targets = torch.stack([fail.targets[index], reworded.targets[other]], 1)
             mended.append(task.correct(logits[:, :2], targets).float())
             kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]))

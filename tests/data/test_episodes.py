@@ -267,7 +267,8 @@ def test_a_pass_sample_never_stands_beside_a_failure_made_of_it(
     fail = torch.tensor([[N_FAIL, 0], [N_FAIL + 3, N_FAIL + 6], [1, 2], [N_FAIL + 1, N_FAIL]])
     sources = [{0}, {1, 3}, set(), {0}]
     for _ in range(30):
-        for row, banned in zip(mixed.draw_passes(fail, count, draws).tolist(), sources, strict=True):
+        drawn = mixed.draw_passes(fail, count, draws).tolist()
+        for row, banned in zip(drawn, sources, strict=True):
             assert len(row) == len(set(row)) == min(count, N_PASS)
             if count <= N_PASS - len(banned):
                 assert not set(row) & banned

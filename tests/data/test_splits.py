@@ -91,7 +91,11 @@ def test_every_record_is_on_its_side(
     assert part.fail == tuple(r.sample for r in records[::3])
     assert part.passing == tuple(r.sample for i, r in enumerate(records) if i % 3)
     assert [len(group) for group in part.adapt] == [2, 0] * 5
-    assert part.counts() == {"fail": 10, "adapt": 10, "adapt_kinds": {"data": 10}, "pass": 20,
+    assert part.counts() == {
+        "fail": 10,
+        "adapt": 10,
+        "adapt_kinds": {"data": 10},
+        "pass": 20,
         "counterfactual": 0,
     }
 
