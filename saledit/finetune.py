@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from saledit.config import FinetuneConfig
-from saledit.errors import JobError
+from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
 from saledit.tasks.base import Task, task_settings
 
 _SCHEMA = 1
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _SHUFFLE_BATCHES = 16  # batches whose texts are sorted by length together
 logger = logging.getLogger(__name__)
 
@@ -86,9 +87,15 @@ def finetuned(
         The frozen task model, read back from its folder.
 
     Raises:
+        ConfigError: no such precision.
         ModelError: the encoder cannot be loaded.
         JobError: training diverged, or the disk is full.
     """
+    if config.precision not in _PRECISIONS:
+        raise ConfigError(
+            f"model.finetune.precision: unknown name '{config.precision}'; "
+            + did_you_mean(config.precision, _PRECISIONS)
+        )
     L.seed_everything(config.seed, verbose=False)
     plain = load_classifier(name, labels)
     place = folder / f"finetuned-{_key(plain, task, records, labels, config)}"
@@ -129,6 +136,7 @@ def _train(
         enable_progress_bar=False,
         callbacks=list(callbacks),
         gradient_clip_val=1.0,
+        precision=config.precision,  # type: ignore[arg-type]
     )
     trainer.fit(_Classifier(plain, task, config, len(batches)), loader)
     plain.model.requires_grad_(False)

@@ -53,9 +53,12 @@ def partition(
     Returns:
         len(sizes) + 1 disjoint parts that cover all records.
     """
-    ranks = [_rank(record, seed) for record in records]
+    ranks = [_rank(record, str(seed)) for record in records]
     groups = [sorted(group, key=ranks.__getitem__) for group in components(records)]
-    groups.sort(key=lambda group: ranks[group[0]])
+    # A component is ranked by one member that the seed has no say in. By the first of its
+    # ranks large components would come first, and the parts would differ in kind.
+    names = [_rank(record, "name") for record in records]
+    groups.sort(key=lambda group: ranks[min(group, key=names.__getitem__)])
     room = list(sizes)
     parts: list[list[int]] = [[] for _ in range(len(sizes) + 1)]
     for group in groups:
@@ -73,6 +76,6 @@ def apart_from(records: Sequence[Record], others: Sequence[Record]) -> tuple[Rec
     return tuple(record for record in records if not taken & record.keys())
 
 
-def _rank(record: Record, seed: int) -> bytes:
-    text = "\x1f".join((str(seed), *record.sample.inputs, record.sample.target))
+def _rank(record: Record, salt: str) -> bytes:
+    text = "\x1f".join((salt, *record.sample.inputs, record.sample.target))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

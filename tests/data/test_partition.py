@@ -154,3 +154,19 @@ def test_a_chain_holds_together() -> None:
     random.Random(0).shuffle(chain)
     assert len(components(chain)) == 1
     assert partition([], [3], 0) == [(), ()]
+
+
+def test_parts_are_alike_in_the_sizes_of_their_components() -> None:
+    """Ranked by the first of their ranks, large components all went into the first part."""
+    records = []
+    for i in range(300):
+        size = 5 if i % 2 else 1
+        records += [
+            Record(Sample(f"{i}.{j}", (f"text {i} {j}",), "yes"), subjects=(f"subject {i}",))
+            for j in range(size)
+        ]
+    first, _ = partition(records, [450], seed=0)
+    alone = sum(
+        record.sample.id.endswith(".0") and int(record.sample.id[:-2]) % 2 == 0 for record in first
+    )
+    assert 50 <= alone <= 100, "about half of the 150 that stand alone"
