@@ -114,6 +114,8 @@ class SiteConfig:
     """block index for select: fixed; negative counts from the top"""
     maps: list[str] = field(default_factory=list)
     """linear maps below the block; empty for the whole MLP"""
+    whiten: float = 0.1
+    """for select: trial-step: relative ridge of the whitening of its directions; 0 for none"""
     score: str = "mean_abs"
     """for select: gradient: mean_abs (as published) or frobenius"""
     per_parameter: bool = False

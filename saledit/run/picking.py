@@ -18,6 +18,7 @@ from saledit.saliency.base import Picker, Probes, Saliency
 from saledit.site import Layer
 
 TABLE = "saliency.json"
+_BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 
 
 def make_picker(config: SiteConfig) -> Picker:
@@ -32,8 +33,8 @@ def make_picker(config: SiteConfig) -> Picker:
             f"site.select: unknown name '{config.select}'; {did_you_mean(config.select, known)}"
         )
     kind = look_up(PICKERS, config.select, "site.select")
-    if config.select != "gradient":
-        picker: Picker = kind()
+    if config.select == "trial-step":
+        picker: Picker = kind(config.whiten)
         return picker
     scores = ("mean_abs", "frobenius")
     if config.score not in scores:
@@ -67,6 +68,7 @@ def score_layers(prepared: Prepared) -> Saliency:
         [part.fail[i] for i in fail],
         [part.adapt[i][0] if part.adapt[i] else part.fail[i] for i in fail],
         _draw(part.passing, config.samples, draws),
+        _draw(part.passing, _BACKGROUND * config.samples, draws),
     )
     return picker(prepared.base, prepared.task, prepared.base.layers(config.maps), probes)
 

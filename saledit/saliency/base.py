@@ -72,11 +72,13 @@ class Probes:
         fail: failures.
         adapt: one rewording of each failure, in order; a failure without one stands for itself.
         passing: pass samples.
+        background: further pass samples for statistics of a layer's inputs; none: ``passing``.
     """
 
     fail: Sequence[Sample]
     adapt: Sequence[Sample]
     passing: Sequence[Sample]
+    background: Sequence[Sample] = ()
 
 
 class Picker(Protocol):

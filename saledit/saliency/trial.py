@@ -1,9 +1,14 @@
 """Trial-step saliency: which layer mends failures for the least damage, by trying.
 
-At each layer every failure takes a few step sizes along its own normalised gradient,
+At each layer every failure takes a few step sizes along its own normalised direction,
 each step as a delta of its own in one batched suffix run, and what it mends (the
 failure and its rewording) is held against what it disturbs (KL on pass samples). A
 gradient says how steep a layer is at the start; a finite step says how far it goes.
+
+The direction is the gradient with its inputs whitened, as an editor sees it: g (W u)^T
+with W from the second moments of the site's inputs. Along the bare gradient g u^T a step
+also goes along what all inputs have in common, which disturbs everything and hides what
+a layer can do.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from saledit.cache import memory_banks
 from saledit.delta import Edits, LowRank
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
+from saledit.moments import whitener
+from saledit.records import Sample
 from saledit.rows import join, run_edits
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.site import Layer
@@ -26,6 +33,8 @@ from saledit.tasks.base import Task
 
 #: Frobenius norms of the trial steps, over all sites of a layer together.
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+#: The same along whitened gradients, which point away from what inputs share and reach further.
+WHITENED_STEPS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 _EDITS = 32  # edits a suffix run
 
 
@@ -33,13 +42,20 @@ class TrialStep:
     """Score of a layer = max over steps of (share mended - KL on pass in nats).
 
     Args:
-        steps: norms to try.
+        whiten: relative ridge of the whitening, see ``saledit.moments.whitener``; 0 for
+            steps along the bare gradient.
+        steps: norms to try; None for ``WHITENED_STEPS``, or ``STEPS`` without whitening.
         rank: terms kept of each failure's gradient.
         passes: pass samples that each edit is held against.
     """
 
-    def __init__(self, steps: Sequence[float] = STEPS, rank: int = 8, passes: int = 3) -> None:
-        self._steps, self._rank, self._passes = tuple(steps), rank, passes
+    def __init__(
+        self, whiten: float = 0.1, steps: Sequence[float] | None = None, rank: int = 8,
+        passes: int = 3,
+    ) -> None:  # fmt: skip
+        self._ridge = whiten
+        self._steps = tuple(steps or (WHITENED_STEPS if whiten else STEPS))
+        self._rank, self._passes = rank, passes
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -55,11 +71,16 @@ class TrialStep:
         draws = torch.Generator().manual_seed(0)
         shape = (len(probes.fail), self._passes)
         held = torch.randint(len(probes.passing), shape, generator=draws)  # (N_fail, n)
+        background = probes.background or probes.passing
+        matrices = self._whiteners(base, task, layers, background)
         scores = []
         suffix_passes = 0.0
-        for layer, fail, reworded, passing in zip(layers, fails, adapts, passes, strict=True):
+        for layer, fail, reworded, passing, whitening in zip(
+            layers, fails, adapts, passes, matrices, strict=True
+        ):
+            pairs = directions(fail, whitening)
             trials = [
-                self._trial(base, task, (fail, reworded, passing), held, step)
+                self._trial(base, task, (fail, reworded, passing), held, pairs, step)
                 for step in self._steps
             ]
             best = max(range(len(trials)), key=lambda i: trials[i][0] - trials[i][1])
@@ -69,10 +90,24 @@ class TrialStep:
             rows = len(probes.fail) * (2 + self._passes) * len(self._steps)
             suffix_passes += rows * (base.n_blocks - layer.index) / base.n_blocks
         whole = len(probes.fail) + len(adapt) + len(probes.passing)
+        whole += len(background) if self._ridge else 0
+        name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
         return Saliency(
-            "trial-step", tuple(scores), whole + suffix_passes, float(len(probes.fail)),
+            name, tuple(scores), whole + suffix_passes, float(len(probes.fail)),
             time.perf_counter() - began,
         )  # fmt: skip
+
+    def _whiteners(
+        self, base: TaskModel, task: Task, layers: Sequence[Layer], samples: Sequence[Sample]
+    ) -> list[list[Tensor] | None]:
+        """A matrix (D_in, D_in) for each site of each layer, all from one forward pass."""
+        if not self._ridge:
+            return [None] * len(layers)
+        specs = [BankSpec(layer, moments=True) for layer in layers]
+        return [
+            [whitener(moment, self._ridge) for moment in bank.moments()]
+            for bank in memory_banks(base, task, samples, specs)
+        ]
 
     @torch.no_grad()
     def _trial(
@@ -81,6 +116,7 @@ class TrialStep:
         task: Task,
         banks: tuple[Bank, Bank, Bank],
         held: Tensor,
+        pairs: Sequence[LowRank],
         step: float,
     ) -> tuple[float, float]:
         """Share of failures and rewordings mended, and mean KL, at one step size."""
@@ -93,7 +129,7 @@ class TrialStep:
                 len(index),
                 [1, 1, held.shape[1]],
             )
-            edits = normalized_steps(fail, index, step)
+            edits = normalized_steps(fail.layer, [pair[index] for pair in pairs], step)
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             targets = torch.stack([fail.targets[index], reworded.targets[other]], 1)
             mended.append(task.correct(logits[:, :2], targets).float())
@@ -101,23 +137,38 @@ class TrialStep:
         return float(torch.cat(mended).mean()), float(torch.cat(kl).mean())
 
 
-def normalized_steps(bank: Bank, index: Tensor, step: float) -> Edits:
-    """Each failure's own step down its gradient, of one Frobenius norm over all sites.
+def directions(bank: Bank, whitening: Sequence[Tensor] | None) -> list[LowRank]:
+    """The direction of each failure's step, before it is normalised and turned downhill.
 
     Args:
-        bank: failures with gradient factors.
-        index: (E,) positions.
+        bank: N failures with gradient factors.
+        whitening: for each site a matrix (D_in, D_in); None for the bare gradient.
+
+    Returns:
+        For each site u (N, r, D_in), v (N, r, D_out).
+    """
+    pairs = bank.factors(torch.arange(len(bank)))
+    if whitening is None:
+        return pairs
+    return [LowRank(pair.u @ w, pair.v) for pair, w in zip(pairs, whitening, strict=True)]
+
+
+def normalized_steps(layer: Layer, pairs: Sequence[LowRank], step: float) -> Edits:
+    """Steps down given directions, each of one Frobenius norm over all sites together.
+
+    Args:
+        layer: the layer.
+        pairs: for each of its sites the directions of E steps.
         step: the norm.
 
     Returns:
         Edits with batch shape (E,).
     """
-    pairs = bank.factors(index)
     norm = torch.stack([pair.norm() ** 2 for pair in pairs]).sum(0).sqrt()  # (E,)
     scale = (-step / norm.clamp_min(1e-12))[:, None, None]
     return Edits(
         {
             site: LowRank(pair.u, pair.v * scale)
-            for site, pair in zip(bank.layer.sites, pairs, strict=True)
+            for site, pair in zip(layer.sites, pairs, strict=True)
         }
     )

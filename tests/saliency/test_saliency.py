@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.delta import LowRank
 from saledit.models import TaskModel
+from saledit.moments import whitener
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.saliency.gradient import GradientSaliency
-from saledit.saliency.trial import STEPS, TrialStep, normalized_steps
+from saledit.saliency.trial import STEPS, TrialStep, directions, normalized_steps
 from saledit.site import Layer
 from saledit.suffix import base_logits
 from saledit.tasks.nli import Nli
@@ -138,11 +140,12 @@ def test_steps_have_the_requested_norm_and_go_down(family: str, block: int) -> N
     read = probes(base)
     bank = memory_bank(base, TASK, read.fail, BankSpec(base.layer(block), rank=32))
     index = torch.tensor([3, 0, 0, 4])
+    pairs = [pair[index] for pair in directions(bank, None)]
     for step in STEPS:
-        edits = normalized_steps(bank, index, step)
+        edits = normalized_steps(bank.layer, pairs, step)
         assert edits.batch_shape == (4,)
         torch.testing.assert_close(edits.norm(), torch.full((4,), step), rtol=1e-4, atol=0)
-    edits = normalized_steps(bank, index, 1e-3)
+    edits = normalized_steps(bank.layer, pairs, 1e-3)
     for e, i in enumerate(index.tolist()):
         grads = dense_gradients(base, read.fail[i], base.layer(block))
         length = torch.cat([g.flatten() for g in grads]).norm()
@@ -152,23 +155,31 @@ def test_steps_have_the_requested_norm_and_go_down(family: str, block: int) -> N
 
 
 @pytest.mark.parametrize("adapt", [True, False])
+@pytest.mark.parametrize("whiten", [0.0, 0.5])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_trial_scores_are_those_of_whole_runs(family: str, adapt: bool) -> None:
+def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt: bool) -> None:
     base = build(family)
     read = probes(base, adapt)
     steps, n = (0.5, 4.0), 2
     with untouched(base.model):
-        table = TrialStep(steps, rank=32, passes=n)(base, TASK, base.layers(), read)
+        table = TrialStep(whiten, steps, rank=32, passes=n)(base, TASK, base.layers(), read)
     draws = torch.Generator().manual_seed(0)
     held = torch.randint(len(read.passing), (len(read.fail), n), generator=draws).tolist()
     for layer, score in zip(base.layers(), table.scores, strict=True):
         bank = memory_bank(base, TASK, read.fail, BankSpec(layer, rank=32))
+        pairs = directions(bank, None)
+        if whiten:
+            moments = memory_bank(base, TASK, read.passing, BankSpec(layer, moments=True)).moments()
+            pairs = [
+                LowRank(pair.u @ whitener(moment, whiten), pair.v)
+                for pair, moment in zip(pairs, moments, strict=True)
+            ]
         found = {}
         for step in steps:
             mended, kl = [], []
             for i, failure in enumerate(read.fail):
                 reworded = read.adapt[i] if adapt else failure
-                one = normalized_steps(bank, torch.tensor([i]), step)
+                one = normalized_steps(layer, [pair[i : i + 1] for pair in pairs], step)
                 for sample in (failure, reworded):
                     with applied(base.model, one):
                         logits = base_logits(base, encode(base, [sample]))
@@ -217,7 +228,7 @@ def test_what_a_trial_costs_is_counted(adapt: bool) -> None:
     table = TrialStep(steps=(1.0, 2.0), passes=3)(base, TASK, base.layers(), read)
     assert table.backward_passes == len(read.fail)
     suffixes = 2 * 5 * (2 + 3) * (3 + 2 + 1) / 3  # steps, failures, rows of each, share of blocks
-    whole = 5 + 5 + 5
+    whole = 5 + 5 + 5 + 5  # the last for the whitening
     assert table.forward_passes == pytest.approx(whole + suffixes)
     assert table.seconds > 0
 
