@@ -127,7 +127,8 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
     """Cached samples of a part for a layer."""
     config = prepared.config
-    n = len(part.fail) + sum(map(len, part.adapt)) + len(part.passing)
+    groups = (*part.adapt, *part.made_adapt)
+    n = len(part.fail) + len(part.made) + sum(map(len, groups)) + len(part.passing)
     spec = BankSpec(layer, rank=config.editor.sample_rank, moments=moments)
     with prepared.ui.progress(f"caching {n} samples at layer {layer.index}", n) as bar:
         done = 0
