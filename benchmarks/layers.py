@@ -23,6 +23,7 @@ PICKERS = {
     "mean_abs / norm": ["site.select=gradient", "site.score=mean_abs", "site.per_parameter=true"],
     "frobenius": ["site.select=gradient", "site.score=frobenius"],
     "frobenius / norm": ["site.select=gradient", "site.score=frobenius", "site.per_parameter=true"],
+    "trial-step, bare": ["site.select=trial-step", "site.whiten=0"],
     "trial-step": ["site.select=trial-step"],
 }
 LAMBDA = 4.0
