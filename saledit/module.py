@@ -125,7 +125,9 @@ class EditModule(L.LightningModule):
                 {"params": others, "lr": c.learning_rate},
                 {"params": rates, "lr": c.rate_learning_rate},
             ],
-            fused=True,  # one pass over the weights instead of a dozen
+            # One pass over the weights instead of a dozen; Lightning cannot clip what a fused
+            # optimizer unscales.
+            fused=not self._is_mixed(),
         )
         if not c.decay:
             return optimizer
@@ -137,6 +139,9 @@ class EditModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _is_mixed(self) -> bool:
+        return self._trainer is not None and "mixed" in str(self.trainer.precision)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the base out."""

@@ -300,6 +300,19 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     assert result["layer"] == result["saliency"]["pick"]
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_fit_in_mixed_precision_and_on_counterfactual_failures(
+    make: Callable[..., RunConfig], share: float
+) -> None:
+    config = make(
+        f"mixed{share:.0f}", "trainer.precision=bf16-mixed", f"train.counterfactual={share}"
+    )
+    result = fit(config, False, ui())
+    assert 0 < result["validation"]["loss"] < float("inf")
+    assert (result["splits"]["train"]["counterfactual"] > 0) == (share > 0)
+    assert result["splits"]["validation"]["counterfactual"] == 0
+
+
 CONTRACT = {
     "schema", "task", "editor", "base_model", "sites", "schedule", "n_edits", "metrics", "timing",
     "memory", "versions", "seed",
