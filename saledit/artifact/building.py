@@ -41,7 +41,12 @@ def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:
         ConfigError: no such editor or style.
     """
     editor: Editor = look_up(EDITORS, config.name, "editor.name")(
-        sites, rank=config.rank, n_blocks=config.n_blocks, style=config.style, whiten=config.whiten
+        sites,
+        rank=config.rank,
+        n_blocks=config.n_blocks,
+        style=config.style,
+        whiten=config.whiten,
+        decouple=config.decouple,
     )
     return editor
 

@@ -44,6 +44,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.rank", 1, None),
     ("editor.n_blocks", 1, 8),
     ("editor.whiten", 0, None),
+    ("editor.decouple", 0, 1),
     ("editor.sample_rank", 1, 512),
     ("editor.gradient_rank", 1, 512),
     ("loss.edit", 0, None),

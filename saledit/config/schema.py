@@ -138,6 +138,8 @@ class EditorConfig:
     """bottleneck, or published (MEND's equation 3)"""
     whiten: float = 0.1
     """relative ridge of the input whitening; 0 turns it off"""
+    decouple: float = 0.5
+    """how far the failures of one edit are kept from acting on each other, 0 (not) to 1"""
     sample_rank: int = 8
     """terms kept of each failure's gradient"""
     gradient_rank: int = 16
@@ -151,7 +153,7 @@ class LossConfig:
     edit: float = 0.1
     """c_edit, weight of the likelihood of the right answers on fail and adapt"""
     locality: float = 20.0
-    """c_loc, weight of KL(base || edited) on pass"""
+    """c_loc, weight of KL(base || edited) on pass at k = 1; it is divided by sqrt(k)"""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.hypernet import Hypernet
+from saledit.editors.interference import decouple
 from saledit.moments import Normalizer, whitener
 from saledit.site import Site
 
@@ -31,7 +32,8 @@ class Mend(Editor):
     positive rate times the raw gradient factors and has to learn the sign.) ``rate`` is
     learned per site as exp(log_rate), so it stays positive. W is the identity, or with
     ``whiten`` > 0 the regularised inverse second moment of the site's inputs, which
-    makes the step local from the start.
+    makes the step local from the start. Terms of one edit are kept out of each other's way
+    by ``decouple``.
 
     Args:
         sites: the sites to edit; those of equal shape share a hypernetwork.
@@ -39,6 +41,8 @@ class Mend(Editor):
         n_blocks: number of blocks.
         style: ``bottleneck`` or ``published``, see ``Block``.
         whiten: relative ridge of the whitening; 0 turns it off.
+        decouple: strength of the solve between the terms of an edit, in [0, 1]; 0 for none
+            (as published: a plain sum).
         rate: first edit rate, about the Frobenius norm of a one-term delta.
     """
 
@@ -49,11 +53,13 @@ class Mend(Editor):
         n_blocks: int = 2,
         style: str = "bottleneck",
         whiten: float = 0.1,
+        decouple: float = 0.5,
         rate: float = 0.5,
     ) -> None:
         super().__init__(sites)
         self.needs_moments = whiten > 0
         self._ridge = whiten
+        self._decouple = decouple
         shapes = [(site.d_in, site.d_out) for site in self.sites]
         self._shared = [f"{d_in}x{d_out}" for d_in, d_out in shapes]
         # Position of each site among the sites that share its hypernetwork.
@@ -79,7 +85,8 @@ class Mend(Editor):
             out = self.nets[self._shared[i]](self.normalizers[i](z), self._place[i])
             u, g = out.split([site.d_in, site.d_out], -1)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
-            deltas[site] = LowRank(u, g * (-rate * real.unsqueeze(-1)))
+            delta = LowRank(u, g * (-rate * real.unsqueeze(-1)))
+            deltas[site] = decouple(delta, pair.u * real.unsqueeze(-1), self._decouple)
         return Edits(deltas)
 
     def _normalizer(self, i: int) -> Normalizer:

@@ -34,7 +34,11 @@ def plot_saliency(table: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(max(5.0, 1.6 + 0.3 * len(layers)), 3.2), layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
     colors = [_PICKED if layer == pick else _OTHER for layer in layers]
-    axes.bar(layers, scores, color=colors, width=0.75)
+    errors = [float(row.get("error", 0.0)) for row in table["layers"]]
+    axes.bar(
+        layers, scores, color=colors, width=0.75, yerr=errors if any(errors) else None,
+        error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 3},
+    )  # fmt: skip
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xlabel("layer, from the input up")
     axes.set_ylabel("score")

@@ -81,6 +81,14 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
         f"; next is layer {others[0]['layer']} with {number(others[0]['score'])}" if others else ""
     )
     if "mended" in own:
+        if any(float(row["score"]) > float(own["score"]) for row in others):
+            better = f"layer {others[0]['layer']} scores {number(others[0]['score'])}"
+            return (
+                f"{start} was edited: one trial step there mends {percent(own['mended'])} of "
+                f"sampled failures and rewordings and moves other answers by only "
+                f"{number(own['locality_kl'])} nats (score {number(own['score'])}); {better}, "
+                f"no more than its standard error above, and the top layer is the cheapest."
+            )
         return (
             f"{start} was edited: one trial step there mends {percent(own['mended'])} of sampled "
             f"failures and rewordings and moves other answers by only "

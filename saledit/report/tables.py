@@ -109,9 +109,17 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
     """What ``Saliency.as_json`` holds."""
     layers: Sequence[Mapping[str, Any]] = result["layers"]
     details = [key for key in layers[0] if key not in {"layer", "score"}]
+    uncertain = any(row.get("error") for row in layers)
+    if not uncertain:
+        details = [key for key in details if key != "error"]
     # The published score appears twice: as the score and as one of the details.
     details = [k for k in details if any(row.get(k) != row["score"] for row in layers)]
-    yield line(heading("Layers"), f" by {result['method']}; the highest score is picked")
+    rule = (
+        "the top layer within one standard error of the highest score is picked"
+        if uncertain
+        else "the highest score is picked"
+    )
+    yield line(heading("Layers"), f" by {result['method']}; {rule}")
     table = look.table("layer", "", "score", "", *(_COLUMN_NAMES.get(k, k) for k in details),
                        left=(1, 3))  # fmt: skip
     scores = [row["score"] for row in layers]

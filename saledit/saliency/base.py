@@ -20,11 +20,13 @@ class LayerScore:
         layer: block index.
         score: what the pick is made by; higher is picked.
         details: further numbers for the table, by column name.
+        error: standard error of the score over failures; 0 where it is taken as exact.
     """
 
     layer: int
     score: float
     details: dict[str, float] = field(default_factory=dict)
+    error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,14 @@ class Saliency:
 
     @property
     def pick(self) -> int:
-        """The layer with the highest score; the lowest such layer on a tie."""
-        return max(self.scores, key=lambda s: (s.score, -s.layer)).layer
+        """The top layer among those within one standard error of the highest score.
+
+        Scores so close say nothing about which is better, and the nearer a layer is to the
+        output, the fewer blocks an edit has to run (the one-standard-error rule: of the
+        choices that are as good as the best, the cheapest; Breiman et al., 1984).
+        """
+        best = max(self.scores, key=lambda s: s.score)
+        return max(s.layer for s in self.scores if s.score >= best.score - best.error)
 
     def as_json(self) -> dict[str, Any]:
         """For ``saliency.json``."""
@@ -57,7 +65,10 @@ class Saliency:
             "schema": 1,
             "method": self.method,
             "pick": self.pick,
-            "layers": [{"layer": s.layer, "score": s.score, **s.details} for s in self.scores],
+            "layers": [
+                {"layer": s.layer, "score": s.score, "error": s.error, **s.details}
+                for s in self.scores
+            ],
             "forward_passes": self.forward_passes,
             "backward_passes": self.backward_passes,
             "seconds": self.seconds,

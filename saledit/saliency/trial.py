@@ -13,6 +13,7 @@ a layer can do.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -39,7 +40,7 @@ _EDITS = 32  # edits a suffix run
 
 
 class TrialStep:
-    """Score of a layer = max over steps of (share mended - KL on pass in nats).
+    """Score of a layer = max over steps of (share mended - price x KL on pass in nats).
 
     Args:
         whiten: relative ridge of the whitening, see ``saledit.moments.whitener``; 0 for
@@ -47,15 +48,18 @@ class TrialStep:
         steps: norms to try; None for ``WHITENED_STEPS``, or ``STEPS`` without whitening.
         rank: terms kept of each failure's gradient.
         passes: pass samples that each edit is held against.
+        price: what a nat of KL costs. At 10 a tenth of a percent of a nat, about what an edit
+            may disturb, costs a percent of the failures; at 1 a layer that mends one failure
+            more may disturb ten times as much.
     """
 
     def __init__(
         self, whiten: float = 0.1, steps: Sequence[float] | None = None, rank: int = 8,
-        passes: int = 3,
+        passes: int = 3, price: float = 10.0,
     ) -> None:  # fmt: skip
         self._ridge = whiten
         self._steps = tuple(steps or (WHITENED_STEPS if whiten else STEPS))
-        self._rank, self._passes = rank, passes
+        self._rank, self._passes, self._price = rank, passes, price
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -83,10 +87,12 @@ class TrialStep:
                 self._trial(base, task, (fail, reworded, passing), held, pairs, step)
                 for step in self._steps
             ]
-            best = max(range(len(trials)), key=lambda i: trials[i][0] - trials[i][1])
-            mended, kl = trials[best]
+            gains = torch.stack([mended - self._price * kl for mended, kl in trials])  # (steps, N)
+            best = int(gains.mean(1).argmax())
+            mended, kl = (float(values.mean()) for values in trials[best])
+            error = float(gains[best].std(correction=0)) / math.sqrt(len(probes.fail))
             details = {"step": self._steps[best], "mended": mended, "locality_kl": kl}
-            scores.append(LayerScore(layer.index, mended - kl, details))
+            scores.append(LayerScore(layer.index, float(gains[best].mean()), details, error))
             rows = len(probes.fail) * (2 + self._passes) * len(self._steps)
             suffix_passes += rows * (base.n_blocks - layer.index) / base.n_blocks
         whole = len(probes.fail) + len(adapt) + len(probes.passing)
@@ -118,8 +124,8 @@ class TrialStep:
         held: Tensor,
         pairs: Sequence[LowRank],
         step: float,
-    ) -> tuple[float, float]:
-        """Share of failures and rewordings mended, and mean KL, at one step size."""
+    ) -> tuple[Tensor, Tensor]:
+        """Share mended of each failure and its rewording, and its mean KL, each (N,)."""
         fail, reworded, passing = banks
         mended, kl = [], []
         for index in torch.split(torch.arange(len(fail)), _EDITS):
@@ -132,9 +138,9 @@ class TrialStep:
             edits = normalized_steps(fail.layer, [pair[index] for pair in pairs], step)
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             targets = torch.stack([fail.targets[index], reworded.targets[other]], 1)
-            mended.append(task.correct(logits[:, :2], targets).float())
-            kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]))
-        return float(torch.cat(mended).mean()), float(torch.cat(kl).mean())
+            mended.append(task.correct(logits[:, :2], targets).float().mean(1))
+            kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]).mean(1))
+        return torch.cat(mended), torch.cat(kl)
 
 
 def directions(bank: Bank, whitening: Sequence[Tensor] | None) -> list[LowRank]:

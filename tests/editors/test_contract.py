@@ -15,6 +15,7 @@ from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor, aggregate
+from saledit.editors.interference import decouple
 from saledit.editors.mend import Mend
 from saledit.files import read_tensors, write_tensors
 from saledit.overlay import applied
@@ -265,7 +266,8 @@ def slow_mend(
 @torch.no_grad()
 def test_mend_is_its_definition(style: str, ridge: float) -> None:
     torch.manual_seed(0)
-    editor = Mend(SITES, rank=3, n_blocks=2, style=style, whiten=ridge, rate=0.7).double()
+    editor = Mend(SITES, rank=3, n_blocks=2, style=style, whiten=ridge, decouple=0, rate=0.7)
+    editor.double()
     for parameter in editor.parameters():
         parameter.add_(torch.randn_like(parameter))
     first, gradients = random_gradients(SITES, 1), random_gradients(SITES, 2)
@@ -280,7 +282,7 @@ def test_mend_is_its_definition(style: str, ridge: float) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @torch.no_grad()
 def test_mend_learns_its_statistics_in_training_only(style: str) -> None:
-    editor = Mend(SITES, rank=3, style=style, whiten=0).double()
+    editor = Mend(SITES, rank=3, style=style, whiten=0, decouple=0).double()
     first, second = random_gradients(SITES, 1), random_gradients(SITES, 2)
     editor.prime(first, None)
     editor.train()
@@ -302,7 +304,7 @@ def test_mend_learns_its_statistics_in_training_only(style: str) -> None:
 @torch.no_grad()
 def test_mend_starts_as_a_step_down_the_normalised_gradient(style: str) -> None:
     torch.manual_seed(0)
-    editor = Mend(SITES, rank=3, style=style, whiten=0, rate=0.5).double()
+    editor = Mend(SITES, rank=3, style=style, whiten=0, decouple=0, rate=0.5).double()
     gradients = random_gradients(SITES, 1)
     editor.prime(gradients, None)
     editor.eval()
@@ -314,6 +316,22 @@ def test_mend_starts_as_a_step_down_the_normalised_gradient(style: str) -> None:
         u, g = z.split([site.d_in, site.d_out], -1)
         want = -0.5 / math.sqrt(site.d_in * site.d_out) * torch.einsum("ero,eri->eoi", g, u)
         torch.testing.assert_close(delta.dense(), want, rtol=1e-6, atol=1e-8)
+
+
+@torch.no_grad()
+def test_mend_decouples_the_terms_of_an_edit_by_their_inputs() -> None:
+    gradients, moments = random_gradients(SITES, 1), random_moments(SITES, 3)
+    apart, plain = (Mend(SITES, rank=3, decouple=s).double().eval() for s in (0.5, 0.0))
+    apart.prime(gradients, moments)
+    plain.load_state_dict(apart.state_dict())
+    sums = plain(gradients)
+    for pair, (site, delta) in zip(gradients, apart(gradients).items(), strict=True):
+        inputs = pair.u * (pair.v != 0).any(-1, keepdim=True)
+        term_sum = sums[site]
+        assert isinstance(term_sum, LowRank)
+        want = decouple(term_sum, inputs, 0.5)
+        torch.testing.assert_close(delta.dense(), want.dense())
+        assert not torch.allclose(delta.dense(), term_sum.dense())
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -115,20 +116,31 @@ def test_one_layer_alone_scores_as_among_all() -> None:
 
 @pytest.mark.parametrize(
     ("scores", "pick"),
-    [([1.0, 3.0, 2.0], 1), ([2.0, 2.0, 1.0], 0), ([-3.0, -1.0, -1.0], 1), ([0.0], 0)],
+    [([1.0, 3.0, 2.0], 1), ([2.0, 2.0, 1.0], 1), ([-3.0, -1.0, -1.0], 2), ([0.0], 0)],
 )
-def test_pick_is_the_highest_and_the_lowest_layer_on_a_tie(scores: list[float], pick: int) -> None:
+def test_pick_is_the_highest_and_the_top_layer_on_a_tie(scores: list[float], pick: int) -> None:
     rows = tuple(LayerScore(i, score) for i, score in enumerate(scores))
     for order in (rows, rows[::-1]):
         assert Saliency("method", order, 1, 1, 0.1).pick == pick
 
 
+@pytest.mark.parametrize(("error", "pick"), [(0.0, 1), (0.05, 1), (0.11, 2), (5.0, 3)])
+def test_pick_is_the_top_layer_within_the_best_one_s_error(error: float, pick: int) -> None:
+    rows = tuple(
+        LayerScore(i, score, error=error if i == 1 else 9.0)
+        for i, score in enumerate([0.5, 0.9, 0.8, 0.2])
+    )
+    for order in (rows, rows[::-1]):
+        assert Saliency("method", order, 1, 1, 0.1).pick == pick
+
+
 def test_json_holds_the_whole_table() -> None:
-    rows = (LayerScore(0, 0.5, {"step": 1.0}), LayerScore(1, 0.7, {"step": 2.0}))
+    rows = (LayerScore(0, 0.5, {"step": 1.0}), LayerScore(1, 0.7, {"step": 2.0}, 0.1))
     value = Saliency("method", rows, 3, 2, 0.1).as_json()
     assert value["pick"] == 1
     assert value["layers"] == [
-        {"layer": 0, "score": 0.5, "step": 1.0}, {"layer": 1, "score": 0.7, "step": 2.0},
+        {"layer": 0, "score": 0.5, "error": 0.0, "step": 1.0},
+        {"layer": 1, "score": 0.7, "error": 0.1, "step": 2.0},
     ]  # fmt: skip
     assert (value["forward_passes"], value["backward_passes"]) == (3, 2)
 
@@ -162,7 +174,8 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
     read = probes(base, adapt)
     steps, n = (0.5, 4.0), 2
     with untouched(base.model):
-        table = TrialStep(whiten, steps, rank=32, passes=n)(base, TASK, base.layers(), read)
+        picker = TrialStep(whiten, steps, rank=32, passes=n, price=3.0)
+        table = picker(base, TASK, base.layers(), read)
     draws = torch.Generator().manual_seed(0)
     held = torch.randint(len(read.passing), (len(read.fail), n), generator=draws).tolist()
     for layer, score in zip(base.layers(), table.scores, strict=True):
@@ -174,7 +187,7 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
                 LowRank(pair.u @ whitener(moment, whiten), pair.v)
                 for pair, moment in zip(pairs, moments, strict=True)
             ]
-        found = {}
+        found, errors = {}, {}
         for step in steps:
             mended, kl = [], []
             for i, failure in enumerate(read.fail):
@@ -191,12 +204,18 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
                         after = base_logits(base, inputs).log_softmax(-1)
                     kl.append(float((before.exp() * (before - after)).sum()))
             found[step] = (sum(mended) / len(mended), sum(kl) / len(kl))
-        best = max(steps, key=lambda step: found[step][0] - found[step][1])
+            each = [  # two answers and n pass rows of each failure
+                sum(mended[2 * i : 2 * i + 2]) / 2 - 3 * sum(kl[n * i : n * i + n]) / n
+                for i in range(len(read.fail))
+            ]
+            errors[step] = statistics.pstdev(each) / len(each) ** 0.5
+        best = max(steps, key=lambda step: found[step][0] - 3 * found[step][1])
         share, damage = found[best]
         assert score.details["step"] == best
         assert score.details["mended"] == pytest.approx(share)
         assert score.details["locality_kl"] == pytest.approx(damage, rel=1e-3, abs=1e-5)
-        assert score.score == pytest.approx(share - damage, rel=1e-3, abs=1e-5)
+        assert score.score == pytest.approx(share - 3 * damage, rel=1e-3, abs=1e-5)
+        assert score.error == pytest.approx(errors[best], rel=1e-3, abs=1e-5)
 
 
 def test_without_any_gradient_no_step_is_taken() -> None:
@@ -206,7 +225,7 @@ def test_without_any_gradient_no_step_is_taken() -> None:
     table = TrialStep()(base, TASK, base.layers(), probes(base))
     assert [s.details["mended"] for s in table.scores] == [0] * N_BLOCKS
     assert [s.details["locality_kl"] for s in table.scores] == [0] * N_BLOCKS
-    assert table.pick == 0
+    assert table.pick == N_BLOCKS - 1
 
 
 def test_the_layer_that_mends_is_picked() -> None:
@@ -214,7 +233,7 @@ def test_the_layer_that_mends_is_picked() -> None:
     with torch.no_grad():  # blocks 0 and 1 cannot be heard: only the last MLP can mend
         base.block(1).get_submodule("output.LayerNorm").weight.zero_()
     for n_passes in (1, 3):
-        table = TrialStep(passes=n_passes)(base, TASK, base.layers(), probes(base))
+        table = TrialStep(passes=n_passes, price=0.0)(base, TASK, base.layers(), probes(base))
         mended = [s.details["mended"] for s in table.scores]
         assert mended[:2] == [0, 0]
         assert mended[2] > 0

@@ -1,0 +1,79 @@
+"""Decoupling the terms of an edit: its algebra."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saledit.delta import LowRank
+from saledit.editors.interference import decouple
+
+
+def terms(seed: int, n: int = 4, d_in: int = 9, d_out: int = 5) -> tuple[LowRank, Tensor]:
+    """A delta whose terms read their own inputs best, and those inputs."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, n, d_in, generator=g, dtype=torch.float64)
+    u = x + 0.3 * torch.randn(x.shape, generator=g, dtype=torch.float64)
+    return LowRank(u, torch.randn(2, n, d_out, generator=g, dtype=torch.float64)), x
+
+
+def own_share(delta: LowRank, x: Tensor) -> Tensor:
+    """(u_i . x_i) v_i for each term (E, R, D_out)."""
+    return (delta.u * x).sum(-1, keepdim=True) * delta.v
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_at_full_strength_every_input_gets_its_own_share_alone(seed: int) -> None:
+    delta, x = terms(seed)
+    torch.testing.assert_close(decouple(delta, x, 1.0)(x), own_share(delta, x))
+
+
+@given(seed=st.integers(0, 10_000), strength=st.floats(0.1, 0.9))
+@settings(max_examples=30, deadline=None)
+def test_strength_is_a_damped_solve_of_the_definition(seed: int, strength: float) -> None:
+    delta, x = terms(seed)
+    found = decouple(delta, x, strength)
+    torch.testing.assert_close(found.u, delta.u)
+    for e in range(2):
+        a = torch.empty(4, 4, dtype=torch.float64)
+        for i in range(4):
+            for j in range(4):
+                a[i, j] = (delta.u[e, j] @ x[e, i]) / (delta.u[e, i] @ x[e, i])
+        back = (1 - strength) * found.v[e] + strength * a @ found.v[e]
+        torch.testing.assert_close(back, delta.v[e])
+
+
+def test_nothing_happens_at_zero_with_one_term_or_with_orthogonal_inputs() -> None:
+    delta, x = terms(0)
+    assert decouple(delta, x, 0.0) is delta
+    one = LowRank(delta.u[:, :1], delta.v[:, :1])
+    assert decouple(one, x[:, :1], 1.0) is one
+    basis = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64)).Q[:4]
+    apart = LowRank(basis * 3, delta.v[0])
+    torch.testing.assert_close(decouple(apart, basis, 1.0).v, apart.v)
+
+
+def test_scale_of_inputs_and_padding_do_not_matter() -> None:
+    delta, x = terms(1)
+    expected = decouple(delta, x, 0.5)
+    torch.testing.assert_close(decouple(delta, 7 * x, 0.5).v, expected.v)
+    zeros = torch.zeros(2, 3, 9, dtype=torch.float64)
+    nothing = torch.zeros(2, 3, 5, dtype=torch.float64)
+    u = torch.cat([delta.u, torch.ones_like(zeros)], 1)  # what a network makes of padding
+    padded = LowRank(u, torch.cat([delta.v, nothing], 1))
+    found = decouple(padded, torch.cat([x, zeros], 1), 0.5)
+    torch.testing.assert_close(found.v, torch.cat([expected.v, nothing], 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_term_blind_to_its_own_input_stays_finite(dtype: torch.dtype) -> None:
+    delta, x = terms(2)
+    u = delta.u - x * (delta.u * x).sum(-1, keepdim=True) / (x * x).sum(-1, keepdim=True)
+    blind = LowRank(u.to(dtype), delta.v.to(dtype))
+    found = decouple(blind, x.to(dtype), 0.5)
+    assert found.v.dtype == dtype
+    assert found.v.isfinite().all()
