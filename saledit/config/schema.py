@@ -191,7 +191,7 @@ class TrainConfig:
     patience: int = 8
     """epochs without a better validation score before stopping"""
     validation_edits: int = 60
-    """failures that validation edits at most"""
+    """edits in one validation"""
 
     def edits(self, k: int) -> int:
         """Edits in one training batch for a schedule of k failures an edit."""

@@ -13,6 +13,9 @@ from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.episodes import EditBatch, PartBanks
 
 
+_VALIDATION_PASSES = 50  # pass samples drawn for each edit of a validation
+
+
 class Episodes(Dataset[EditBatch]):
     """Batches of edits; batch i of an epoch depends on (seed, epoch, i) alone.
 
@@ -73,7 +76,9 @@ def _generator(seed: int, epoch: int, i: int) -> torch.Generator:
 class TestEpisodes(Dataset[EditBatch]):
     """Every real failure once, k to an edit, several edits side by side.
 
-    The last edit may hold fewer failures; it then forms a batch of its own.
+    The last edit may hold fewer failures; it then forms a batch of its own. With ``dealt``
+    the number of edits is given instead, and failures are dealt into them from as many
+    shuffles as it takes: validation of few failures in large edits would be all noise.
 
     Args:
         banks: the samples.
@@ -82,7 +87,7 @@ class TestEpisodes(Dataset[EditBatch]):
         passes: pass samples drawn for each edit; 0 for all.
         rank: terms kept of an aggregated gradient.
         seed: of the draws.
-        limit: failures at most; 0 for all.
+        dealt: edits to deal; 0 for every failure once, in order.
 
     Attributes:
         groups: for each batch the positions of its failures (E, K).
@@ -92,16 +97,17 @@ class TestEpisodes(Dataset[EditBatch]):
 
     def __init__(
         self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, seed: int,
-        limit: int = 0,
+        dealt: int = 0,
     ) -> None:  # fmt: skip
         self._banks, self._rank = banks, rank
-        n = min(banks.n_real, limit or banks.n_real)
-        whole = torch.arange(n - n % k).view(-1, k)
+        draws, n = _generator(seed, 0, -1), banks.n_real
+        order = _deck(n, dealt * k, draws) if dealt else torch.arange(n)
+        rest = len(order) % k
+        whole = order[: len(order) - rest].view(-1, k)
         self.groups = list(torch.split(whole, edits)) if len(whole) else []
-        if n % k:
-            self.groups.append(torch.arange(n - n % k, n)[None])
+        if rest:
+            self.groups.append(order[-rest:][None])
         total = len(banks.passing)
-        draws = _generator(seed, 0, -1)
         count = min(passes or total, total)
         self._passing = [
             torch.stack([torch.randperm(total, generator=draws)[:count] for _ in group])
@@ -158,15 +164,10 @@ class EditDataModule(L.LightningDataModule):
         """The same batches after every epoch."""
         c = self._config
         k = min(self._k, self._validation.n_real)
+        edits, passes = c.edits(k), _VALIDATION_PASSES
         return _loader(
             TestEpisodes(
-                self._validation,
-                k,
-                c.edits(k),
-                50,
-                self._rank,
-                self._seed,
-                c.validation_edits,
+                self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits
             )
         )
 

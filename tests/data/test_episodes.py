@@ -193,29 +193,38 @@ def test_epochs_and_seeds_deal_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "edits", "limit", "shapes"),
+    ("k", "edits", "shapes"),
     [
-        (1, 3, 0, [(3, 1), (3, 1), (1, 1)]),
-        (3, 2, 0, [(2, 3), (1, 1)]),
-        (2, 2, 0, [(2, 2), (1, 2), (1, 1)]),
-        (7, 4, 0, [(1, 7)]),
-        (9, 4, 0, [(1, 7)]),
-        (2, 4, 5, [(2, 2), (1, 1)]),
+        (1, 3, [(3, 1), (3, 1), (1, 1)]),
+        (3, 2, [(2, 3), (1, 1)]),
+        (2, 2, [(2, 2), (1, 2), (1, 1)]),
+        (7, 4, [(1, 7)]),
+        (9, 4, [(1, 7)]),
     ],
 )
 def test_each_failure_is_tested_once_and_the_last_edit_may_be_smaller(
-    banks: PartBanks, k: int, edits: int, limit: int, shapes: list[tuple[int, int]]
+    banks: PartBanks, k: int, edits: int, shapes: list[tuple[int, int]]
 ) -> None:
-    test = TestEpisodes(banks, k, edits, 4, RANK, 0, limit)
+    test = TestEpisodes(banks, k, edits, 4, RANK, 0)
     assert [tuple(group.shape) for group in test.groups] == shapes
     flat = torch.cat([group.flatten() for group in test.groups]).tolist()
-    assert flat == list(range(limit or N_FAIL))
+    assert flat == list(range(N_FAIL))
     assert len(test) == len(shapes)
     for i, (e, size) in enumerate(shapes):
         batch = test[i]
         assert batch.n_fail == size
         assert batch.targets.shape[0] == e
         assert batch.base_logits.shape[:2] == (e, 4)
+
+
+def test_dealt_edits_hold_every_failure_about_equally_often(banks: PartBanks) -> None:
+    test = TestEpisodes(banks, 3, 4, 4, RANK, 0, dealt=10)
+    assert [tuple(group.shape) for group in test.groups] == [(4, 3), (4, 3), (2, 3)]
+    times = torch.cat([group.flatten() for group in test.groups]).bincount(minlength=N_FAIL)
+    assert times.tolist() != [0] * N_FAIL
+    assert times.max() - times.min() <= 1
+    again = TestEpisodes(banks, 3, 4, 4, RANK, 0, dealt=10)
+    assert all(torch.equal(a, b) for a, b in zip(test.groups, again.groups, strict=True))
 
 
 @pytest.mark.parametrize(("passes", "count"), [(0, N_PASS), (4, 4), (99, N_PASS)])
@@ -237,7 +246,10 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
     # An edit holds no more failures than there are.
     assert {(b.targets.shape[0], b.n_fail) for b in batches} == {(2, N_FAIL)}
     assert all(equal(a, b) for a, b in zip(batches, data.train_dataloader(), strict=True))
-    assert [b.n_fail for b in data.val_dataloader()] == [4]
+    # Four edits, two at a time, the same ones in every epoch.
+    held = list(data.val_dataloader())
+    assert [(b.targets.shape[0], b.n_fail) for b in held] == [(2, N_FAIL)] * 2
+    assert all(equal(a, b) for a, b in zip(held, data.val_dataloader(), strict=True))
 
 
 @pytest.fixture(scope="module")
