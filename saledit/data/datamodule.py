@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.episodes import EditBatch, PartBanks
 
-
 _VALIDATION_PASSES = 50  # pass samples drawn for each edit of a validation
 
 
