@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
+from saledit.bank import BankSpec
+from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
-from saledit.errors import ConfigError, did_you_mean
+from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, plot_saliency
 from saledit.run.prepare import Prepared, prepare
-from saledit.saliency.base import Picker, Probes, Saliency
+from saledit.saliency.base import Picker, Probes
 from saledit.site import Layer
 
 TABLE = "saliency.json"
+_SCHEMA = 1  # of cached scores; to be raised when a picker computes something else
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 
 
@@ -55,13 +61,19 @@ def check_site(config: SiteConfig) -> None:
         make_picker(config)
 
 
-def score_layers(prepared: Prepared) -> Saliency:
-    """Score every layer on samples of the training part."""
+def score_layers(prepared: Prepared) -> dict[str, Any]:
+    """Score every layer on samples of the training part.
+
+    The frozen base, the samples and the picker decide the scores, so runs that share them
+    (other k, other editor, other loss) share one table in the cache.
+
+    Returns:
+        The table, see ``Saliency.as_json``; times are those of the call that made it.
+    """
     config = prepared.config.site
     if config.select == "fixed":  # asked for by `saledit saliency` alone
         config = replace(config, select="trial-step")
     picker = make_picker(config)
-    prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {config.select}")
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
     fail = _draw(range(len(part.fail)), config.samples, draws)
     probes = Probes(
@@ -70,7 +82,26 @@ def score_layers(prepared: Prepared) -> Saliency:
         _draw(part.passing, config.samples, draws),
         _draw(part.passing, _BACKGROUND * config.samples, draws),
     )
-    return picker(prepared.base, prepared.task, prepared.base.layers(config.maps), probes)
+    layers = prepared.base.layers(config.maps)
+    kept = prepared.config.cache / f"layers-{_key(prepared, config, layers, probes)}.json"
+    with contextlib.suppress(ArtifactError):
+        table: dict[str, Any] = read_json(kept, "layer scores")
+        return table
+    prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {config.select}")
+    table = picker(prepared.base, prepared.task, layers, probes).as_json()
+    write_json(kept, table)
+    return table
+
+
+def _key(prepared: Prepared, config: SiteConfig, layers: Sequence[Layer], probes: Probes) -> str:
+    """Fingerprint of everything that the scores depend on."""
+    kinds = (probes.fail, probes.adapt, probes.passing, probes.background)
+    # Which layer a fixed choice names says nothing about the scores.
+    settings = asdict(replace(config, layer=0))
+    head = [_SCHEMA, settings, [s.name for layer in layers for s in layer.sites]]
+    spec = BankSpec(layers[0])
+    head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
+    return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
 
 
 def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[str, Any] | None]:
@@ -88,7 +119,7 @@ def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[st
     if resume and path.exists():
         table = read_json(path, "the layer scores of this run")
     else:
-        table = score_layers(prepared).as_json()
+        table = score_layers(prepared)
         save_saliency(prepared, table)
     return prepared.base.layer(int(table["pick"]), config.maps), table
 
@@ -104,7 +135,7 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
         The table, see ``Saliency.as_json``.
     """
     prepared = prepare(config, ui)
-    table = score_layers(prepared).as_json()
+    table = score_layers(prepared)
     save_saliency(prepared, table)
     return table
 

@@ -24,10 +24,11 @@ from saledit.models import TaskModel, load_classifier
 from saledit.module import EditModule
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import fit, fix
+from saledit.run import fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.fitting import banks_of
 from saledit.run.prepare import prepare
+from saledit.saliency.trial import TrialStep
 from saledit.suffix import base_logits
 
 EPOCHS, STEPS = 4, 3
@@ -298,6 +299,27 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     result = fit(config, False, ui())
     assert len(result["saliency"]["layers"]) == result["n_layers"]
     assert result["layer"] == result["saliency"]["pick"]
+
+
+def test_runs_of_the_same_samples_share_their_layer_scores(
+    make: Callable[..., RunConfig], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("site.select=trial-step", "site.samples=5")
+    before = set((home / "cache").glob("layers-*.json"))
+    table = saliency(make("scored", *keys), ui())
+    (kept,) = set((home / "cache").glob("layers-*.json")) - before
+    monkeypatch.setattr(TrialStep, "__call__", lambda *_: pytest.fail("scored again"))
+    assert saliency(make("other", *keys, "schedule.batch_size=5"), ui()) == table
+    monkeypatch.undo()
+
+    # Other samples or settings are scored anew, and so is what a broken file held.
+    for other in ("seed=3", "site.samples=4", "site.whiten=0"):
+        saliency(make("anew", *keys, other), ui())
+    assert len(set((home / "cache").glob("layers-*.json")) - before) == 4
+    kept.write_text("{")
+    again = saliency(make("mended", *keys), ui())
+    assert again["layers"] == table["layers"]
+    assert json.loads(kept.read_text())["layers"] == table["layers"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
