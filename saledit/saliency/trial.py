@@ -40,7 +40,13 @@ _EDITS = 32  # edits a suffix run
 
 
 class TrialStep:
-    """Score of a layer = max over steps of (share mended - price x KL on pass in nats).
+    """Score of a layer = max over steps of (share mended - share disturbed).
+
+    Disturbed is the mean over pass rows of min(1, price x KL).
+
+    So both count from 0 to 1 a row: a pass row that is
+    lost costs as much as a mended failure gains, however many nats it moved. (Without the bound
+    one failure's near twin among 200 pass rows decides.)
 
     Args:
         whiten: relative ridge of the whitening, see ``saledit.moments.whitener``; 0 for
@@ -48,9 +54,9 @@ class TrialStep:
         steps: norms to try; None for ``WHITENED_STEPS``, or ``STEPS`` without whitening.
         rank: terms kept of each failure's gradient.
         passes: pass samples that each edit is held against.
-        price: what a nat of KL costs. At 10 a tenth of a percent of a nat, about what an edit
-            may disturb, costs a percent of the failures; at 1 a layer that mends one failure
-            more may disturb ten times as much.
+        price: what a nat of KL costs. At 10 a thousandth of a nat, about a quarter of what an
+            edit may disturb, costs one failure in a hundred; at 1 a layer that mends one
+            failure more may disturb ten times as much.
     """
 
     def __init__(
@@ -87,7 +93,9 @@ class TrialStep:
                 self._trial(base, task, (fail, reworded, passing), held, pairs, step)
                 for step in self._steps
             ]
-            gains = torch.stack([mended - self._price * kl for mended, kl in trials])  # (steps, N)
+            gains = torch.stack(  # (steps, N)
+                [mended - (self._price * kl).clamp(max=1).mean(1) for mended, kl in trials]
+            )
             best = int(gains.mean(1).argmax())
             mended, kl = (float(values.mean()) for values in trials[best])
             error = float(gains[best].std(correction=0)) / math.sqrt(len(probes.fail))
@@ -125,7 +133,7 @@ class TrialStep:
         pairs: Sequence[LowRank],
         step: float,
     ) -> tuple[Tensor, Tensor]:
-        """Share mended of each failure and its rewording, and its mean KL, each (N,)."""
+        """Share mended of each failure and its rewording (N,), and KL of its pass rows (N, n)."""
         fail, reworded, passing = banks
         mended, kl = [], []
         for index in torch.split(torch.arange(len(fail)), _EDITS):
@@ -139,7 +147,7 @@ class TrialStep:
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             targets = torch.stack([fail.targets[index], reworded.targets[other]], 1)
             mended.append(task.correct(logits[:, :2], targets).float().mean(1))
-            kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]).mean(1))
+            kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]))
         return torch.cat(mended), torch.cat(kl)
 
 
