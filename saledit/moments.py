@@ -48,6 +48,12 @@ class Normalizer(nn.Module):
         std = (self.m2 / self.count.clamp_min(1).to(self.m2.dtype)).sqrt()
         return std + self.eps * std.mean() + 1e-12
 
+    def rms(self) -> Tensor:
+        """Root mean square of each dimension (D,); ones before the first update."""
+        if self.count == 0:
+            return torch.ones_like(self.mean)
+        return (self.m2 / self.count.to(self.m2.dtype) + self.mean**2).sqrt()
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., D); the identity before the first update."""
         if self.count == 0:

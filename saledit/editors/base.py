@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from saledit.delta import Edits, LowRank
@@ -57,7 +58,11 @@ class Editor(nn.Module, ABC):
 
 
 def aggregate(factors: Sequence[LowRank], rank: int) -> list[LowRank]:
-    """Sum the gradients of the failures of each edit and compress the sum.
+    """Sum the gradients of the failures of each edit, alike in weight, and compress the sum.
+
+    Each failure's gradient is first divided by its Frobenius norm over all sites together: how
+    far a failure has to be moved is not said by how steep its loss is where it stands, and
+    in a bare sum the steepest failure is the edit. A failure without any gradient stays zero.
 
     SaLEM aggregates a batch of gradients before the low-rank step. The sum of K
     products of rank r has K r terms; above ``rank`` terms it is cut to its leading
@@ -70,8 +75,12 @@ def aggregate(factors: Sequence[LowRank], rank: int) -> list[LowRank]:
     Returns:
         For each site u (E, R, D_in), v (E, R, D_out), R <= rank.
     """
+    square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
+    # Half of the norm to each factor, so that the two stay of one size.
+    scale = torch.where(square > 0, square, 1.0).pow(-0.25)[..., None, None]
     out = []
-    for pair in factors:
+    for raw in factors:
+        pair = LowRank(raw.u * scale, raw.v * scale)
         flat = LowRank(pair.u.flatten(1, 2), pair.v.flatten(1, 2))
         out.append(flat.compress(rank) if flat.rank > rank else flat)
     return out

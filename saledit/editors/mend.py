@@ -23,9 +23,18 @@ from saledit.site import Site
 class Mend(Editor):
     """Transforms each term (u, g) of the gradient and sums the transformed terms.
 
-    With z the normalised [W u; g] and [u~; g~] = hypernet(z) the delta of a site is
+    With x = [W u; g], each of its two parts divided by its running root mean square, z the
+    same terms normalised per dimension, and
+
+        [u~; g~] = x + (hypernet(z) - z)
+
+    the delta of a site is
 
         dW = - rate / sqrt(D_in D_out) * sum over terms of g~ u~^T.
+
+    The network reads z and writes a correction of x, so an untrained editor steps down the
+    gradient itself; MEND writes a correction of z (``style="published"``: [u~; g~] =
+    hypernet(z)), whose start is turned away from the gradient by every dimension's own scale.
 
     The minus sign is the editor's: g points up the loss, and at the identity start the
     delta is a step *down* the normalised gradient. (MEND's published code adds a
@@ -43,7 +52,8 @@ class Mend(Editor):
         whiten: relative ridge of the whitening; 0 turns it off.
         decouple: strength of the solve between the terms of an edit, in [0, 1]; 0 for none
             (as published: a plain sum).
-        rate: first edit rate, about the Frobenius norm of a one-term delta.
+        rate: first edit rate, about the Frobenius norm of a one-term delta over all sites (of
+            each site where the style is ``published``).
     """
 
     def __init__(
@@ -59,7 +69,7 @@ class Mend(Editor):
         super().__init__(sites)
         self.needs_moments = whiten > 0
         self._ridge = whiten
-        self._decouple = decouple
+        self._decouple, self._style, self._rate = decouple, style, rate
         shapes = [(site.d_in, site.d_out) for site in self.sites]
         self._shared = [f"{d_in}x{d_out}" for d_in, d_out in shapes]
         # Position of each site among the sites that share its hypernetwork.
@@ -79,15 +89,32 @@ class Mend(Editor):
         """Edits (E,) from gradients (E, R, .); in training the normaliser learns too."""
         deltas = {}
         for i, (site, pair) in enumerate(zip(self.sites, gradients, strict=True)):
-            z, real = self._terms(i, pair)
+            x, real = self._terms(i, pair)
             if self.training:
-                self._normalizer(i).update(z.detach()[real])
-            out = self.nets[self._shared[i]](self.normalizers[i](z), self._place[i])
-            u, g = out.split([site.d_in, site.d_out], -1)
+                self._normalizer(i).update(x.detach()[real])
+            u, g = self._transformed(i, site, x)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
             delta = LowRank(u, g * (-rate * real.unsqueeze(-1)))
             deltas[site] = decouple(delta, pair.u * real.unsqueeze(-1), self._decouple)
         return Edits(deltas)
+
+    def _transformed(self, i: int, site: Site, x: Tensor) -> tuple[Tensor, Tensor]:
+        """u~ (E, R, D_in) and g~ (E, R, D_out) of terms x (E, R, D_in + D_out)."""
+        normalizer, sizes = self._normalizer(i), [site.d_in, site.d_out]
+        z = normalizer(x)
+        out: Tensor = self.nets[self._shared[i]](z, self._place[i])
+        if self._style == "published":
+            u, g = out.split(sizes, -1)
+            return u, g
+        (x_u, x_g), (to_u, to_g) = x.split(sizes, -1), (out - z).split(sizes, -1)
+        rms_u, rms_g = self._rms(i)
+        return x_u / rms_u + to_u, x_g / rms_g + to_g
+
+    def _rms(self, i: int) -> list[Tensor]:
+        """Root mean square of the two parts of a site's terms."""
+        site = self.sites[i]
+        parts = self._normalizer(i).rms().split([site.d_in, site.d_out])
+        return [part.square().mean().sqrt() + 1e-12 for part in parts]
 
     def _normalizer(self, i: int) -> Normalizer:
         found = self.normalizers[i]
@@ -95,7 +122,7 @@ class Mend(Editor):
         return found
 
     def _terms(self, i: int, pair: LowRank) -> tuple[Tensor, Tensor]:
-        """Terms z (E, R, D) and which of them are real, not padding: bool (E, R)."""
+        """Terms [W u; g] (E, R, D) and which of them are real, not padding: bool (E, R)."""
         real = (pair.v != 0).any(-1)
         matrix = getattr(self, f"whitener_{i}")
         u = pair.u if matrix is None else pair.u @ matrix
@@ -107,8 +134,15 @@ class Mend(Editor):
         for i, pair in enumerate(gradients):
             if moments is not None and self.needs_moments:
                 getattr(self, f"whitener_{i}").copy_(whitener(moments[i], self._ridge))
-            z, real = self._terms(i, pair)
-            self._normalizer(i).update(z[real])
+            x, real = self._terms(i, pair)
+            self._normalizer(i).update(x[real])
+        if self._style != "published":
+            # Sites share a step as they share the gradient: x is divided by its size at each
+            # site, the first rates give the sizes back.
+            sizes = torch.stack([torch.stack(self._rms(i)).prod() for i in range(len(self.sites))])
+            shapes = [site.d_in * site.d_out for site in self.sites]
+            sizes = sizes * sizes.new_tensor(shapes).sqrt()
+            self.log_rate.copy_((self._rate * sizes / sizes.norm()).log())
 
     @torch.no_grad()
     def scale_rate(self, factor: float) -> None:
