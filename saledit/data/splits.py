@@ -106,6 +106,7 @@ def make_part(
     limits: Limits,
     rewriter: Rewriter | None,
     folder: Path,
+    learned: Sequence[Record] = (),
 ) -> Part:
     """Run the task model over records and sort them into pass, fail and adapt.
 
@@ -119,6 +120,9 @@ def make_part(
         limits: sizes.
         rewriter: makes rewordings of failures that bring none; None for no rewordings.
         folder: where the memos are.
+        learned: records of the fine-tuning, for training alone. The right answers among them
+            fill up the pass samples where the records have too few: a KL term that sees
+            every pass sample a hundred times is met by learning them by heart.
 
     Returns:
         The part.
@@ -140,6 +144,7 @@ def make_part(
             f"{len(records)}; check that its labels mean what the data's do"
         )
     sources = passing[: limits.counterfactual]
+    passing += _right_ones(base, task, learned, folder)[: limits.passes - len(passing)]
     groups = adapt_samples([*failing, *sources], limits.rewordings, rewriter, folder)
     made = [
         (i, answer)
@@ -154,6 +159,13 @@ def make_part(
         tuple(tuple(_retarget(s, a) for s in groups[len(failing) + i]) for i, a in made),
         tuple(i for i, _ in made),
     )
+
+
+def _right_ones(
+    base: TaskModel, task: Task, records: Sequence[Record], folder: Path
+) -> list[Record]:
+    right = _rightness(base, task, [record.sample for record in records], folder)
+    return [record for record, ok in zip(records, right, strict=True) if ok]
 
 
 def _rightness(base: TaskModel, task: Task, samples: Sequence[Sample], folder: Path) -> list[bool]:

@@ -104,16 +104,16 @@ class Mend(Editor):
         z = normalizer(x)
         out: Tensor = self.nets[self._shared[i]](z, self._place[i])
         if self._style == "published":
-            u, g = out.split(sizes, -1)
+            u, g = torch.split(out, sizes, -1)
             return u, g
-        (x_u, x_g), (to_u, to_g) = x.split(sizes, -1), (out - z).split(sizes, -1)
+        (x_u, x_g), (to_u, to_g) = torch.split(x, sizes, -1), torch.split(out - z, sizes, -1)
         rms_u, rms_g = self._rms(i)
         return x_u / rms_u + to_u, x_g / rms_g + to_g
 
     def _rms(self, i: int) -> list[Tensor]:
         """Root mean square of the two parts of a site's terms."""
         site = self.sites[i]
-        parts = self._normalizer(i).rms().split([site.d_in, site.d_out])
+        parts = torch.split(self._normalizer(i).rms(), [site.d_in, site.d_out])
         return [part.square().mean().sqrt() + 1e-12 for part in parts]
 
     def _normalizer(self, i: int) -> Normalizer:

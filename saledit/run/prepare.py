@@ -32,6 +32,7 @@ class Prepared:
         task: the task.
         pool: records for training and validation.
         test_records: records for the test, apart from all others.
+        learned: records that the task model was fine-tuned on here.
         ui: where progress is shown.
     """
 
@@ -40,6 +41,7 @@ class Prepared:
     task: Task
     pool: Sequence[Record]
     test_records: Sequence[Record]
+    learned: Sequence[Record]
     ui: Ui
 
     @cached_property
@@ -52,7 +54,8 @@ class Prepared:
         """Samples that the editor learns from."""
         d = self.config.data
         made = d.max_counterfactual if self.config.train.counterfactual else 0
-        return self._part(self._sides[1], "data.train", d.max_failures, d.max_passes, made)
+        limits = (d.max_failures, d.max_passes, made)
+        return self._part(self._sides[1], "data.train", *limits, self.learned)
 
     @cached_property
     def validation(self) -> Part:
@@ -68,12 +71,19 @@ class Prepared:
         return self._part(self.test_records, key, d.max_test_failures, d.max_test_passes)
 
     def _part(
-        self, records: Sequence[Record], key: str, failures: int, passes: int, made: int = 0
+        self,
+        records: Sequence[Record],
+        key: str,
+        failures: int,
+        passes: int,
+        made: int = 0,
+        learned: Sequence[Record] = (),
     ) -> Part:
         adapt = self.config.data.adapt
         limits = Limits(key, failures, passes, adapt.per_failure, made)
         rewriter = RuleRewriter(adapt) if adapt.rewrite else None
-        return make_part(self.base, self.task, records, limits, rewriter, self.config.cache)
+        folder = self.config.cache
+        return make_part(self.base, self.task, records, limits, rewriter, folder, learned)
 
 
 def prepare(config: RunConfig, ui: Ui) -> Prepared:
@@ -122,4 +132,4 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_classifier(config.model.name)
-    return Prepared(config, base, task, pool, test, ui)
+    return Prepared(config, base, task, pool, test, learned, ui)

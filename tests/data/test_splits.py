@@ -127,6 +127,20 @@ def test_limits_cut(base: TaskModel, records: list[Record], tmp_path: Path) -> N
     assert not unasked.asked
 
 
+def test_what_was_learned_fills_up_the_pass_samples(
+    base: TaskModel, records: list[Record], tmp_path: Path
+) -> None:
+    pool, learned = records[:12], records[12:]
+    limits = replace(LIMITS, passes=15, counterfactual=100)
+    bare = make_part(base, TASK, pool, limits, None, tmp_path)
+    full = make_part(base, TASK, pool, limits, None, tmp_path, learned)
+    # Only pass samples come of it, after the pool's own, as many as there is room for.
+    assert replace(full, passing=bare.passing) == bare
+    right = [r.sample for i, r in enumerate(records) if i % 3]
+    assert full.passing == tuple(right[:15])
+    assert len(bare.passing) == 8
+
+
 @pytest.mark.parametrize(
     ("right", "message"),
     [(True, "answers wrongly, got none among 20"), (False, "answers rightly, got none among 10")],
