@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
+from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.errors import JobError
 from saledit.losses import weighted_mean
@@ -61,7 +62,11 @@ class EditModule(L.LightningModule):
         return self
 
     def _loss(self, batch: EditBatch) -> tuple[Tensor, Outcome]:
-        seen = outcome(self.base, self.task, self.entry, self.editor(batch.gradients), batch)
+        return self.loss_of(self.editor(batch.gradients), batch)
+
+    def loss_of(self, edits: Edits, batch: EditBatch) -> tuple[Tensor, Outcome]:
+        """The loss of given edits (E,) on a batch, and what the edited model says."""
+        seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
         return c.edit * seen.edit_nll + c.locality * seen.locality.mean(), seen
 
@@ -158,8 +163,7 @@ def calibrate(
 
     The step that mends a failure differs by an order of magnitude between layers, and
     an overshoot ruins both the fix and the locality. So the untrained editor's deltas
-    are tried at several sizes, and the size with the best (edit accuracy - locality KL
-    in nats) is kept.
+    are tried at several sizes, and the size with the least training loss is kept.
 
     Args:
         module: holds the primed editor; its rate is changed in place.
@@ -171,17 +175,11 @@ def calibrate(
     """
     module.eval()
     grid, batches = list(grid), list(batches)
-    scores = []
+    losses = []
     for factor in grid:
-        metrics = EditMetrics()
-        for batch in batches:
-            edits = module.editor(batch.gradients) * factor
-            metrics.update(
-                module.task, batch, outcome(module.base, module.task, module.entry, edits, batch)
-            )
-        values = metrics.compute()
-        scores.append(values["edit_accuracy"] - values["locality_kl"])
-    best = grid[max(range(len(grid)), key=scores.__getitem__)]
+        seen = [module.loss_of(module.editor(b.gradients) * factor, b)[0] for b in batches]
+        losses.append(torch.stack(seen).mean())
+    best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
     module.editor.scale_rate(best)
     module.train()
     return best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from saledit.data.episodes import EditBatch, PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
-from saledit.module import EditModule
+from saledit.module import EditModule, calibrate
 from saledit.tasks.nli import Nli
 
 TASK = Nli()
@@ -157,3 +158,19 @@ def test_edits_of_a_batch_do_not_see_each_other(tmp_path: Path) -> None:
         alone = case.module._loss(case.batch(fail[i : i + 1], passing[i : i + 1]))[1]
         torch.testing.assert_close(together.edit[i], alone.edit[0], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(together.passing[i], alone.passing[0], rtol=1e-5, atol=1e-5)
+
+
+def test_calibration_keeps_the_size_of_the_least_loss(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "bert", 1)
+    batch, grid = case.batch(*case.draw(2)), (1e-3, 0.1, 1.0, 1e3, 1e9)
+    rates = case.module.editor.state_dict()["log_rate"].clone()
+    with torch.no_grad():
+        case.module.eval()
+        edits = case.module.editor(batch.gradients)
+        losses = [float(case.module.loss_of(edits * factor, batch)[0]) for factor in grid]
+    best = grid[losses.index(min(losses))]
+    assert 1e-3 < best < 1e9, "a grid whose end wins proves nothing"
+    assert calibrate(case.module, [batch], grid) == best
+    after = case.module.editor.state_dict()["log_rate"]
+    torch.testing.assert_close(after, rates + math.log(best))
+    assert case.module.editor.training
