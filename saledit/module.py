@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,7 +26,7 @@ _RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
 
 class EditModule(L.LightningModule):
-    """loss = c_edit NLL(right answers of fail and adapt) + c_loc KL(base || edited on pass).
+    """loss = c_edit NLL(right answers of fail, adapt) + c_loc / sqrt(k) KL(base || edited on pass).
 
     Source of the loss: MEND (Mitchell et al., ICLR 2022), section 3.3, with SaLEM's
     three kinds of samples. The base model is part of the module, so that it moves with
@@ -68,7 +69,11 @@ class EditModule(L.LightningModule):
         """The loss of given edits (E,) on a batch, and what the edited model says."""
         seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
-        return c.edit * seen.edit_nll + c.locality * seen.locality.mean(), seen
+        # The KL of an edit grows with its failures, the mean likelihood does not. The root
+        # lies between a weight that forbids large edits and one that lets each failure of
+        # a large edit disturb as much as it would alone.
+        locality = c.locality / math.sqrt(batch.n_fail)
+        return c.edit * seen.edit_nll + locality * seen.locality.mean(), seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.

@@ -153,7 +153,7 @@ class LossConfig:
     edit: float = 0.1
     """c_edit, weight of the likelihood of the right answers on fail and adapt"""
     locality: float = 20.0
-    """c_loc, weight of KL(base || edited) on pass"""
+    """c_loc, weight of KL(base || edited) on pass at k = 1; it is divided by sqrt(k)"""
 
 
 @dataclass(frozen=True)

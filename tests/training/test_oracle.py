@@ -101,7 +101,8 @@ def compare(case: Case, k: int, loss_tolerance: float, grad_tolerance: float) ->
     # In training the normaliser takes the batch in first and is then used: the copy, which no
     # longer learns, is the editor that the batch saw.
     plain = copy.deepcopy(case.module.editor).eval()
-    expected = case.oracle().loss(plain, case.plain(fail, passing), WEIGHTS.edit, WEIGHTS.locality)
+    locality = WEIGHTS.locality / k**0.5
+    expected = case.oracle().loss(plain, case.plain(fail, passing), WEIGHTS.edit, locality)
     assert seen.locality.mean() > 1e-3, "an edit that changes nothing proves nothing"
     assert abs(loss.item() - expected.item()) < loss_tolerance * max(1.0, expected.item())
     cached, direct = gradients(case.module.editor, loss), gradients(plain, expected)
