@@ -1,6 +1,10 @@
 """Is the pick a good one? The same small editor at every layer, and each picker's regret.
 
     python benchmarks/layers.py --data FOLDER --set-name sick --out checkpoints/layers
+    python benchmarks/layers.py --data FOLDER --set-name sick --out checkpoints/layers --seconds 60
+
+The first form trains for the same number of steps at every layer, the second for the same time:
+a step at the top runs a fraction of the model and costs a fiftieth of one at the bottom.
 
 Regret = edit accuracy (and drawdown) of the best layer of the sweep minus those of the picked
 one; "best" is the layer with the highest edit accuracy - LAMBDA x drawdown on the test split.
@@ -27,6 +31,19 @@ PICKERS = {
     "trial-step": ["site.select=trial-step"],
 }
 LAMBDA = 4.0
+_PROBES = (5, 30)  # steps of two short fits, whose difference is the time of a step
+_MOST_STEPS = 6000
+
+
+def steps_for(seconds: float, name: str, overrides: list[str], ui: Ui) -> int:
+    """Optimizer steps that a layer takes in a given time, by two short fits."""
+    spent = []
+    for steps in _PROBES:
+        keys = [*overrides, "train.epochs=1", f"train.steps_per_epoch={steps}"]
+        config = configuration.load(f"nli/{name}", [*keys, f"name={name}-probe"])
+        spent.append(fit(config, False, ui)["train_seconds"])
+    step = max((spent[1] - spent[0]) / (_PROBES[1] - _PROBES[0]), 1e-3)
+    return min(_MOST_STEPS, max(_PROBES[1], round(seconds / step)))
 
 
 def main() -> None:
@@ -36,6 +53,7 @@ def main() -> None:
     parser.add_argument("--set-name", default="worldfacts", help="a configuration below nli/")
     parser.add_argument("--out", default="checkpoints/layers")
     parser.add_argument("--layers", type=int, default=6, help="number of layers of the model")
+    parser.add_argument("--seconds", type=float, default=0, help="train each layer for this long")
     parser.add_argument("--set", nargs="*", default=["train.epochs=3", "schedule.batch_size=1"])
     args = parser.parse_args()
     quiet_libraries()
@@ -50,10 +68,13 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with Ui() as ui:
         for layer in range(args.layers):
-            run = f"{name}-layer{layer}"
+            run = f"{name}-layer{layer}" + (f"-{args.seconds:g}s" if args.seconds else "")
             own = [*overrides, f"name={run}", "site.select=fixed", f"site.layer={layer}"]
             results = folder / run / "results.json"
             if not results.exists():
+                if args.seconds:
+                    steps = steps_for(args.seconds, name, own, ui)
+                    own += ["train.epochs=5", f"train.steps_per_epoch={-(-steps // 5)}"]
                 fit(configuration.load(f"nli/{name}", own), False, ui)
                 test(str(folder / run), [], ui)
             found = json.loads(results.read_text(encoding="utf-8"))
@@ -76,7 +97,8 @@ def main() -> None:
                 "seconds": table["seconds"],
             }
     write_json(
-        folder / f"{name}-layers.json", {"layers": rows, "best": best["layer"], "picks": picks}
+        folder / f"{name}-layers{f'-{args.seconds:g}s' * bool(args.seconds)}.json",
+        {"layers": rows, "best": best["layer"], "picks": picks},
     )
     print("| layer | fail | adapt | edit accuracy | drawdown | KL | train s |\n|" + "---|" * 7)
     for r in rows:
