@@ -152,7 +152,7 @@ class LossConfig:
 
     edit: float = 0.1
     """c_edit, weight of the likelihood of the right answers on fail and adapt"""
-    locality: float = 20.0
+    locality: float = 24.0
     """c_loc, weight of KL(base || edited) on pass at k = 1; it is divided by sqrt(k)"""
 
 
@@ -170,7 +170,7 @@ class ScheduleConfig:
 class TrainConfig:
     """Training of the editor."""
 
-    epochs: int = 20
+    epochs: int = 30
     """epochs at most"""
     steps_per_epoch: int = 100
     """optimizer steps between two validations"""
