@@ -188,7 +188,7 @@ class TrainConfig:
     """let both fall linearly to 2% over all epochs"""
     gradient_clip: float = 1.0
     """largest norm of a step's gradient"""
-    patience: int = 8
+    patience: int = 15
     """epochs without a better validation score before stopping"""
     validation_edits: int = 60
     """edits in one validation"""

@@ -22,7 +22,7 @@ def training_bar(ui: Ui, text: str = "training", watch: str = "") -> Callback:
     Args:
         ui: where progress is shown.
         text: what is trained.
-        watch: a logged metric to show beside the bar, e.g. ``val/loss``.
+        watch: a logged metric to show beside the bar, e.g. ``val/score``.
     """
     from lightning.pytorch.callbacks import Callback
 

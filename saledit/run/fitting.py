@@ -32,6 +32,7 @@ from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
 
 LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
+SCORE = "val/score"  # what a state is kept by
 _CHECK_SAMPLES = 300
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
@@ -166,7 +167,8 @@ def _keeper(folder: Path) -> ModelCheckpoint:
     return ModelCheckpoint(
         dirpath=folder,
         filename=Path(BEST).stem,
-        monitor="val/loss",
+        monitor=SCORE,
+        mode="max",
         save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -174,8 +176,9 @@ def _keeper(folder: Path) -> ModelCheckpoint:
 
 
 def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
-    stop = EarlyStopping("val/loss", patience=config.train.patience, check_on_train_epoch_end=True)
-    callbacks: list[Callback] = [keep, stop, training_bar(ui, "training", "val/loss")]
+    patience = config.train.patience
+    stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
+    callbacks: list[Callback] = [keep, stop, training_bar(ui, "training", SCORE)]
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= config.trainer
