@@ -187,10 +187,11 @@ def calibrate(
         The chosen factor.
     """
     module.eval()
-    grid, batches = list(grid), list(batches)
+    grid = list(grid)
+    tried = [(module.editor(batch.gradients), batch) for batch in batches]
     losses = []
     for factor in grid:
-        seen = [module.loss_of(module.editor(b.gradients) * factor, b)[0] for b in batches]
+        seen = [module.loss_of(edits * factor, batch)[0] for edits, batch in tried]
         losses.append(torch.stack(seen).mean())
     best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
     module.editor.scale_rate(best)

@@ -55,8 +55,7 @@ class TrialStep:
         passes: pass samples that each edit is held against.
         price: what a nat of KL costs. What a layer can mend is in its step; what the step
             disturbs an editor learns to leave alone, best where training is cheap. So the price
-            is low: at 10 a low layer wins on three of four NLI sets, and editors trained for
-            the same time are worse there.
+            is low; see docs/results.md for how far that is shown.
     """
 
     def __init__(
