@@ -46,6 +46,7 @@ class Bank:
         self._per_shard = len(shards[0]["targets"])  # all but the last are full
         self.logits = torch.cat([s["logits"] for s in shards])  # (n, C)
         self.targets = torch.cat([s["targets"] for s in shards])  # (n,)
+        self.losses = torch.cat([s["losses"] for s in shards])  # (n,) of the right answers
         self.lengths = torch.cat([s["lengths"] for s in shards])  # (n,) tokens
         # Where each sample's tokens begin inside its shard.
         self._starts = torch.cat([s["lengths"].cumsum(0) - s["lengths"] for s in shards])

@@ -29,7 +29,7 @@ from saledit.suffix import Entry, capture, entry_for
 from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
 
-_SCHEMA = 3
+_SCHEMA = 4
 _SHARD = 1024  # samples a shard
 
 Progress = Callable[[int, int], None]
@@ -140,10 +140,11 @@ def _build(
             states = [stack.enter_context(capture(base, entry)) for entry in entries]
             tape = stack.enter_context(tap(base.model, sites))
             logits = base.model(**batch.inputs).logits
-            loss = task.losses(logits, targets).sum()
-            grads = tape.factors(loss) if wants_gradients else {}
+            losses = task.losses(logits, targets)
+            grads = tape.factors(losses.sum()) if wants_gradients else {}
         mask = batch.inputs["attention_mask"].bool()
-        shared = {"logits": logits.detach(), "targets": targets, "lengths": mask.sum(1)}
+        shared = {"logits": logits.detach(), "losses": losses.detach(), "targets": targets}
+        shared["lengths"] = mask.sum(1)
         for spec, entry, seen, total, kept in zip(
             specs, entries, states, totals, rows, strict=True
         ):

@@ -158,7 +158,8 @@ class EditSession:
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
         index = torch.arange(len(failures))[None]  # (E=1, K)
-        batched = self.editor(aggregate(bank.factors(index), self._gradient_rank))
+        factors, losses = bank.factors(index), bank.losses[index]
+        batched = self.editor(aggregate(factors, losses, self._gradient_rank))
         new = Edits({site: delta[0] for site, delta in batched.items()})
         self.edits = self.edits + new
         return new

@@ -66,7 +66,7 @@ class Oracle:
 
     def gradients(self, failures: Sequence[Sample]) -> list[LowRank]:
         """What an editor is given for one edit: u (1, R, D_in), v (1, R, D_out) a site."""
-        single = [self._equal(self._terms(sample)) for sample in failures]
+        single = [self._step(sample) for sample in failures]
         out = []
         for i in range(len(self.sites)):
             u = torch.cat([terms[i].u for terms in single])
@@ -137,11 +137,13 @@ class Oracle:
     def _terms(self, sample: Sample) -> list[LowRank]:
         return [leading_terms(g, mean, self.sample_rank) for g, mean in self._dense(sample)]
 
-    @staticmethod
-    def _equal(terms: list[LowRank]) -> list[LowRank]:
-        """One failure's gradient, of Frobenius norm 1 over all sites together."""
+    def _step(self, sample: Sample) -> list[LowRank]:
+        """One failure's gradient, as the step that brings a linear loss to zero."""
+        terms = self._terms(sample)
+        loss = F.cross_entropy(self.logits(sample), self.target(sample)).detach()
         norm = torch.cat([(t.v.mT @ t.u).flatten() for t in terms]).norm()
-        return [LowRank(t.u / norm**0.5, t.v / norm**0.5) for t in terms]
+        half = loss.sqrt() / norm
+        return [LowRank(t.u * half, t.v * half) for t in terms]
 
     def _weight(self, site: Site) -> Tensor:
         return self.base.model.get_submodule(site.name).weight.detach()

@@ -137,7 +137,7 @@ class PartBanks:
         parts.append(self.passing.rows(passing.flatten()))
         sizes.append(passing.shape[1])
         return EditBatch(
-            aggregate(self.fail.factors(fail), rank),
+            aggregate(self.fail.factors(fail), self.fail.losses[fail], rank),
             join(parts, n_edits, sizes),
             torch.cat(targets, 1),
             torch.cat(weights, 1),

@@ -57,12 +57,14 @@ class Editor(nn.Module, ABC):
         """Multiply the size of every delta; used once, to calibrate the first step."""
 
 
-def aggregate(factors: Sequence[LowRank], rank: int) -> list[LowRank]:
-    """Sum the gradients of the failures of each edit, alike in weight, and compress the sum.
+def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[LowRank]:
+    """Sum the gradients of the failures of each edit, each as a step, and compress the sum.
 
-    Each failure's gradient is first divided by its Frobenius norm over all sites together: how
-    far a failure has to be moved is not said by how steep its loss is where it stands, and
-    in a bare sum the steepest failure is the edit. A failure without any gradient stays zero.
+    In a bare sum the steepest failure is the edit, and how steep a loss is where it stands does not
+    say how far the failure has to be moved. So each gradient G is first scaled to the step
+    that would bring its loss L to zero were the loss linear, L / |G|^2 G (Polyak, 1987), with |G|
+    over all sites together: a failure that the model is sure of gets a longer step than one near
+    the border. A failure without any gradient stays zero.
 
     SaLEM aggregates a batch of gradients before the low-rank step. The sum of K
     products of rank r has K r terms; above ``rank`` terms it is cut to its leading
@@ -70,14 +72,16 @@ def aggregate(factors: Sequence[LowRank], rank: int) -> list[LowRank]:
 
     Args:
         factors: for each site u (E, K, r, D_in), v (E, K, r, D_out).
+        losses: each failure's loss (E, K), at least zero.
         rank: terms to keep.
 
     Returns:
         For each site u (E, R, D_in), v (E, R, D_out), R <= rank.
     """
     square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
-    # Half of the norm to each factor, so that the two stay of one size.
-    scale = torch.where(square > 0, square, 1.0).pow(-0.25)[..., None, None]
+    step = losses / torch.where(square > 0, square, 1.0)
+    # Half of it to each factor, so that the two stay of one size.
+    scale = step.sqrt()[..., None, None]
     out = []
     for raw in factors:
         pair = LowRank(raw.u * scale, raw.v * scale)

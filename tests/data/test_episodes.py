@@ -133,14 +133,15 @@ def test_without_rewordings_there_are_no_fillers(
     assert batch.targets.shape == batch.weights.shape == (1, 2)
 
 
-def test_gradients_of_norm_one_are_summed_over_the_failures_of_an_edit(banks: PartBanks) -> None:
+def test_the_steps_of_an_edit_s_failures_are_summed(banks: PartBanks) -> None:
     fail = torch.tensor([[0, 4], [5, 2]])
     batch = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 2 * RANK)
     single = [pair.dense() for pair in banks.fail.factors(fail)]  # a site: (E, K, D_out, D_in)
-    norms = torch.stack([dense.square().sum((-2, -1)) for dense in single]).sum(0).sqrt()
+    squares = torch.stack([dense.square().sum((-2, -1)) for dense in single]).sum(0)
+    losses = Nli().losses(banks.fail.logits[fail], banks.fail.targets[fail])
     for pair, dense in zip(batch.gradients, single, strict=True):
-        expected = (dense / norms[..., None, None]).sum(1)
-        torch.testing.assert_close(pair.dense(), expected, rtol=1e-4, atol=1e-5)
+        expected = (dense * (losses / squares)[..., None, None]).sum(1)
+        torch.testing.assert_close(pair.dense(), expected, rtol=1e-4, atol=1e-4)
     cut = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 3)
     assert all(pair.rank == 3 for pair in cut.gradients)
 

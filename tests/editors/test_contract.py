@@ -37,7 +37,9 @@ class Case:
         self.layer = self.base.layer(BLOCK)
         self.bank = self._bank()
         self.index = torch.arange(E * K).view(E, K)
-        self.gradients = aggregate(self.bank.factors(self.index), RANK)
+        self.gradients = aggregate(
+            self.bank.factors(self.index), self.bank.losses[self.index], RANK
+        )
 
     def _bank(self) -> Bank:
         """Failures: the target is the model's second choice."""
@@ -375,7 +377,7 @@ def test_mend_s_first_delta_descends(case: Case, style: str, whiten: float) -> N
 
 
 @torch.no_grad()
-def test_aggregate_is_the_sum_of_gradients_of_norm_one() -> None:
+def test_aggregate_is_the_sum_of_the_steps_that_bring_linear_losses_to_zero() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def factors(d_in: int, d_out: int) -> LowRank:
@@ -384,12 +386,13 @@ def test_aggregate_is_the_sum_of_gradients_of_norm_one() -> None:
         return LowRank(u * sizes, torch.randn(2, 3, 2, d_out, dtype=u.dtype, generator=generator))
 
     pairs = [factors(7, 8), factors(8, 5)]
-    norms = sum(pair.dense().square().sum((-2, -1)) for pair in pairs).sqrt()  # (E, K)
-    wholes = [(pair.dense() / norms[..., None, None]).sum(1) for pair in pairs]
+    losses = torch.rand(2, 3, dtype=torch.float64, generator=generator)
+    squares = sum(pair.dense().square().sum((-2, -1)) for pair in pairs)  # (E, K)
+    wholes = [(pair.dense() * (losses / squares)[..., None, None]).sum(1) for pair in pairs]
     for rank in (6, 10):
-        for exact, whole in zip(aggregate(pairs, rank), wholes, strict=True):
+        for exact, whole in zip(aggregate(pairs, losses, rank), wholes, strict=True):
             torch.testing.assert_close(exact.dense(), whole)
-    cut = aggregate(pairs, 2)[0]
+    cut = aggregate(pairs, losses, 2)[0]
     assert cut.u.shape == (2, 2, 7)
     error = torch.linalg.matrix_norm(cut.dense() - wholes[0])
     torch.testing.assert_close(error, torch.linalg.svdvals(wholes[0])[:, 2:].norm(dim=-1))
@@ -399,7 +402,7 @@ def test_aggregate_is_the_sum_of_gradients_of_norm_one() -> None:
 def test_a_failure_without_any_gradient_adds_nothing() -> None:
     u, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 3)
     v[0, 1] = 0
-    (pair,) = aggregate([LowRank(u, v)], 5)
+    (pair,) = aggregate([LowRank(u, v)], torch.full((1, 2), 3.0), 5)
     assert pair.dense().isfinite().all()
     alone = v[0, 0].mT @ u[0, 0]
-    torch.testing.assert_close(pair.dense()[0], alone / alone.norm())
+    torch.testing.assert_close(pair.dense()[0], 3 * alone / alone.norm() ** 2)
