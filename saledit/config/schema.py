@@ -120,7 +120,7 @@ class SiteConfig:
     """for select: gradient: mean_abs (as published) or frobenius"""
     per_parameter: bool = False
     """for select: gradient: divide the score by the layer's parameter norm"""
-    samples: int = 64
+    samples: int = 32
     """samples of each kind (pass, fail, adapt) that the score reads"""
 
 
