@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def finetuned(
     config: FinetuneConfig,
     folder: Path,
     callbacks: Sequence[Callback] = (),
+    check: Callable[[TaskModel], object] = lambda _plain: None,
 ) -> TaskModel:
     """Load the fine-tuned encoder, training it first where no cached one fits.
 
@@ -82,6 +83,7 @@ def finetuned(
         config: how.
         folder: where task models are cached.
         callbacks: of its trainer, such as a progress bar.
+        check: called with the plain encoder before minutes are spent on it; may raise.
 
     Returns:
         The frozen task model, read back from its folder.
@@ -98,6 +100,7 @@ def finetuned(
         )
     L.seed_everything(config.seed, verbose=False)
     plain = load_classifier(name, labels)
+    check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, labels, config)}"
     if not place.is_dir():
         logger.info("fine-tuning %s on %d records", name, len(records))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from saledit.artifact import make_task
-from saledit.config import RunConfig
+from saledit.config import RunConfig, SiteConfig
 from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.sources import load_records
@@ -128,8 +128,24 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
         labels = sorted({r.sample.target for r in (*learned, *pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
-        base = finetuned(config.model.name, task, learned, labels, f, config.cache, [bar])
+        base = finetuned(
+            config.model.name,
+            task,
+            learned,
+            labels,
+            f,
+            config.cache,
+            [bar],
+            _site_check(config.site),
+        )
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_classifier(config.model.name)
     return Prepared(config, base, task, pool, test, learned, ui)
+
+
+def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:
+    """Raises where a model has no such layer or map."""
+    if site.select == "fixed":
+        return lambda base: base.layer(site.layer, site.maps)
+    return lambda base: base.layers(site.maps)

@@ -1,0 +1,112 @@
+"""From a plain encoder to a task model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from tiny import LABELS, build, samples, save
+
+from saledit.config import FinetuneConfig
+from saledit.errors import ConfigError, JobError, SiteError
+from saledit.finetune import finetuned
+from saledit.models import TaskModel
+from saledit.records import Record, Sample
+from saledit.suffix import base_logits
+from saledit.tasks.nli import Nli
+
+CONFIG = FinetuneConfig(enabled=True, epochs=12, batch_size=8, learning_rate=0.003)
+
+
+class Steps(Callback):
+    """Counts training steps."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_end(self, *_args: Any, **_options: Any) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> str:
+    folder = tmp_path / "encoder"
+    save(build("bert"), folder)
+    return str(folder)
+
+
+def records() -> list[Record]:
+    """Each label has a word of its own, said over and over; the second text varies."""
+    words = sorted(set(" ".join(s.inputs[0] for s in samples(9)).split()))
+    return [
+        Record(Sample(s.id, (f"{words[i % 3]} " * 6, s.inputs[1].split()[0]), LABELS[i % 3]), ())
+        for i, s in enumerate(samples(48))
+    ]
+
+
+@pytest.fixture
+def run(encoder: str, tmp_path: Path) -> Callable[..., tuple[TaskModel, int]]:
+    def run(config: FinetuneConfig = CONFIG, **options: Any) -> tuple[TaskModel, int]:
+        steps = Steps()
+        chosen: Sequence[Record] = options.pop("records", None) or records()
+        base = finetuned(
+            encoder, Nli(), chosen, sorted(LABELS), config, tmp_path / "cache", [steps], **options
+        )
+        return base, steps.count
+
+    return run
+
+
+def accuracy(base: TaskModel) -> float:
+    chosen = [record.sample for record in records()]
+    inputs = Nli().encode(base, [sample.inputs for sample in chosen])
+    targets = Nli().targets(base, [sample.target for sample in chosen])
+    return float(Nli().correct(base_logits(base, inputs), targets).float().mean())
+
+
+def test_it_learns_its_records_and_is_frozen(run: Callable[..., tuple[TaskModel, int]]) -> None:
+    base, steps = run()
+    assert steps == CONFIG.epochs * 48 / 8
+    assert accuracy(base) > 0.9
+    assert sorted(base.labels) == sorted(LABELS)
+    assert not base.model.training
+    assert not any(p.requires_grad for p in base.model.parameters())
+
+
+def test_it_is_made_once_and_again_where_anything_differs(
+    run: Callable[..., tuple[TaskModel, int]],
+) -> None:
+    short = replace(CONFIG, epochs=1)
+    first, steps = run(short)
+    again, none = run(short)
+    assert (steps, none) == (6, 0)
+    assert again.fingerprint == first.fingerprint
+    other, steps = run(replace(short, seed=1))
+    assert steps == 6
+    assert other.fingerprint != first.fingerprint
+    assert run(short, records=records()[:40])[1] == 5
+
+
+def test_a_check_comes_before_the_training(
+    run: Callable[..., tuple[TaskModel, int]], tmp_path: Path
+) -> None:
+    with pytest.raises(SiteError, match=r"site\.layer: expected a block from 0 to 2, got 9"):
+        run(check=lambda base: base.layer(9))
+    with pytest.raises(ConfigError, match=r"model\.finetune\.precision: unknown name 'half'"):
+        run(replace(CONFIG, precision="half"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_divergence_leaves_no_task_model(
+    run: Callable[..., tuple[TaskModel, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Nli.losses
+    monkeypatch.setattr(Nli, "losses", lambda *given: losses(*given) * torch.nan)
+    with pytest.raises(JobError, match=r"fine-tuning diverged"):
+        run(replace(CONFIG, epochs=1))
+    assert not list((tmp_path / "cache").glob("finetuned-*"))
