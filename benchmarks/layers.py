@@ -31,7 +31,7 @@ PICKERS = {
     "trial-step": ["site.select=trial-step"],
 }
 LAMBDA = 4.0
-_PROBES = (5, 30)  # steps of two short fits, whose difference is the time of a step
+_PROBES = (3, 15)  # steps of two short fits, whose difference is the time of a step
 _MOST_STEPS = 6000
 
 
@@ -40,6 +40,7 @@ def steps_for(seconds: float, name: str, overrides: list[str], ui: Ui) -> int:
     spent = []
     for steps in _PROBES:
         keys = [*overrides, "train.epochs=1", f"train.steps_per_epoch={steps}"]
+        keys.append("train.validation_edits=1")
         config = configuration.load(f"nli/{name}", [*keys, f"name={name}-probe"])
         spent.append(fit(config, False, ui)["train_seconds"])
     step = max((spent[1] - spent[0]) / (_PROBES[1] - _PROBES[0]), 1e-3)
@@ -74,7 +75,7 @@ def main() -> None:
             if not results.exists():
                 if args.seconds:
                     steps = steps_for(args.seconds, name, own, ui)
-                    own += ["train.epochs=5", f"train.steps_per_epoch={-(-steps // 5)}"]
+                    own += ["train.epochs=3", f"train.steps_per_epoch={-(-steps // 3)}"]
                 fit(configuration.load(f"nli/{name}", own), False, ui)
                 test(str(folder / run), [], ui)
             found = json.loads(results.read_text(encoding="utf-8"))
