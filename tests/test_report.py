@@ -581,6 +581,20 @@ L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progres
     Module(), DataLoader(torch.ones(4, 2)))
 lines = stream.getvalue().splitlines()
 assert "of 12 (" in lines[0] and lines[-1].startswith("tuning: done in"), lines
+class Failing(Module):
+    def training_step(self, batch, i):
+        if i == 1:
+            raise RuntimeError("in the middle")
+        return super().training_step(batch, i)
+bar = training_bar(Ui(stream=stream, clock=clock), "failing")
+try:
+    L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+              enable_model_summary=False, accelerator="cpu", callbacks=[bar]).fit(
+        Failing(), DataLoader(torch.ones(4, 2)))
+except RuntimeError as error:
+    assert str(error) == "in the middle"
+failed = stream.getvalue().splitlines()[len(lines):]
+assert failed and not any("done in" in line for line in failed), failed
 logging.getLogger("datasets").warning("noise")
 warnings.warn("noise of another package")
 """

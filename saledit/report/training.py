@@ -53,6 +53,7 @@ def training_bar(ui: Ui, text: str = "training", watch: str = "") -> Callback:
         def on_exception(
             self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
         ) -> None:
-            self._open.close()
+            # The bar learns of it, and does not say "done".
+            self._open.__exit__(type(exception), exception, exception.__traceback__)
 
     return TrainingBar()
