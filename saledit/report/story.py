@@ -87,7 +87,7 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
                 f"{start} was edited: one trial step there mends {percent(own['mended'])} of "
                 f"sampled failures and rewordings and moves other answers by only "
                 f"{number(own['locality_kl'])} nats (score {number(own['score'])}); {better}, "
-                f"no more than its standard error above, and the top layer is the cheapest."
+                f"within two standard errors, and the layer nearest the output is the cheapest."
             )
         return (
             f"{start} was edited: one trial step there mends {percent(own['mended'])} of sampled "

@@ -115,7 +115,7 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
     # The published score appears twice: as the score and as one of the details.
     details = [k for k in details if any(row.get(k) != row["score"] for row in layers)]
     rule = (
-        "the top layer within one standard error of the highest score is picked"
+        "the top layer within two standard errors of the highest score is picked"
         if uncertain
         else "the highest score is picked"
     )

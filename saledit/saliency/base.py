@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.site import Layer
 from saledit.tasks.base import Task
+
+_CLEAR = 2.0  # standard errors of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,19 @@ class Saliency:
 
     @property
     def pick(self) -> int:
-        """The top layer among those within one standard error of the highest score.
+        """The top layer among those whose score is not clearly below the highest.
 
-        Scores so close say nothing about which is better, and the nearer a layer is to the
-        output, the fewer blocks an edit has to run (the one-standard-error rule: of the
-        choices that are as good as the best, the cheapest; Breiman et al., 1984).
+        Clearly is by more than two standard errors of the difference. Scores so close say nothing
+        about which layer is better, and the nearer a layer is to the output, the fewer blocks
+        an edit has to run (of the choices that are as good as the best, the cheapest: the
+        standard-error rule of Breiman et al., 1984).
         """
         best = max(self.scores, key=lambda s: s.score)
-        return max(s.layer for s in self.scores if s.score >= best.score - best.error)
+        return max(
+            s.layer
+            for s in self.scores
+            if s.score >= best.score - _CLEAR * math.hypot(s.error, best.error)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For ``saliency.json``."""

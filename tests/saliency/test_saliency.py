@@ -124,10 +124,23 @@ def test_pick_is_the_highest_and_the_top_layer_on_a_tie(scores: list[float], pic
         assert Saliency("method", order, 1, 1, 0.1).pick == pick
 
 
-@pytest.mark.parametrize(("error", "pick"), [(0.0, 1), (0.05, 1), (0.11, 2), (5.0, 3)])
-def test_pick_is_the_top_layer_within_the_best_one_s_error(error: float, pick: int) -> None:
+@pytest.mark.parametrize(
+    ("best", "others", "pick"),
+    [
+        (0.0, 0.0, 1),
+        (0.04, 0.0, 1),  # two errors above .8 is less than .9
+        (0.06, 0.0, 2),
+        (0.0, 0.06, 2),
+        (0.03, 0.03, 1),
+        (0.04, 0.04, 2),  # 2 x hypot(.04, .04) = .113
+        (1.0, 0.0, 3),
+    ],
+)
+def test_pick_is_the_top_layer_that_is_not_clearly_worse(
+    best: float, others: float, pick: int
+) -> None:
     rows = tuple(
-        LayerScore(i, score, error=error if i == 1 else 9.0)
+        LayerScore(i, score, error=best if i == 1 else others)
         for i, score in enumerate([0.5, 0.9, 0.8, 0.2])
     )
     for order in (rows, rows[::-1]):
