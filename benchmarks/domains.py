@@ -14,14 +14,13 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
+
+from nli import COLUMNS, averages
 
 from saledit.files import write_jsonl
 from saledit.report import Ui, quiet_libraries
 from saledit.run import test
-
-COLUMNS = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown", "locality_kl")
 
 
 def revised(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -51,16 +50,11 @@ def main() -> None:
     with Ui() as ui:
         for name, file in files.items():
             found = [test(run, [f"data.test={file}", *args.set], ui) for run in args.runs]
-            values = []
-            for column in COLUMNS:
-                numbers = [result["metrics"][column] for result in found]
-                spread = f" ± {stdev(numbers):.3f}" if len(numbers) > 1 else ""
-                values.append(f"{mean(numbers):.3f}{spread}")
             k, n = found[0]["schedule"]["batch_size"], found[0]["counts"]["fail"]
             bare = found[0]["unedited"]
             before = " | ".join(f"{bare[c]:.3f}" for c in COLUMNS[:3])
             print(f"| {name} | {n} | unedited | | {before} | 0 | 0 |")
-            print(f"| {name} | {n} | {k} | {len(found)} | " + " | ".join(values) + " |")
+            print(f"| {name} | {n} | {k} | {len(found)} | " + " | ".join(averages(found)) + " |")
 
 
 if __name__ == "__main__":

@@ -43,18 +43,31 @@ def cell(name: str, seed: int, k: int, args: argparse.Namespace, ui: Ui) -> dict
     return found
 
 
-def row(cells: list[dict[str, Any]], name: str, k: int) -> str:
-    """One line of the markdown table: mean and, over several seeds, standard deviation."""
+def averages(cells: list[dict[str, Any]]) -> list[str]:
+    """The columns of a table: mean and, over several runs, standard deviation."""
     values = []
     for column in COLUMNS:
         numbers = [found["metrics"][column] for found in cells]
         spread = f" ± {stdev(numbers):.3f}" if len(numbers) > 1 else ""
         values.append(f"{mean(numbers):.3f}{spread}")
+    return values
+
+
+def row(cells: list[dict[str, Any]], name: str, k: int) -> str:
+    """One line of the markdown table."""
     layers = "/".join(str(found["layer"]) for found in cells)
     speed = mean(found["timing"].get("edits_per_second", float("nan")) for found in cells)
     seconds = mean(found["timing"].get("train_seconds", float("nan")) for found in cells)
     peak = max(found["memory"]["peak_rss_mb"] for found in cells)
-    facts = [name, str(k), layers, str(len(cells)), *values, f"{seconds:.0f}", f"{speed:.0f}"]
+    facts = [
+        name,
+        str(k),
+        layers,
+        str(len(cells)),
+        *averages(cells),
+        f"{seconds:.0f}",
+        f"{speed:.0f}",
+    ]
     return "| " + " | ".join([*facts, f"{peak:.0f}"]) + " |"
 
 
