@@ -60,8 +60,8 @@ from saledit.records import Record, Sample
 from saledit.report import quiet_libraries
 from saledit.saliency.base import Probes
 from saledit.saliency.gradient import GradientSaliency
+from saledit.scoring import base_logits
 from saledit.site import Layer
-from saledit.suffix import base_logits
 from saledit.tasks.nli import Nli
 
 GOALS = {"top": 25.0, "bottom": 6.0, "saliency": 1.3}
@@ -139,7 +139,7 @@ def read(source: str, count: int) -> tuple[Nli, list[Record]]:
     if Path(source).is_dir():
         source = str(Path(source) / "train.jsonl.gz")
     _, row = load_rows(source, limit=1)[0]
-    task = Nli(premise="premise" if "premise" in row else "")
+    task = Nli({} if "premise" in row else {"premise": ""})
     return task, list(load_records(task, source, limit=count))
 
 
@@ -149,9 +149,9 @@ def make_part(base: TaskModel, task: Nli, records: Sequence[Record], n_fail: int
     A failure's rewording is its first one in the data, or else the next record's text.
     """
     right, wrong = [], []
-    for batch in batches_by_length(task, base, [r.sample.inputs for r in records], 4096):
-        ranked = base_logits(base, batch.inputs).argsort(-1, descending=True)
-        names = task.answer(base, torch.eye(ranked.shape[1]))  # label of each number
+    for batch in batches_by_length(task, base, [r.sample for r in records], 4096):
+        ranked = base_logits(base, batch.encoded.inputs).argsort(-1, descending=True)
+        names = task.label_names(base, torch.eye(ranked.shape[1]))  # label of each number
         for i, order in zip(batch.index, ranked.tolist(), strict=True):
             right.append((i, names[order[0]]))
             wrong.append((i, names[order[1]]))
@@ -249,11 +249,11 @@ class Plain:
             changed[f"{site.name}.weight"] = weight + (dense.mT if site.transposed else dense)
         adapt = functional_call(s.base.model, changed, (), inputs[1]).logits
         after = functional_call(s.base.model, changed, (), held).logits
-        loss = s.loss.edit * s.task.losses(adapt, target).mean()
+        loss = s.loss.edit * s.task.losses(s.base, adapt, target).mean()
         return loss + s.loss.locality * locality_kl(before.float(), after.float()).mean()
 
     def _encode(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        return self._s.task.encode(self._s.base, [sample.inputs for sample in samples])
+        return self._s.task.encode(self._s.base, samples).inputs
 
     def _factors(self, inputs: dict[str, Tensor], target: Tensor) -> list[LowRank]:
         """u and g of every token: hooks around an ordinary forward and backward pass."""
@@ -268,7 +268,7 @@ class Plain:
 
             module = s.base.model.get_submodule(site.name)
             handles.append(module.register_forward_hook(keep))
-        s.task.losses(s.base.model(**inputs).logits, target).sum().backward()
+        s.task.losses(s.base, s.base.model(**inputs).logits, target).sum().backward()
         for handle in handles:
             handle.remove()
         for weight in self._weights.values():
@@ -307,9 +307,9 @@ def saliency(setting: Setting, count: int) -> dict[str, Any]:
 
     def theirs() -> None:
         base.model.requires_grad_(True)
-        for batch in batches_by_length(task, base, [s.inputs for s in samples], 4096):
-            targets = task.targets(base, [samples[i].target for i in batch.index])
-            task.losses(base.model(**batch.inputs).logits, targets).sum().backward()
+        for batch in batches_by_length(task, base, samples, 4096):
+            logits = base.model(**batch.encoded.inputs).logits
+            task.losses(base, logits, batch.encoded.targets).sum().backward()
         base.model.requires_grad_(False)
         base.model.zero_grad(set_to_none=True)
 

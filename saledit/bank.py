@@ -31,6 +31,11 @@ class BankSpec:
     batch_tokens: int = 4096
 
 
+#: Keys of a shard begin with what they run along; all others hold one entry a sample.
+TOKENS, ANSWERS = "tokens.", "answers."
+IGNORED = -100  # a position that is not scored
+
+
 class Bank:
     """Cached samples of one layer.
 
@@ -38,24 +43,41 @@ class Bank:
         shards: the tensors of each shard.
         entry: where suffix runs enter.
         layer: the edited layer.
+
+    Attributes:
+        targets: right answers: (n,) of a classifier, else (n, A) tokens.
+        losses: of the right answers (n,).
+        lengths: tokens of each sample (n,).
+        answer_lengths: scored positions of each sample (n,); None of a classifier.
     """
 
     def __init__(self, shards: Sequence[dict[str, Tensor]], entry: Entry, layer: Layer) -> None:
         self.entry, self.layer = entry, layer
         self._shards = shards
-        self._per_shard = len(shards[0]["targets"])  # all but the last are full
-        self.logits = torch.cat([s["logits"] for s in shards])  # (n, C)
-        self.targets = torch.cat([s["targets"] for s in shards])  # (n,)
-        self.losses = torch.cat([s["losses"] for s in shards])  # (n,) of the right answers
-        self.lengths = torch.cat([s["lengths"] for s in shards])  # (n,) tokens
-        # Where each sample's tokens begin inside its shard.
-        self._starts = torch.cat([s["lengths"].cumsum(0) - s["lengths"] for s in shards])
-        self._states = sorted(k for k in shards[0] if k.startswith("states."))
-        self._inputs = sorted(k for k in shards[0] if k.startswith("inputs."))
+        self._per_shard = len(shards[0]["losses"])  # all but the last are full
+        self.losses = torch.cat([s["losses"] for s in shards])
+        self.lengths = torch.cat([s["lengths"] for s in shards])
+        self._starts = {TOKENS: _starts([s["lengths"] for s in shards])}
+        self.answer_lengths: Tensor | None = None
+        self._at: Tensor | None = None
+        if "answer_lengths" in shards[0]:
+            parts = [s["answer_lengths"] for s in shards]
+            self.answer_lengths = torch.cat(parts)
+            self._starts[ANSWERS] = _starts(parts)
+            every = torch.arange(len(self))
+            self.targets = self._along(ANSWERS, "answers.targets", every, IGNORED).long()
+            self._at = self._along(ANSWERS, "answers.at", every).long()
+        else:
+            self.targets = torch.cat([s["targets"] for s in shards])
 
     def __len__(self) -> int:
         """Number of samples."""
-        return len(self.targets)
+        return len(self.losses)
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits (n, C) of a classifier's samples."""
+        return torch.cat([s["outputs"] for s in self._shards])
 
     def rows(self, index: Tensor) -> Rows:
         """Gather samples into padded rows.
@@ -66,23 +88,55 @@ class Bank:
         Returns:
             The rows, in the order of ``index``.
         """
-        lengths, starts = self.lengths[index], self._starts[index]
-        width = int(lengths.max())
-        span = torch.arange(width)
-        # Beyond a row's end its last token is repeated; the attention mask hides it.
-        inside = torch.minimum(span, lengths[:, None] - 1)  # (B, T)
-        places = starts[:, None] + inside
-        inputs = {
-            name.removeprefix("inputs."): self._pick(name, index, places).long()
-            for name in self._inputs
-        }
-        inputs["attention_mask"] = (span < lengths[:, None]).long()
-        if self.entry.first_token_only:
-            places = (index % self._per_shard)[:, None]
-        states = {
-            name.removeprefix("states."): self._pick(name, index, places) for name in self._states
-        }
-        return Rows(inputs, states)
+        inputs, states, short = {}, {}, set()
+        for key in sorted(self._shards[0]):
+            along, _, name = key.partition(".")
+            kind, _, name = name.partition(".")
+            if kind not in {"inputs", "states"}:
+                continue
+            if along + "." == ANSWERS:
+                short.add(name)
+            if kind == "inputs":
+                inputs[name] = self._along(along + ".", key, index).long()
+            elif self.entry.first_token_only:
+                states[name] = self._pick(key, index, (index % self._per_shard)[:, None])
+            else:
+                states[name] = self._along(along + ".", key, index)
+        lengths = self.lengths[index]
+        inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        at = None if self._at is None else self._at[index, : self.width(index)]
+        return Rows(inputs, states, at, frozenset(short))
+
+    def width(self, index: Tensor) -> int:
+        """The most scored positions A that samples have."""
+        assert self.answer_lengths is not None
+        return int(self.answer_lengths[index].max())
+
+    def targets_of(self, index: Tensor) -> Tensor:
+        """Targets of samples: index (...) -> (...) of a classifier, else (..., A)."""
+        if self.answer_lengths is None:
+            return self.targets[index]
+        return self.targets[index][..., : self.width(index)]
+
+    def outputs(self, index: Tensor) -> Tensor:
+        """What the base's head reads: index (...) -> (..., A, D), or a classifier's logits."""
+        flat = index.flatten()
+        if self.answer_lengths is None:
+            found = self._pick("outputs", flat, flat % self._per_shard)
+        else:
+            found = self._along(ANSWERS, "answers.outputs", flat)
+        return found.view(*index.shape, *found.shape[1:])
+
+    def _along(self, group: str, key: str, index: Tensor, fill: int | None = None) -> Tensor:
+        """Gather what runs along the tokens or the answers, padded: (B, T, ...)."""
+        lengths = self.lengths if group == TOKENS else self.answer_lengths
+        assert lengths is not None
+        sizes = lengths[index]
+        span = torch.arange(int(sizes.max()))
+        # Beyond a row's end its last entry is repeated; masks hide it.
+        inside = torch.minimum(span, sizes[:, None] - 1)  # (B, T)
+        found = self._pick(key, index, self._starts[group][index][:, None] + inside)
+        return found if fill is None else found.masked_fill(span >= sizes[:, None], fill)
 
     def factors(self, index: Tensor) -> list[LowRank]:
         """Gradient factors of samples, a pair for each site of the layer.
@@ -121,3 +175,8 @@ class Bank:
             rows = shard_of == shard
             out[rows] = self._shards[shard][name][places[rows]]
         return out
+
+
+def _starts(lengths: Sequence[Tensor]) -> Tensor:
+    """Where each sample's entries begin inside its shard, (n,)."""
+    return torch.cat([part.cumsum(0) - part for part in lengths])

@@ -1,49 +1,56 @@
-"""Batches of texts of similar length."""
+"""Batches of samples of similar length."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from saledit.models import TaskModel
-from saledit.tasks.base import Task
+from saledit.records import Sample
+from saledit.tasks.base import Encoded, Task
 
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """A batch of texts of similar length: their positions and their encoding."""
+    """A batch of samples of similar length: their positions and their encoding."""
 
     index: list[int]
-    inputs: dict[str, Tensor]
+    encoded: Encoded
 
 
 def batches_by_length(
-    task: Task, base: TaskModel, inputs: Sequence[tuple[str, ...]], batch_tokens: int
+    task: Task, base: TaskModel, samples: Sequence[Sample], batch_tokens: int
 ) -> list[TextBatch]:
-    """Encode texts in batches of similar length, so that little is spent on padding.
+    """Encode samples in batches of similar length, so that little is spent on padding.
 
     Args:
         task: encodes them.
         base: whose tokenizer to use.
-        inputs: the texts.
+        samples: the samples.
         batch_tokens: padded tokens a batch may hold.
 
     Returns:
-        The batches; together their ``index`` covers every text once.
+        The batches; together their ``index`` covers every sample once.
     """
-    order = sorted(range(len(inputs)), key=lambda i: sum(map(len, inputs[i])))
+    return [
+        TextBatch(index, task.encode(base, [samples[i] for i in index]))
+        for index in by_length([size(sample) for sample in samples], batch_tokens)
+    ]
+
+
+def size(sample: Sample) -> int:
+    """About how many tokens a sample has: characters over 3 bound those of most texts."""
+    return sum(map(len, (*sample.inputs, sample.target))) // 3 + 8
+
+
+def by_length(sizes: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Positions in batches of similar size; a rare overrun costs memory only."""
+    order = sorted(range(len(sizes)), key=sizes.__getitem__)
     out, i = [], 0
     while i < len(order):
-        # Characters over 3 bound the tokens of most texts; a rare overrun costs memory only.
-        size = 1
-        while i + size < len(order):
-            longest = sum(map(len, inputs[order[i + size]])) // 3 + 8
-            if (size + 1) * longest > batch_tokens:
-                break
-            size += 1
-        index = order[i : i + size]
-        out.append(TextBatch(index, task.encode(base, [inputs[j] for j in index])))
-        i += size
+        n = 1
+        while i + n < len(order) and (n + 1) * sizes[order[i + n]] <= batch_tokens:
+            n += 1
+        out.append(order[i : i + n])
+        i += n
     return out

@@ -18,18 +18,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.bank import Bank, BankSpec
+from saledit.bank import ANSWERS, TOKENS, Bank, BankSpec
 from saledit.batching import batches_by_length
 from saledit.delta import LowRank
 from saledit.errors import ArtifactError
 from saledit.files import read_tensors, write_tensors
-from saledit.models import TaskModel
+from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
-from saledit.suffix import Entry, capture, entry_for
+from saledit.scoring import forward
+from saledit.suffix import ENCODER, Entry, capture, entry_for
 from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
 
-_SCHEMA = 4
+_SCHEMA = 5
 _SHARD = 1024  # samples a shard
 
 Progress = Callable[[int, int], None]
@@ -46,6 +47,7 @@ def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankS
         "moments": spec.moments,
         "task": [task.name, task_settings(task)],
         "labels": base.model.config.label2id,  # targets are numbers, and no weight holds these
+        "stack": base.blocks_path,
     }
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
@@ -133,18 +135,36 @@ def _build(
     entries = [_entry(base, spec) for spec in specs]
     sites = [site for spec in specs for site in spec.layer.sites]
     wants_gradients = any(spec.rank for spec in specs)
-    for batch in batches_by_length(task, base, [s.inputs for s in samples], specs[0].batch_tokens):
-        targets = task.targets(base, [samples[i].target for i in batch.index])
+    for batch in batches_by_length(task, base, samples, specs[0].batch_tokens):
+        encoded, outputs = batch.encoded, list[Tensor]()
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(wants_gradients))
             states = [stack.enter_context(capture(base, entry)) for entry in entries]
-            tape = stack.enter_context(tap(base.model, sites))
-            logits = base.model(**batch.inputs).logits
-            losses = task.losses(logits, targets)
+            tape = stack.enter_context(tap(base.model, sites, len(batch.index)))
+            logits = forward(base, encoded.inputs, encoded.at, outputs)
+            losses = task.losses(base, logits, encoded.targets)
             grads = tape.factors(losses.sum()) if wants_gradients else {}
-        mask = batch.inputs["attention_mask"].bool()
-        shared = {"logits": logits.detach(), "losses": losses.detach(), "targets": targets}
-        shared["lengths"] = mask.sum(1)
+        mask = encoded.inputs["attention_mask"].bool()
+        whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
+        along = TOKENS  # the tokens that the edited stack reads
+        # name -> (B, T, ...), cut to each sample's own length
+        ragged = {
+            f"{ANSWERS if name.startswith('decoder') else TOKENS}inputs.{name}": tensor.int()
+            for name, tensor in encoded.inputs.items()
+            if name != "attention_mask"
+        }
+        if encoded.at is None:
+            whole |= {"outputs": outputs[0].detach(), "targets": encoded.targets}
+            answered = mask
+        else:
+            assert encoded.scored is not None
+            answered = encoded.scored
+            whole["answer_lengths"] = answered.sum(1)
+            ragged["answers.outputs"] = outputs[0].detach()
+            ragged["answers.targets"] = encoded.targets.int()
+            ragged["answers.at"] = encoded.at.int()
+            if base.kind == SEQ2SEQ and not base.in_encoder:
+                along, mask = ANSWERS, answered
         for spec, entry, seen, total, kept in zip(
             specs, entries, states, totals, rows, strict=True
         ):
@@ -152,7 +172,7 @@ def _build(
             inputs = [tape.inputs[site][:, keep] for site in spec.layer.sites]
             if spec.moments:
                 _add_moments(total, inputs, mask[:, keep])
-            whole = dict(shared)
+            own = dict(whole)
             if spec.rank:
                 for j, (site, u) in enumerate(zip(spec.layer.sites, inputs, strict=True)):
                     # Padding has no gradient, but its u would have a say in the terms' signs.
@@ -160,26 +180,28 @@ def _build(
                     # A gradient of one token has rank one, whatever rank was asked for.
                     rank = 1 if entry.first_token_only else spec.rank
                     pair = LowRank(u, grads[site].v[:, keep]).compress(rank)
-                    whole[f"u.{j}"] = _padded(pair.u, rank)
-                    whole[f"v.{j}"] = _padded(pair.v, rank)
-            ragged = {f"states.{name}": tensor for name, tensor in seen.items()}
-            ragged |= {
-                f"inputs.{name}": tensor.int()
-                for name, tensor in batch.inputs.items()
-                if name != "attention_mask"
+                    own[f"u.{j}"] = _padded(pair.u, rank)
+                    own[f"v.{j}"] = _padded(pair.v, rank)
+            long = ragged | {
+                f"{TOKENS if name == ENCODER else along}states.{name}": tensor
+                for name, tensor in seen.items()
             }
             for b, i in enumerate(batch.index):
-                length = int(shared["lengths"][b])
-                kept[i] = {name: tensor[b] for name, tensor in whole.items()}
-                kept[i] |= {name: tensor[b, :length] for name, tensor in ragged.items()}
+                lengths = {TOKENS: int(whole["lengths"][b]), ANSWERS: int(answered[b].sum())}
+                kept[i] = {name: tensor[b] for name, tensor in own.items()}
+                kept[i] |= {
+                    name: tensor[b, : lengths[name[: name.index(".") + 1]]]
+                    for name, tensor in long.items()
+                }
     return [_pack(kept) | total for kept, total in zip(rows, totals, strict=True)]
 
 
 def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Put rows together: token by token where they differ in length, else stacked."""
-    ragged = ("inputs.", "states.")
     return {
-        name: (torch.cat if name.startswith(ragged) else torch.stack)([row[name] for row in rows])
+        name: (torch.cat if name.startswith((TOKENS, ANSWERS)) else torch.stack)(
+            [row[name] for row in rows]
+        )
         for name in rows[0]
     }
 

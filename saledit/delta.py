@@ -69,6 +69,10 @@ class LowRank:
         """Pick deltas out of a batch."""
         return LowRank(self.u[index], self.v[index])
 
+    def unsqueeze(self) -> LowRank:
+        """A batch (1,) of this one delta."""
+        return LowRank(self.u[None], self.v[None])
+
     def dense(self) -> Tensor:
         """The change as a matrix (..., D_out, D_in); for tests and merging."""
         return self.v.mT @ self.u
@@ -147,6 +151,10 @@ class Dense:
     def __getitem__(self, index: int | slice | Tensor) -> Dense:
         """Pick deltas out of a batch."""
         return Dense(self.w[index])
+
+    def unsqueeze(self) -> Dense:
+        """A batch (1,) of this one delta."""
+        return Dense(self.w[None])
 
     def dense(self) -> Tensor:
         """The change itself."""

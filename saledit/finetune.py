@@ -21,7 +21,8 @@ from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
-from saledit.tasks.base import Task, task_settings
+from saledit.scoring import forward
+from saledit.tasks.base import Encoded, Task, task_settings
 
 _SCHEMA = 1
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -37,15 +38,15 @@ class _Classifier(L.LightningModule):
         self.base, self.task, self.config, self.steps = base, task, config, steps
         self.model: nn.Module = base.model
 
-    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], batch_idx: int) -> Tensor:
-        inputs, targets = batch
-        loss = self.task.losses(self.model(**inputs).logits, targets).mean()
+    def training_step(self, batch: Encoded, batch_idx: int) -> Tensor:
+        logits = forward(self.base, batch.inputs, batch.at)
+        loss = self.task.losses(self.base, logits, batch.targets).mean()
         if not torch.isfinite(loss):
             raise JobError(
                 f"fine-tuning diverged at step {self.global_step}: the loss is {loss.item()}; "
                 "lower model.finetune.learning_rate"
             )
-        self.log("finetune/loss", loss, prog_bar=True, batch_size=len(targets))
+        self.log("finetune/loss", loss, prog_bar=True, batch_size=len(batch.targets))
         return loss
 
     def configure_optimizers(self) -> Any:
@@ -119,9 +120,8 @@ def _train(
     config: FinetuneConfig,
     callbacks: Sequence[Callback],
 ) -> None:
-    def collate(batch: list[Sample]) -> tuple[dict[str, Tensor], Tensor]:
-        inputs = task.encode(plain, [sample.inputs for sample in batch])
-        return inputs, task.targets(plain, [sample.target for sample in batch])
+    def collate(batch: list[Sample]) -> Encoded:
+        return task.encode(plain, batch)
 
     loader: DataLoader[list[Sample]] = DataLoader(
         batches,  # type: ignore[arg-type]

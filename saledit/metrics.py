@@ -70,10 +70,11 @@ class Mean(Metric):
         for name in ("value", "total"):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, values: Tensor) -> None:
-        """Take in values (...)."""
-        self.value += values.double().sum()
-        self.total += values.numel()
+    def update(self, values: Tensor, weights: Tensor | None = None) -> None:
+        """Take in values (...), weighing 1 each or as given."""
+        weights = torch.ones_like(values) if weights is None else weights
+        self.value += (values.double() * weights).sum()
+        self.total += weights.sum()
 
     def compute(self) -> Tensor:
         """The mean."""

@@ -20,8 +20,10 @@ from saledit.models import TaskModel
 from saledit.session import EditMetrics, Outcome, outcome
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
+from saledit.tasks.text import TextTask
 
 _BASE = "model."
+_SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
 _RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
@@ -53,6 +55,8 @@ class EditModule(L.LightningModule):
         self.loss_weights = loss or LossConfig()
         self.train_config = train or TrainConfig()
         self.metrics = EditMetrics()
+        # Of text: right as spoken freely, not word by word after the right words.
+        self.spoken = EditMetrics() if task.generates else None
         self._val_loss: list[Tensor] = []
         # The base is left out of checkpoints, so its keys are missing on loading.
         self.strict_loading = False
@@ -104,22 +108,25 @@ class EditModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin counting."""
-        self.metrics.reset()
+        for counted in self._counted():
+            counted.reset()
         self._val_loss.clear()
 
     def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
         """Count one batch of validation edits."""
         loss, seen = self._loss(batch)
-        self.metrics.update(self.task, batch, seen)
+        self.metrics.update(self.base, self.task, batch, seen)
+        if self.spoken is not None:
+            self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)
         # Edits weigh alike, also those of a last, smaller batch.
         self._val_loss += [loss.detach()] * len(batch.targets)
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics; early stopping and the kept state go by ``val/score``.
 
-        It is edit accuracy - 4 x drawdown - KL. The loss is no judge: failures near the
-        border hold little likelihood to gain, so an editor that does next to nothing has a
-        lower loss than one that mends most of them.
+        It is edit accuracy - 4 x drawdown - KL, of text as spoken freely. The loss is no judge:
+        failures near the border hold little likelihood to gain, so an editor that does next
+        to nothing has a lower loss than one that mends most of them.
 
         Raises:
             JobError: the loss is NaN or infinite; early stopping would take it for an end.
@@ -128,10 +135,21 @@ class EditModule(L.LightningModule):
         self._check_finite(loss)
         self.log("val/loss", loss)
         values = self.metrics.compute()
-        damage = _DRAWDOWN_PRICE * values["drawdown"] + values["locality_kl"]
-        self.log("val/score", values["edit_accuracy"] - damage, prog_bar=True)
+        judged = values
+        if self.spoken is not None:
+            judged = self.spoken.compute()
+            values |= {f"spoken_{n}": judged[n] for n in _SPOKEN if n in judged}
+        damage = _DRAWDOWN_PRICE * judged["drawdown"] + values["locality_kl"]
+        self.log("val/score", judged["edit_accuracy"] - damage, prog_bar=True)
         for name, value in values.items():
             self.log(f"val/{name}", value, prog_bar=name in {"edit_accuracy", "drawdown"})
+
+    def _counted(self) -> list[EditMetrics]:
+        return [self.metrics] if self.spoken is None else [self.metrics, self.spoken]
+
+    def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
+        assert isinstance(self.task, TextTask)
+        return self.task.spoken(self.base, logits, targets)
 
     def configure_optimizers(self) -> Any:
         """Adam with two groups: the network, and the edit rates, which move faster."""

@@ -1,4 +1,4 @@
-"""Records and samples: the values that data turns into.
+"""Records, samples and answers: the values that data turns into.
 
 A *record* is one line of a data file. A *sample* is one text that a model is run on:
 a record's own inputs, or one of its rewordings.
@@ -18,12 +18,29 @@ class Sample:
         inputs: the text fields, e.g. (premise, hypothesis) or (claim,).
         target: the right answer.
         kind: for a rewording, how it was made ("paraphrase", "synonym", ...); "" otherwise.
+        accepted: all answers that count as right, where there are others than the target.
     """
 
     id: str
     inputs: tuple[str, ...]
     target: str
     kind: str = ""
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says to a sample.
+
+    Attributes:
+        text: its answer in words; a label of a classifier.
+        right: whether it is right; of words by SQuAD's normalised exact match.
+        f1: SQuAD's token F1 with the accepted answer nearest to it; 0 or 1 of a classifier.
+    """
+
+    text: str
+    right: bool
+    f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +51,13 @@ class Record:
         sample: the record's own text.
         rewordings: other texts of the same meaning and target, where the data has them.
         subjects: what the record is about; no subject is shared between splits.
+        locality: samples of other matters that the data gives to be left as they are.
     """
 
     sample: Sample
     rewordings: tuple[Sample, ...] = ()
     subjects: tuple[str, ...] = ()
+    locality: tuple[Sample, ...] = ()
 
     def keys(self) -> frozenset[str]:
         """Everything that must stay on one side of a split: texts and subjects."""

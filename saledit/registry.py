@@ -12,7 +12,13 @@ from typing import Any
 from saledit.errors import ConfigError, did_you_mean
 
 EDITORS = MappingProxyType({"mend": "saledit.editors.mend:Mend"})
-TASKS = MappingProxyType({"nli": "saledit.tasks.nli:Nli"})
+TASKS = MappingProxyType(
+    {
+        "nli": "saledit.tasks.nli:Nli",
+        "qa": "saledit.tasks.qa:Qa",
+        "generation": "saledit.tasks.generation:Generation",
+    }
+)
 PICKERS = MappingProxyType(
     {
         "gradient": "saledit.saliency.gradient:GradientSaliency",

@@ -23,16 +23,35 @@ class Rows:
     Attributes:
         inputs: ``input_ids`` and the like, (B, T) each.
         states: cached hidden states, (B, T, D) or (B, 1, D) each.
+        at: positions (B, A) whose next token is scored; None for a classifier.
+        along_answer: names of inputs and states that run along the answer instead, (B, A, ...).
     """
 
     inputs: dict[str, Tensor]
     states: States
+    at: Tensor | None = None
+    along_answer: frozenset[str] = frozenset()
 
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on a device."""
         return Rows(
             {name: tensor.to(device) for name, tensor in self.inputs.items()},
             {name: tensor.to(device) for name, tensor in self.states.items()},
+            None if self.at is None else self.at.to(device),
+            self.along_answer,
+        )
+
+    def pick(self, index: Tensor, width: int) -> Rows:
+        """Some rows, cut to the longest of them."""
+
+        def cut(name: str, tensor: Tensor) -> Tensor:
+            return tensor[index] if name in self.along_answer else tensor[index, :width]
+
+        return Rows(
+            {name: cut(name, tensor) for name, tensor in self.inputs.items()},
+            {name: cut(name, tensor) for name, tensor in self.states.items()},
+            None if self.at is None else self.at[index],
+            self.along_answer,
         )
 
 
@@ -48,7 +67,7 @@ def join(parts: Sequence[Rows], n_groups: int, sizes: Sequence[int]) -> Rows:
         E x sum(sizes) rows; those of a group lie side by side.
     """
 
-    def grouped(tensors: list[Tensor]) -> Tensor:
+    def grouped(tensors: Sequence[Tensor]) -> Tensor:
         width = max(tensor.shape[1] for tensor in tensors)
         views = []
         for tensor, size in zip(tensors, sizes, strict=True):
@@ -58,9 +77,12 @@ def join(parts: Sequence[Rows], n_groups: int, sizes: Sequence[int]) -> Rows:
             views.append(padded.view(n_groups, size, *padded.shape[1:]))
         return torch.cat(views, 1).flatten(0, 1)
 
+    first = parts[0]
     return Rows(
-        {name: grouped([part.inputs[name] for part in parts]) for name in parts[0].inputs},
-        {name: grouped([part.states[name] for part in parts]) for name in parts[0].states},
+        {name: grouped([part.inputs[name] for part in parts]) for name in first.inputs},
+        {name: grouped([part.states[name] for part in parts]) for name in first.states},
+        None if first.at is None else grouped([p.at for p in parts if p.at is not None]),
+        first.along_answer,
     )
 
 
@@ -77,26 +99,26 @@ def run_edits(base: TaskModel, entry: Entry, rows: Rows, edits: Edits) -> Tensor
         edits: batch shape (E,).
 
     Returns:
-        Logits (E, S, C), in the order of ``rows``.
+        Logits (E, S, C), or (E, S, A, C) where positions are scored, in the order of ``rows``.
     """
     n_edits = edits.batch_shape.numel()
+
+    def logits_of(part: Rows) -> Tensor:
+        logits = run(base, entry, part.states, part.inputs, part.at)
+        return logits.view(n_edits, -1, *logits.shape[1:])
+
     with applied(base.model, edits):
         if entry.first_token_only or "attention_mask" not in rows.inputs:
-            logits = run(base, entry, rows.states, rows.inputs)
-            return logits.view(n_edits, -1, *logits.shape[1:])
+            return logits_of(rows)
         lengths = rows.inputs["attention_mask"].sum(1).view(n_edits, -1)  # (E, S)
         order = lengths.argsort(1)
-        first = torch.arange(n_edits, device=order.device)[:, None] * lengths.shape[1]
-        out = []
-        for chunk in order.tensor_split(_CHUNKS, dim=1):
-            if chunk.shape[1] == 0:
-                continue
-            index = (first + chunk).flatten()
-            width = int(lengths.gather(1, chunk).max())
-            inputs = {name: tensor[index, :width] for name, tensor in rows.inputs.items()}
-            states = {name: tensor[index, :width] for name, tensor in rows.states.items()}
-            logits = run(base, entry, states, inputs)
-            out.append(logits.view(n_edits, -1, *logits.shape[1:]))
-    places = order.argsort(1)[..., None]
-    sorted_logits = torch.cat(out, 1)  # (E, S, C)
-    return sorted_logits.gather(1, places.expand(-1, -1, sorted_logits.shape[-1]))
+        first = torch.arange(n_edits, device=order.device)[:, None]
+        size = lengths.shape[1]
+        chunks = [chunk for chunk in order.tensor_split(_CHUNKS, dim=1) if chunk.shape[1]]
+        out = [
+            logits_of(
+                rows.pick((first * size + chunk).flatten(), int(lengths.gather(1, chunk).max()))
+            )
+            for chunk in chunks
+        ]
+    return torch.cat(out, 1)[first, order.argsort(1)]

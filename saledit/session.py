@@ -5,24 +5,26 @@ Used by validation, test, fix and notebooks alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saledit.bank import Bank, BankSpec
+from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
-from saledit.losses import locality_kl, weighted_mean
+from saledit.losses import weighted_mean
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.rows import run_edits
+from saledit.scoring import logits_of
 from saledit.site import Layer
 from saledit.suffix import Entry, run
 from saledit.tasks.base import Task
@@ -30,17 +32,19 @@ from saledit.tasks.base import Task
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the edited model says in a batch of E edits.
+    """What the edited model says in a batch of E edits. Logits of text are (..., A, C).
 
     Attributes:
         edit: logits of failures and rewordings (E, K + K m, C).
         passing: logits of the pass samples (E, n, C).
+        base: logits of the pass samples without edits (E, n, C).
         edit_nll: mean negative log-likelihood of the right answers.
         locality: KL(base || edited) of each pass row (E, n).
     """
 
     edit: Tensor
     passing: Tensor
+    base: Tensor
     edit_nll: Tensor
     locality: Tensor
 
@@ -59,20 +63,33 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         The outcome, differentiable in the edits.
     """
     n_targets = batch.targets.shape[1]
+    with torch.no_grad():
+        before = logits_of(base, batch.base_outputs).to(batch.base_outputs.dtype)
     # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
     logits = run_edits(base, entry, batch.rows, edits)  # (E, S, C)
-    grouped = logits.to(batch.base_logits.dtype)
+    grouped = logits.to(before.dtype)
     edit, passing = grouped[:, :n_targets], grouped[:, n_targets:]
     return Outcome(
         edit,
         passing,
-        weighted_mean(task.losses(edit, batch.targets), batch.weights),
-        locality_kl(batch.base_logits, passing),
+        before,
+        weighted_mean(task.losses(base, edit, batch.targets), batch.weights),
+        task.divergence(before, passing, batch.pass_targets),
     )
 
 
+_LOG_MOST = 700.0
+
+#: Whether answers are right: logits (..., C) or (..., A, C), targets (...) or (..., A) -> bool.
+Judge = Callable[[Tensor, Tensor], Tensor]
+
+
 class EditMetrics(nn.Module):
-    """Fail, adapt and edit accuracy, drawdown and locality KL of many batches."""
+    """Fail, adapt and edit accuracy, drawdown and locality KL of many batches.
+
+    For a task whose pass samples are texts, perplexity stands in the place of accuracy: the
+    drawdown is its relative rise.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,34 +108,80 @@ class EditMetrics(nn.Module):
         )
         self.drawdown = Drawdown()
         self.locality = Mean()
+        # Mean negative log-likelihood a token of pass texts, without and with the edit.
+        self.nll = MetricCollection({"before": Mean(), "after": Mean()}, compute_groups=False)
 
-    def update(self, task: Task, batch: EditBatch, seen: Outcome) -> None:
-        """Count one batch."""
-        right = task.correct(seen.edit, batch.targets)
-        before = task.correct(batch.base_logits, batch.pass_targets)
-        after = task.correct(seen.passing, batch.pass_targets)
-        k, w = batch.n_fail, batch.weights
-        self.shares["fail_accuracy"].update(right[:, :k], w[:, :k])
-        self.shares["adapt_accuracy"].update(right[:, k:], w[:, k:])
-        self.shares["edit_accuracy"].update(right, w)
+    def update(
+        self, base: TaskModel, task: Task, batch: EditBatch, seen: Outcome,
+        judge: Judge | None = None,
+    ) -> None:  # fmt: skip
+        """Count one batch, judged by ``task.correct`` or as given."""
+        judge = judge or task.correct
+        right = judge(seen.edit, batch.targets)
+        before, after = (
+            judge(seen.base, batch.pass_targets),
+            judge(seen.passing, batch.pass_targets),
+        )
+        self.count_edits(right[:, : batch.n_fail], right[:, batch.n_fail :], batch.weights)
+        self.count_passes(before, after, seen.locality)
+        if task.by_perplexity:
+            self.count_texts(base, task, (seen.base, seen.passing), batch.pass_targets)
+
+    def count_edits(self, fail: Tensor, adapt: Tensor, weights: Tensor) -> None:
+        """Count failures (E, K) and rewordings (E, K m), weights (E, K + K m) of both."""
+        k = fail.shape[1]
+        self.shares["fail_accuracy"].update(fail, weights[:, :k])
+        self.shares["adapt_accuracy"].update(adapt, weights[:, k:])
+        self.shares["edit_accuracy"].update(torch.cat([fail, adapt], 1), weights)
+
+    def count_passes(self, before: Tensor, after: Tensor, locality: Tensor | None = None) -> None:
+        """Count pass samples: right (...) without and with the edit, and the KL between."""
         self.shares["pass_accuracy_before"].update(before)
         self.shares["pass_accuracy_after"].update(after)
         self.drawdown.update(before, after)
-        self.locality.update(seen.locality)
+        if locality is not None:
+            self.locality.update(locality)
+
+    def count_texts(
+        self, base: TaskModel, task: Task, logits: tuple[Tensor, Tensor], targets: Tensor
+    ) -> None:
+        """Count the likelihood of pass texts: logits (..., A, C) before and after."""
+        tokens = (targets != IGNORED).sum(-1)
+        for name, seen in zip(("before", "after"), logits, strict=True):
+            self.nll[name].update(task.losses(base, seen, targets), tokens)
 
     def compute(self) -> dict[str, float]:
         """The numbers; a share of nothing (no rewordings, say) is left out, a NaN of logits not."""
         shares = {name: float(share.compute()) for name, share in self.shares.items()}
         values = {name: value for name, value in shares.items() if value == value}
         values["drawdown"] = float(self.drawdown.compute())
-        values["locality_kl"] = float(self.locality.compute())
-        return values
+        if float(self.locality.total):
+            values["locality_kl"] = float(self.locality.compute())
+        return values | self.compute_texts()
+
+    def compute_texts(self) -> dict[str, float]:
+        """Perplexity without and with the edit, and its rise; nothing where no text was seen."""
+        before, after = (float(self.nll[name].compute()) for name in ("before", "after"))
+        if before != before:  # no text was counted
+            return {}
+        return {
+            "perplexity_before": _exp(before),
+            "perplexity_after": _exp(after),
+            "perplexity_rise": _exp(after) - _exp(before),
+            "drawdown": _exp(after - before) - 1,
+        }
 
     def reset(self) -> None:
         """Forget everything."""
         self.shares.reset()
+        self.nll.reset()
         self.drawdown.reset()
         self.locality.reset()
+
+
+def _exp(value: float) -> float:
+    """A perplexity that JSON can hold, however far an untrained edit throws it."""
+    return math.exp(min(value, _LOG_MOST)) if value == value else value
 
 
 class EditSession:
@@ -166,21 +229,38 @@ class EditSession:
 
 
 @torch.no_grad()
-def bank_logits(base: TaskModel, bank: Bank, edits: Edits, batch_rows: int = 256) -> Tensor:
-    """Logits (n, C) of all samples of a bank under one edit.
+def bank_batches(
+    base: TaskModel, bank: Bank, edits: Edits | None = None, batch_rows: int = 256,
+    index: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+    """Logits of samples of a bank, with or without one edit.
 
     Args:
         base: the task model.
         bank: cached samples.
-        edits: unbatched edits of the bank's layer.
-        batch_rows: rows a suffix run.
+        edits: unbatched edits of the bank's layer; None for the base, which costs next to nothing.
+        batch_rows: rows a suffix run of a classifier; text takes fewer.
+        index: positions (n,); None for all.
+
+    Yields:
+        (positions (B,), logits (B, C) or (B, A, C)), by length.
     """
-    out = []
-    with applied(base.model, edits):
-        # By length, so that little is spent on padding; then back in order.
-        order = bank.lengths.argsort()
-        for index in torch.split(order, batch_rows):
-            rows = bank.rows(index)
-            out.append(run(base, bank.entry, rows.states, rows.inputs))
-    logits = torch.cat(out)
-    return torch.empty_like(logits).index_copy_(0, order, logits)
+    rows_at_once = batch_rows if bank.answer_lengths is None else max(1, batch_rows // 8)
+    # By length, so that little is spent on padding.
+    order = bank.lengths.argsort() if index is None else index
+    for chunk in torch.split(order, rows_at_once):
+        if edits is None:
+            yield chunk, logits_of(base, bank.outputs(chunk))
+            continue
+        rows = bank.rows(chunk)
+        with applied(base.model, edits):
+            logits = run(base, bank.entry, rows.states, rows.inputs, rows.at)
+        yield chunk, logits
+
+
+def bank_right(base: TaskModel, bank: Bank, judge: Judge, edits: Edits | None = None) -> Tensor:
+    """Which samples of a bank (n,) are answered right, with or without an edit."""
+    right = torch.zeros(len(bank), dtype=torch.bool)
+    for index, logits in bank_batches(base, bank, edits):
+        right[index] = judge(logits, bank.targets_of(index))
+    return right

@@ -2,8 +2,8 @@
 
 The base is frozen and an edit changes one layer, so nothing below that layer's MLP
 ever changes: not the embeddings, not the blocks below, not the attention of the
-block itself. ``capture`` records once what leaves that frozen part; ``run`` feeds it
-back and computes only what can differ.
+block itself, and not the encoder where the decoder is edited. ``capture`` records once
+what leaves that frozen part; ``run`` feeds it back and computes only what can differ.
 
 No architecture is re-implemented here. The model's own forward runs, with the frozen
 modules short-circuited for the length of a ``with`` block, so masks, positions and
@@ -17,16 +17,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
-from saledit.models import TaskModel
+from saledit.detour import forward_replaced
+from saledit.models import SEQ2SEQ, TaskModel
+from saledit.scoring import forward
 
 #: What a suffix run starts from: name -> (B, T, D).
 States = dict[str, Tensor]
 
 HIDDEN = "hidden"
 ATTENTION = "attention"
+ENCODER = "encoder"  # what the encoder gave; where its decoder is edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +61,14 @@ def entry_for(base: TaskModel, block: int, site_names: tuple[str, ...]) -> Entry
         The entry.
     """
     inside = base.block_name(block)
-    maps = {f"{inside}.{name}" for name in base.family.attention_maps}
-    in_attention = any(name in maps for name in site_names)
+    mixing = {f"{inside}.{name}" for name in base.family.attention_maps}
+    # Of an architecture that is not in the table nothing is known but its blocks.
+    in_mlp = bool(base.family.attention) and not any(name in mixing for name in site_names)
     last = block == base.n_blocks - 1
     return Entry(
         block=block,
-        after_attention=not in_attention,
-        first_token_only=last and not in_attention and base.pools_first_token,
+        after_attention=in_mlp,
+        first_token_only=last and in_mlp and base.pools_first_token,
     )
 
 
@@ -78,7 +82,8 @@ def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
 
     Yields:
         A dictionary that the forward pass fills: ``hidden`` and/or ``attention``,
-        each (B, T, D), or (B, 1, D) where only the first token is read.
+        each (B, T, D), or (B, 1, D) where only the first token is read; and ``encoder``
+        (B, T_source, D) where the decoder of an encoder-decoder is edited.
     """
     states: States = {}
     block = base.block(entry.block)
@@ -92,6 +97,9 @@ def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
         mixed = output[0] if isinstance(output, tuple) else output
         states[ATTENTION] = mixed[:, keep].detach()
 
+    def after_encoder(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        states[ENCODER] = output[0].detach()
+
     with ExitStack() as hooks:
         if not (entry.after_attention and base.family.attention_adds_residual):
             handle = block.register_forward_pre_hook(before_block, with_kwargs=True)
@@ -99,25 +107,18 @@ def capture(base: TaskModel, entry: Entry) -> Iterator[States]:
         if entry.after_attention:
             attention = block.get_submodule(base.family.attention)
             hooks.callback(attention.register_forward_hook(after_attention).remove)
+        if base.kind == SEQ2SEQ and not base.in_encoder:
+            encoder = base.model.get_encoder()
+            hooks.callback(encoder.register_forward_hook(after_encoder).remove)
         yield states
 
 
-@contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give one module another ``forward``; an instance attribute, so weights stay put."""
-    own = vars(module).get("forward")  # accelerate's offloading puts one there, too
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward  # the class's own forward shows again
-        else:
-            module.forward = own
-
-
 def run(
-    base: TaskModel, entry: Entry, states: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    base: TaskModel,
+    entry: Entry,
+    states: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor],
+    at: Tensor | None = None,
 ) -> Tensor:
     """Compute logits from cached states.
 
@@ -127,9 +128,10 @@ def run(
         states: what ``capture`` recorded for these rows.
         inputs: the tokenised rows (``input_ids`` (B, T), ``attention_mask`` (B, T)),
             for masks and positions.
+        at: positions (B, A) whose next token is scored; None for a classifier.
 
     Returns:
-        Logits (B, C); equal to the whole model's up to rounding.
+        Logits (B, C), or (B, A, C) at positions; equal to the whole model's up to rounding.
     """
     start = states[HIDDEN] if HIDDEN in states else states[ATTENTION]
     if entry.first_token_only:
@@ -141,28 +143,75 @@ def run(
         ids = inputs["input_ids"].masked_fill(beyond, base.model.config.pad_token_id)
         inputs = {**inputs, "input_ids": ids}
 
-    def pass_through(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        return hidden_states
-
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
             return (start, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": start}
 
+    extra: dict[str, Any] = {}
+    if ENCODER in states:
+        extra["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[ENCODER])
     with ExitStack() as stack:
         for index in range(entry.block):
-            stack.enter_context(_forward_replaced(base.block(index), pass_through))
+            stack.enter_context(forward_replaced(base.block(index), _skipped(base, index)))
         block = base.block(entry.block)
         stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
         if entry.after_attention:
-            mixed = states[ATTENTION]
-            attention = block.get_submodule(base.family.attention)
-            stack.enter_context(_forward_replaced(attention, lambda *_a, **_k: (mixed, None)))
+            _enter_behind_attention(stack, base, entry.block, states[ATTENTION])
         if not entry.first_token_only and _last_reads_first_token(base):
             last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
             stack.callback(last.register_forward_hook(_first_token).remove)
-        logits: Tensor = base.model(**inputs).logits
-    return logits
+        return forward(base, inputs, at, **extra)
+
+
+def _skipped(base: TaskModel, index: int) -> Callable[..., Any]:
+    """The forward of a block that does nothing but hand on what later blocks need."""
+    bias = _position_bias(base, index)
+
+    def pass_through(
+        hidden_states: Tensor, _mask: Tensor | None = None, position_bias: Tensor | None = None,
+        *_args: Any, **_kwargs: Any,
+    ) -> Any:  # fmt: skip
+        return _returned(base.family.block_returns, hidden_states, bias, position_bias)
+
+    return pass_through
+
+
+def _enter_behind_attention(stack: ExitStack, base: TaskModel, index: int, mixed: Tensor) -> None:
+    block, family = base.block(index), base.family
+    bias = _position_bias(base, index)
+
+    def skipped(*args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return _returned(family.before_returns, hidden, bias, kwargs.get("position_bias"))
+
+    def cached(*_args: Any, **kwargs: Any) -> Any:
+        # A decoder's cross attention has no bias of its own.
+        own = None if family.before else bias
+        return _returned(family.returns, mixed, own, kwargs.get("position_bias"))
+
+    for name in family.before:
+        stack.enter_context(forward_replaced(block.get_submodule(name), skipped))
+    attention = block.get_submodule(family.attention)
+    stack.enter_context(forward_replaced(attention, cached))
+
+
+def _position_bias(base: TaskModel, index: int) -> Callable[[int], Tensor] | None:
+    """How the first block makes the position bias that all others are handed; None for others."""
+    if index or not base.family.position_bias:
+        return None
+    attention: Any = base.block(0).get_submodule(base.family.position_bias)
+    return lambda length: attention.compute_bias(length, length)
+
+
+def _returned(
+    form: str, states: Tensor, make_bias: Callable[[int], Tensor] | None, bias: Tensor | None
+) -> Any:
+    if form == "states":
+        return states
+    if form == "pair":
+        return states, None
+    return states, bias if make_bias is None else make_bias(states.shape[1]), None
 
 
 def _last_reads_first_token(base: TaskModel) -> bool:
@@ -175,10 +224,3 @@ def _first_token(_module: nn.Module, _args: Any, output: Any) -> Any:
     if isinstance(output, tuple):
         return (output[0][:, :1], *output[1:])
     return output[:, :1]
-
-
-@torch.no_grad()
-def base_logits(base: TaskModel, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits (B, C) of the unedited model."""
-    logits: Tensor = base.model(**inputs).logits
-    return logits

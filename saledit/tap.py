@@ -22,8 +22,8 @@ from saledit.site import Site
 class Tape:
     """What a tap recorded in one forward pass."""
 
-    def __init__(self, sites: Sequence[Site]) -> None:
-        self.sites = tuple(sites)
+    def __init__(self, sites: Sequence[Site], n_rows: int = 0) -> None:
+        self.sites, self._n_rows = tuple(sites), n_rows
         self.inputs: dict[Site, Tensor] = {}
         self.outputs: dict[Site, Tensor] = {}
 
@@ -33,8 +33,12 @@ class Tape:
         # becomes a leaf. Above it y is part of the graph and is only remembered.
         if not y.requires_grad and torch.is_grad_enabled():
             y = y.detach().requires_grad_()
-        self.inputs[site], self.outputs[site] = x.detach(), y
+        self.inputs[site], self.outputs[site] = self._by_row(x.detach()), y
         return y
+
+    def _by_row(self, x: Tensor) -> Tensor:
+        # OPT's blocks put all tokens of a batch into one dimension.
+        return x.view(self._n_rows, -1, x.shape[-1]) if self._n_rows and x.dim() == 2 else x
 
     def factors(self, loss: Tensor, *, retain_graph: bool = False) -> dict[Site, LowRank]:
         """Gradient factors of a loss at every tapped site.
@@ -51,23 +55,24 @@ class Tape:
             loss, [self.outputs[site] for site in self.sites], retain_graph=retain_graph
         )
         return {
-            site: LowRank(self.inputs[site], grad)
+            site: LowRank(self.inputs[site], self._by_row(grad))
             for site, grad in zip(self.sites, grads, strict=True)
         }
 
 
 @contextmanager
-def tap(model: nn.Module, sites: Sequence[Site]) -> Iterator[Tape]:
+def tap(model: nn.Module, sites: Sequence[Site], n_rows: int = 0) -> Iterator[Tape]:
     """Record inputs and outputs of sites inside a ``with`` block.
 
     Args:
         model: the model, its parameters frozen (``requires_grad_(False)``).
         sites: where.
+        n_rows: rows B of the batch, for models that flatten it; 0 where none does.
 
     Yields:
         The tape; after a forward pass call ``tape.factors(loss)``.
     """
-    tape = Tape(sites)
+    tape = Tape(sites, n_rows)
 
     def hook_for(site: Site) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         return lambda _module, args, output: tape.record(site, args[0], output)

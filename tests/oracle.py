@@ -57,12 +57,12 @@ class Oracle:
             weight = self._weight(site)
             dense = delta.v[0].mT @ delta.u[0]  # (D_out, D_in)
             changed[f"{site.name}.weight"] = weight + (dense.mT if site.transposed else dense)
-        inputs = self.task.encode(self.base, [sample.inputs])
+        inputs = self.task.encode(self.base, [sample]).inputs
         return functional_call(self.base.model, changed, (), inputs).logits[0]
 
     def target(self, sample: Sample) -> Tensor:
         """The right answer's number."""
-        return self.task.targets(self.base, [sample.target])[0]
+        return self.task.encode(self.base, [sample]).targets[0]
 
     def gradients(self, failures: Sequence[Sample]) -> list[LowRank]:
         """What an editor is given for one edit: u (1, R, D_in), v (1, R, D_out) a site."""
@@ -111,7 +111,7 @@ class Oracle:
             f"{site.name}.weight": self._weight(site).clone().requires_grad_()
             for site in self.sites
         }
-        inputs = self.task.encode(self.base, [sample.inputs])
+        inputs = self.task.encode(self.base, [sample]).inputs
         with torch.enable_grad():
             logits = functional_call(self.base.model, leaves, (), inputs).logits[0]
             loss = F.cross_entropy(logits, self.target(sample))

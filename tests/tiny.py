@@ -144,7 +144,7 @@ def samples(n: int, seed: int = 0) -> list[Sample]:
 
 def encode(base: TaskModel, chosen: Sequence[Sample]) -> dict[str, Tensor]:
     """Inputs of samples, padded."""
-    return Nli().encode(base, [sample.inputs for sample in chosen])
+    return Nli().encode(base, chosen).inputs
 
 
 def targets(base: TaskModel, chosen: Sequence[Sample]) -> Tensor:

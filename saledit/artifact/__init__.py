@@ -2,6 +2,7 @@
 
 from saledit.artifact.building import (
     check_editor,
+    load_model,
     make_editor,
     make_task,
     sites_as_json,
@@ -24,6 +25,7 @@ __all__ = [
     "failures_as_json",
     "load_editor",
     "load_edits",
+    "load_model",
     "make_editor",
     "make_task",
     "save_editor",

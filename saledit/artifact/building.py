@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import saledit
-from saledit.config import EditorConfig, TaskConfig
+from saledit.config import EditorConfig, ModelConfig, TaskConfig
 from saledit.editors.base import Editor
 from saledit.errors import ConfigError, did_you_mean
+from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
 from saledit.tasks.base import Task
@@ -22,16 +24,32 @@ def make_task(config: TaskConfig) -> Task:
     """The task that a configuration names.
 
     Raises:
-        ConfigError: no such task.
+        ConfigError: no such task, or a setting that it does not have.
     """
-    task: Task = look_up(TASKS, config.name, "task.name")(
-        premise=config.premise,
-        hypothesis=config.hypothesis,
-        label=config.label,
-        subjects=config.subjects,
-        max_length=config.max_length,
-    )
-    return task
+    kind: type[Task] = look_up(TASKS, config.name, "task.name")
+    return kind.of(config)
+
+
+def load_model(task: Task, config: ModelConfig, cache: Path) -> TaskModel:
+    """The model that a configuration names, of the kind that a task needs.
+
+    Args:
+        task: the task.
+        config: the model's part of the configuration.
+        cache: where the plain weights of quantised files are kept.
+
+    Raises:
+        ModelError: it cannot be loaded, or is of another kind.
+    """
+    if task.generates:
+        return load_text_model(config.name, cache, config.stack, config.blocks)
+    for name in ("stack", "blocks"):
+        if getattr(config, name) != getattr(ModelConfig(), name):
+            raise ConfigError(
+                f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
+                "leave it out"
+            )
+    return load_classifier(config.name)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:

@@ -118,7 +118,8 @@ class TrainedEditor:
         elif tokenizer is None:
             raise UserError("edit: expected tokenizer=... with a transformers model, got None")
         else:
-            base = wrap(model, tokenizer, str(model.name_or_path))
+            c = self.config.model
+            base = wrap(model, tokenizer, str(model.name_or_path), c.stack, c.blocks)
         rows = enumerate(failures, start=1)
         samples = [self.task.parse(row, f"failures:{i}").sample for i, row in rows]
         if not samples:

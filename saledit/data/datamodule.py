@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.episodes import EditBatch, PartBanks
 
-_VALIDATION_PASSES = 50  # pass samples drawn for each edit of a validation
-
 
 class Episodes(Dataset[EditBatch]):
     """Batches of edits; batch i of an epoch depends on (seed, epoch, i) alone.
@@ -135,13 +133,15 @@ class EditDataModule(L.LightningDataModule):
         config: batch sizes.
         rank: terms kept of an aggregated gradient.
         seed: of all draws.
+        vocabulary: logits a scored position.
     """
 
     def __init__(
         self, train: PartBanks, validation: PartBanks, schedule: ScheduleConfig,
-        config: TrainConfig, rank: int, seed: int,
+        config: TrainConfig, rank: int, seed: int, vocabulary: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
+        self._vocabulary = vocabulary
         self._train, self._validation = train, validation
         self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
 
@@ -162,8 +162,8 @@ class EditDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[EditBatch]:
         """The same batches after every epoch."""
         c = self._config
-        k = min(self._k, self._validation.n_real)
-        edits, passes = c.edits(k), _VALIDATION_PASSES
+        k, passes = min(self._k, self._validation.n_real), c.validation_passes
+        edits = self._validation.edits_at_once(c.edits(k), k, passes, self._vocabulary)
         return _loader(
             TestEpisodes(
                 self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits

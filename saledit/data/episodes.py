@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.bank import Bank, BankSpec
+from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import Progress, open_bank
 from saledit.data.splits import Part
 from saledit.delta import LowRank
@@ -19,10 +19,14 @@ from saledit.records import Sample
 from saledit.rows import Rows, join
 from saledit.tasks.base import Task
 
+_LOGITS = 100_000_000  # numbers that a batch of edits may give
+
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:
     """E edits. Rows of one edit lie side by side: K failures, K x m rewordings, n pass.
+
+    Targets of a classifier are (...), those of text (..., A).
 
     Attributes:
         gradients: for each site u (E, R, D_in), v (E, R, D_out), aggregated over K.
@@ -30,8 +34,10 @@ class EditBatch:
         targets: right answers of failures and rewordings (E, K + K m).
         weights: 1 for a real row, 0 for a filler, (E, K + K m).
         n_fail: K.
-        base_logits: of the pass rows (E, n, C).
+        base_outputs: what the head of the base reads of the pass rows (E, n, A, D); logits
+            (E, n, C) of a classifier.
         pass_targets: (E, n).
+        members: positions in the banks of failures (E, K), rewordings (E, K m), pass (E, n).
     """
 
     gradients: list[LowRank]
@@ -39,8 +45,9 @@ class EditBatch:
     targets: Tensor
     weights: Tensor
     n_fail: int
-    base_logits: Tensor
+    base_outputs: Tensor
     pass_targets: Tensor
+    members: tuple[Tensor, Tensor, Tensor]
 
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""
@@ -50,8 +57,9 @@ class EditBatch:
             self.targets.to(device),
             self.weights.to(device),
             self.n_fail,
-            self.base_logits.to(device),
+            self.base_outputs.to(device),
             self.pass_targets.to(device),
+            self.members,
         )
 
 
@@ -125,26 +133,54 @@ class PartBanks:
         n_edits, k = fail.shape
         parts = [self.fail.rows(fail.flatten())]
         sizes = [k]
-        targets = [self.fail.targets[fail]]
+        targets = [self.fail.targets_of(fail)]
         weights = [torch.ones(n_edits, k)]
+        reworded = torch.zeros(n_edits, 0, dtype=torch.long)
         if self.adapt is not None:
             rows = slice(None) if column is None else column
-            index = self.adapt_index[fail, rows].flatten(1)  # (E, K m) or (E, K)
-            parts.append(self.adapt.rows(index.flatten()))
-            sizes.append(index.shape[1])
-            targets.append(self.adapt.targets[index])
+            reworded = self.adapt_index[fail, rows].flatten(1)  # (E, K m) or (E, K)
+            parts.append(self.adapt.rows(reworded.flatten()))
+            sizes.append(reworded.shape[1])
+            targets.append(self.adapt.targets_of(reworded))
             weights.append(self.adapt_weight[fail, rows].flatten(1))
         parts.append(self.passing.rows(passing.flatten()))
         sizes.append(passing.shape[1])
+        joined = join(parts, n_edits, sizes)
+        outputs, pass_targets = self.passing.outputs(passing), self.passing.targets_of(passing)
+        if joined.at is not None:  # as many scored positions in all rows
+            width = joined.at.shape[1]
+            targets = [_wide(t, width) for t in targets]
+            pass_targets = _wide(pass_targets, width)
+            gap = width - outputs.shape[-2]
+            outputs = torch.nn.functional.pad(outputs, (0, 0, 0, gap))
         return EditBatch(
             aggregate(self.fail.factors(fail), self.fail.losses[fail], rank),
-            join(parts, n_edits, sizes),
+            joined,
             torch.cat(targets, 1),
             torch.cat(weights, 1),
             k,
-            self.passing.logits[passing],
-            self.passing.targets[passing],
+            outputs,
+            pass_targets,
+            (fail, reworded, passing),
         )
+
+    def edits_at_once(self, wanted: int, k: int, passes: int, vocabulary: int) -> int:
+        """How many edits may be run side by side, so that their logits fit into memory.
+
+        Args:
+            wanted: how many are asked for.
+            k: failures an edit.
+            passes: pass samples an edit.
+            vocabulary: logits a scored position.
+        """
+        banks = [b for b in (self.fail, self.adapt, self.passing) if b is not None]
+        widths = [1 if b.answer_lengths is None else int(b.answer_lengths.max()) for b in banks]
+        rows = k * (1 + self.adapt_index.shape[1]) + passes
+        return max(1, min(wanted, _LOGITS // (rows * max(widths) * vocabulary)))
+
+
+def _wide(targets: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(targets, (0, width - targets.shape[-1]), value=IGNORED)
 
 
 def open_banks(

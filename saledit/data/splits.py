@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from saledit.batching import batches_by_length
+from saledit.answering import answers
 from saledit.data.memo import Memo
 from saledit.errors import DataError
 from saledit.models import TaskModel
-from saledit.records import Record, Sample
+from saledit.records import Answer, Record, Sample
 from saledit.tasks.base import Task, task_settings
+from saledit.tasks.text import TEXT
 
 
 class Rewriter(Protocol):
@@ -44,6 +43,8 @@ class Limits:
         passes: pass samples at most.
         rewordings: rewordings of each failure at most.
         counterfactual: pass samples at most that counterfactual failures are made of.
+        own_answers: True to keep samples of other matters with the model's own answer, right or
+            wrong: what it says is what an editor in training learns to leave alone.
     """
 
     key: str
@@ -51,6 +52,15 @@ class Limits:
     passes: int
     rewordings: int
     counterfactual: int = 0
+    own_answers: bool = False
+
+
+_CHUNK = 256  # records asked at a time
+_REMEDIES = {
+    False: "check that its labels mean what the data's do",
+    True: "name questions that it can answer, or other ones, in data.locality; or change "
+    "task.template",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +97,37 @@ class Part:
         }
 
 
-@torch.no_grad()
-def is_right(base: TaskModel, task: Task, samples: Sequence[Sample]) -> list[bool]:
-    """Whether the task model answers each sample right."""
-    right = [False] * len(samples)
-    for batch in batches_by_length(task, base, [s.inputs for s in samples], 4096):
-        targets = task.targets(base, [samples[i].target for i in batch.index])
-        correct = task.correct(base.model(**batch.inputs).logits, targets)
-        for i, ok in zip(batch.index, correct.tolist(), strict=True):
-            right[i] = ok
-    return right
+class _Asked:
+    """What the model answers, remembered on disk."""
+
+    def __init__(
+        self, base: TaskModel, task: Task, folder: Path, progress: Callable[[int], object]
+    ) -> None:
+        self._base, self._task, self._progress = base, task, progress
+        # No weight holds the label names, yet they decide what is right.
+        context = [base.fingerprint, base.labels, task.name, task_settings(task)]
+        self._memo = Memo(folder, "answers", context)
+        self._done = 0
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Answer]:
+        """An answer to each sample; of a passage nothing is asked."""
+        asked = [i for i, sample in enumerate(samples) if sample.kind != TEXT]
+
+        def compute(missing: list[int]) -> list[tuple[str, bool, float]]:
+            new = [samples[asked[i]] for i in missing]
+            found = answers(
+                self._base, self._task, new,
+                progress=lambda done: self._progress(self._done + done),
+            )  # fmt: skip
+            return [(a.text, a.right, a.f1) for a in found]
+
+        questions = [[*samples[i].inputs, samples[i].target, *samples[i].accepted] for i in asked]
+        out = [Answer(sample.target, True, 1.0) for sample in samples]
+        for i, (text, right, f1) in zip(asked, self._memo(questions, compute), strict=True):
+            out[i] = Answer(text, right, f1)
+        self._done += len(samples)
+        self._progress(self._done)
+        return out
 
 
 def make_part(
@@ -107,11 +138,14 @@ def make_part(
     rewriter: Rewriter | None,
     folder: Path,
     learned: Sequence[Record] = (),
+    locality: Sequence[Sample] = (),
+    progress: Callable[[int], object] = lambda _done: None,
 ) -> Part:
     """Run the task model over records and sort them into pass, fail and adapt.
 
     What the model answers and how a text is reworded is remembered on disk, so a split
-    with another seed or other limits is made of what is known.
+    with another seed or other limits is made of what is known. No more records are asked than
+    the limits need.
 
     Args:
         base: the task model.
@@ -123,6 +157,8 @@ def make_part(
         learned: records of the fine-tuning, for training alone. The right answers among them
             fill up the pass samples where the records have too few: a KL term that sees
             every pass sample a hundred times is met by learning them by heart.
+        locality: further samples that must stay as they are.
+        progress: called with the number of records that were asked.
 
     Returns:
         The part.
@@ -130,51 +166,90 @@ def make_part(
     Raises:
         DataError: the model makes no mistake, or nothing but mistakes.
     """
-    right = _rightness(base, task, [record.sample for record in records], folder)
-    failing = [r for r, ok in zip(records, right, strict=True) if not ok][: limits.failures]
-    passing = [r for r, ok in zip(records, right, strict=True) if ok][: limits.passes]
+    ask = _Asked(base, task, folder, progress)
+    failing, right = _sorted_out(task, records, limits, ask)
+    failing = failing[: limits.failures]
     if not failing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
             f"{len(records)}: the model makes no mistake here; give other data or another model"
         )
+    sources = right[: limits.counterfactual]
+    passing = [_own(answer, record.sample) for record, answer in right][: limits.passes]
+    room = limits.passes - len(passing)
+    if room and learned:
+        found = zip(learned, ask([record.sample for record in learned]), strict=True)
+        passing += [record.sample for record, answer in found if answer.right][:room]
+    room = limits.passes - len(passing)
+    if room:
+        others = [*locality, *(s for r in records for s in r.locality)]
+        passing += _kept(task, others, {r.sample.id for r in failing}, limits, room, ask)
     if not passing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers rightly, got none among "
-            f"{len(records)}; check that its labels mean what the data's do"
+            f"{len(records)}; {_REMEDIES[task.generates]}"
         )
-    sources = passing[: limits.counterfactual]
-    passing += _right_ones(base, task, learned, folder)[: limits.passes - len(passing)]
-    groups = adapt_samples([*failing, *sources], limits.rewordings, rewriter, folder)
+    asked = [*failing, *(record for record, _ in sources)]
+    groups = adapt_samples(asked, limits.rewordings, rewriter, folder)
     made = [
         (i, answer)
-        for i, record in enumerate(sources)
+        for i, (record, _) in enumerate(sources)
         for answer in task.other_answers(base, record.sample.target)
     ]
     return Part(
         tuple(record.sample for record in failing),
         groups[: len(failing)],
-        tuple(record.sample for record in passing),
-        tuple(_retarget(sources[i].sample, answer) for i, answer in made),
+        tuple(passing),
+        tuple(_retarget(sources[i][0].sample, answer) for i, answer in made),
         tuple(tuple(_retarget(s, a) for s in groups[len(failing) + i]) for i, a in made),
         tuple(i for i, _ in made),
     )
 
 
-def _right_ones(
-    base: TaskModel, task: Task, records: Sequence[Record], folder: Path
-) -> list[Record]:
-    right = _rightness(base, task, [record.sample for record in records], folder)
-    return [record for record, ok in zip(records, right, strict=True) if ok]
+def _sorted_out(
+    task: Task, records: Sequence[Record], limits: Limits, ask: _Asked
+) -> tuple[list[Record], list[tuple[Record, Answer]]]:
+    """Records answered wrongly, and those answered rightly with the answer."""
+    failing: list[Record] = []
+    right: list[tuple[Record, Answer]] = []
+    for start in range(0, len(records), _CHUNK):
+        chunk = [r for r in records[start : start + _CHUNK] if r.sample.kind != TEXT]
+        for record, answer in zip(chunk, ask([r.sample for r in chunk]), strict=True):
+            if answer.right:
+                right.append((record, answer))
+            else:
+                failing.append(record)
+        # Of texts none is right or wrong: what must stay is given apart.
+        enough = task.by_perplexity or len(right) >= limits.passes
+        if len(failing) >= limits.failures and enough:
+            break
+    return failing, [] if task.by_perplexity else right
 
 
-def _rightness(base: TaskModel, task: Task, samples: Sequence[Sample], folder: Path) -> list[bool]:
-    # No weight holds the label names, yet they decide what is right.
-    context = [base.fingerprint, base.labels, task.name, task_settings(task)]
-    return Memo(folder, "right", context)(
-        [[*sample.inputs, sample.target] for sample in samples],
-        lambda missing: is_right(base, task, [samples[i] for i in missing]),
-    )
+def _kept(
+    task: Task, samples: Sequence[Sample], failing: set[str], limits: Limits, room: int, ask: _Asked
+) -> list[Sample]:
+    """Samples of other matters: those answered right, in training also the model's own answers."""
+    # A passage that begins with the prompt of a failure is no other matter.
+    others = [s for s in samples if s.kind != TEXT or s.id.split("@")[0] not in failing]
+    out: dict[tuple[str, ...], Sample] = {}
+    for start in range(0, len(others), _CHUNK):
+        if len(out) >= room:
+            break
+        chunk = others[start : start + _CHUNK]
+        for sample, answer in zip(chunk, ask(chunk), strict=True):
+            if answer.text and (answer.right or limits.own_answers):
+                own = _own(answer, sample)
+                out.setdefault((*own.inputs, own.target), own)
+    return list(out.values())[:room]
+
+
+def _own(answer: Answer, sample: Sample) -> Sample:
+    """A sample with the model's own words for a target: they are what must not change."""
+    if sample.kind == TEXT or (not sample.accepted and answer.right):
+        return sample
+    accepted = sample.accepted if answer.right else (answer.text,)
+    return replace(sample, target=answer.text, accepted=accepted)
 
 
 def _retarget(sample: Sample, answer: str) -> Sample:

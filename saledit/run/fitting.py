@@ -148,8 +148,9 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     train = banks_of(prepared, prepared.train, layer, editor.needs_moments)
     validation = banks_of(prepared, prepared.validation, layer)
     data = EditDataModule(
-        train, validation, config.schedule, config.train, config.editor.gradient_rank, config.seed
-    )
+        train, validation, config.schedule, config.train, config.editor.gradient_rank,
+        config.seed, prepared.base.vocabulary,
+    )  # fmt: skip
     module = EditModule(
         prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train
     )

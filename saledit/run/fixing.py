@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saledit.artifact import failures_as_json, load_editor, save_edits
+from saledit.answering import answers
+from saledit.artifact import failures_as_json, load_editor, load_model, save_edits
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.data.sources import load_records
 from saledit.delta import Edits
 from saledit.errors import DataError, JobError, UserError
-from saledit.models import TaskModel, load_classifier
-from saledit.records import Sample
+from saledit.models import TaskModel
+from saledit.overlay import applied
+from saledit.records import Answer, Sample
 from saledit.report import Ui
-from saledit.session import bank_logits
+from saledit.scoring import forward
+from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
@@ -53,10 +57,12 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     samples = [record.sample for record in load_records(task, failures)]
     held = [r.sample for r in load_records(task, check or str(trained.folder / "check.jsonl"))]
     ui.stage(f"loading {trained.base_name}")
-    base = load_classifier(trained.base_name)
+    model = replace(trained.config.model, name=trained.base_name)
+    base = load_model(task, model, trained.config.cache)
     trained.check(base)
-    before = _Answers(base, task, layer, samples)
-    wrong = [sample for sample, ok in zip(samples, before.right(), strict=True) if not ok]
+    ui.stage("checking before")
+    before = answers(base, task, samples)
+    wrong = [sample for sample, answer in zip(samples, before, strict=True) if not answer.right]
     if not wrong:
         raise DataError(
             f"{failures}: expected samples that the model answers wrongly, got none among "
@@ -69,9 +75,10 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
             session.step(wrong[start : start + k])
             bar.update(min(start + k, len(wrong)))
     edits = session.edits.compress(trained.config.editor.gradient_rank * max(1, len(wrong)))
-    ui.stage("checking before and after")
-    rows = before.rows(edits)
-    checked = _check(_Answers(base, task, layer, held), edits)
+    ui.stage("checking after")
+    _check_finite(base, task, layer, samples, edits)
+    rows = _rows(samples, before, answers(base, task, samples, edits))
+    checked = _check(base, task, held, edits)
     result = {
         "out": out,
         "run": run_dir,
@@ -95,51 +102,42 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     return result
 
 
-class _Answers:
-    """What a model answers to samples, with and without edits."""
-
-    def __init__(
-        self, base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample]
-    ) -> None:
-        self.base, self.task, self.samples = base, task, samples
-        with torch.no_grad():
-            self.bank = memory_bank(base, task, samples, BankSpec(layer))
-        self.before = task.answer(base, self.bank.logits)
-
-    def right(self) -> list[bool]:
-        """Whether the unedited model is right."""
-        found: list[bool] = self.task.correct(self.bank.logits, self.bank.targets).tolist()
-        return found
-
-    def rows(self, edits: Edits) -> list[dict[str, Any]]:
-        """Each sample's answers before and after."""
-        logits = bank_logits(self.base, self.bank, edits)
+def _check_finite(
+    base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample], edits: Edits
+) -> None:
+    """Refuse an edit that gives NaN: greedy decoding would take it for an answer."""
+    bank = memory_bank(base, task, samples, BankSpec(layer))
+    for _, logits in bank_batches(base, bank, edits):
         if not torch.isfinite(logits).all():
             raise JobError(
                 "the edit gave NaN and was not written; fewer failures at a time may work"
             )
-        after = self.task.answer(self.base, logits)
-        now = self.task.correct(logits, self.bank.targets).tolist()
-        return [
-            {
-                "id": sample.id,
-                "inputs": list(sample.inputs),
-                "target": sample.target,
-                "before": old,
-                "after": new,
-                "fixed": bool(ok and not was),
-            }
-            for sample, old, new, was, ok in zip(
-                self.samples, self.before, after, self.right(), now, strict=True
-            )
-        ]
 
 
-def _check(held: _Answers, edits: Edits) -> dict[str, Any]:
-    rows = held.rows(edits)
-    n = len(rows)
-    was = sum(held.right())
-    now = sum(row["after"] == row["target"] for row in rows)
+def _rows(
+    samples: Sequence[Sample], before: Sequence[Answer], after: Sequence[Answer]
+) -> list[dict[str, Any]]:
+    """Each sample's answers before and after."""
+    return [
+        {
+            "id": sample.id,
+            "inputs": list(sample.inputs),
+            "target": sample.target,
+            "before": old.text,
+            "after": new.text,
+            "fixed": new.right and not old.right,
+        }
+        for sample, old, new in zip(samples, before, after, strict=True)
+    ]
+
+
+def _check(base: TaskModel, task: Task, held: Sequence[Sample], edits: Edits) -> dict[str, Any]:
+    """What else an edit changed on samples that it should leave alone."""
+    if task.by_perplexity:
+        return _check_texts(base, task, held, edits)
+    before, after = answers(base, task, held), answers(base, task, held, edits)
+    rows = _rows(held, before, after)
+    n, was, now = len(rows), sum(a.right for a in before), sum(a.right for a in after)
     changed = [row for row in rows if row["before"] != row["after"]]
     return {
         "n": n,
@@ -148,3 +146,19 @@ def _check(held: _Answers, edits: Edits) -> dict[str, Any]:
         "drawdown": (was - now) / n,
         "changed": [{k: v for k, v in row.items() if k != "fixed"} for row in changed],
     }
+
+
+def _check_texts(
+    base: TaskModel, task: Task, held: Sequence[Sample], edits: Edits
+) -> dict[str, Any]:
+    """The perplexity of texts before and after."""
+    bank = memory_bank(base, task, held, BankSpec(base.layer(-1)))
+    counted = EditMetrics()
+    for index, before in bank_batches(base, bank):
+        targets = bank.targets_of(index)
+        encoded = task.encode(base, [held[i] for i in index.tolist()])
+        with applied(base.model, edits):
+            after = forward(base, encoded.inputs, encoded.at)
+        counted.count_texts(base, task, (before, after), targets)
+    found = counted.compute_texts()
+    return {"n": len(held), "changed": [], **found}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from saledit.artifact import make_task
+from saledit.artifact import load_model, make_task
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
@@ -14,7 +14,7 @@ from saledit.data.sources import load_records
 from saledit.data.splits import Limits, Part, make_part
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
-from saledit.models import TaskModel, load_classifier
+from saledit.models import TaskModel
 from saledit.records import Record
 from saledit.report import Ui, training_bar
 from saledit.tasks.base import Task
@@ -34,6 +34,7 @@ class Prepared:
         test_records: records for the test, apart from all others.
         learned: records that the task model was fine-tuned on here.
         ui: where progress is shown.
+        locality: records of other matters, of ``data.locality``.
     """
 
     config: RunConfig
@@ -43,6 +44,7 @@ class Prepared:
     test_records: Sequence[Record]
     learned: Sequence[Record]
     ui: Ui
+    locality: Sequence[Record] = ()
 
     @cached_property
     def _sides(self) -> list[tuple[Record, ...]]:
@@ -50,28 +52,36 @@ class Prepared:
         return partition(self.pool, [share], self.config.seed)
 
     @cached_property
+    def _other_sides(self) -> list[tuple[Record, ...]]:
+        """Records of other matters: for validation, for the test, and the rest for training."""
+        d, n = self.config.data, len(self.locality)
+        sizes = [round(d.validation * n), round(d.test_share * n)]
+        return partition(self.locality, sizes, self.config.seed)
+
+    @cached_property
     def train(self) -> Part:
         """Samples that the editor learns from."""
         d = self.config.data
         made = d.max_counterfactual if self.config.train.counterfactual else 0
         limits = (d.max_failures, d.max_passes, made)
-        return self._part(self._sides[1], "data.train", *limits, self.learned)
+        return self._part(2, self._sides[1], "data.train", *limits, self.learned)
 
     @cached_property
     def validation(self) -> Part:
         """Samples that decide when to stop."""
         d = self.config.data
-        return self._part(self._sides[0], "data.train", d.max_failures, d.max_passes)
+        return self._part(0, self._sides[0], "data.train", d.max_failures, d.max_passes)
 
     @cached_property
     def test(self) -> Part:
         """Samples that the results are about."""
         d = self.config.data
         key = "data.test" if d.test else "data.train"
-        return self._part(self.test_records, key, d.max_test_failures, d.max_test_passes)
+        return self._part(1, self.test_records, key, d.max_test_failures, d.max_test_passes)
 
     def _part(
         self,
+        side: int,
         records: Sequence[Record],
         key: str,
         failures: int,
@@ -79,11 +89,17 @@ class Prepared:
         made: int = 0,
         learned: Sequence[Record] = (),
     ) -> Part:
-        adapt = self.config.data.adapt
-        limits = Limits(key, failures, passes, adapt.per_failure, made)
-        rewriter = RuleRewriter(adapt) if adapt.rewrite else None
-        folder = self.config.cache
-        return make_part(self.base, self.task, records, limits, rewriter, folder, learned)
+        adapt, task = self.config.data.adapt, self.task
+        limits = Limits(key, failures, passes, adapt.per_failure, made, own_answers=side == 2)
+        # Rules know statements and pairs of them, not questions or unfinished sentences.
+        rewriter = RuleRewriter(adapt) if adapt.rewrite and not task.generates else None
+        others = [s for r in self._other_sides[side] for s in r.locality or (r.sample,)]
+        name = ("validation", "test", "training")[side]
+        with self.ui.progress(f"asking the model: {name}", len(records) + len(others)) as bar:
+            return make_part(
+                self.base, task, records, limits, rewriter, self.config.cache, learned, others,
+                bar.update,
+            )  # fmt: skip
 
 
 def prepare(config: RunConfig, ui: Ui) -> Prepared:
@@ -124,6 +140,14 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
             f"data.{side}: expected records that share no text and no subject with the others, "
             "got none; check task.subjects and that the files differ"
         )
+    locality: list[Record] = []
+    for source in d.locality:
+        locality += load_records(task, source, limit=d.limit)
+    if f.enabled and task.generates:
+        raise ConfigError(
+            f"model.finetune.enabled: expected false for task '{config.task.name}', got true; "
+            "fine-tune language models beforehand and name the result in model.name"
+        )
     if f.enabled:
         labels = sorted({r.sample.target for r in (*learned, *pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
@@ -140,8 +164,9 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
         )
     else:
         ui.stage(f"task model: {config.model.name}")
-        base = load_classifier(config.model.name)
-    return Prepared(config, base, task, pool, test, learned, ui)
+        base = load_model(task, config.model, config.cache)
+    others = apart_from(locality, [*pool, *test])
+    return Prepared(config, base, task, pool, test, learned, ui, others)
 
 
 def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:

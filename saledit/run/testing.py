@@ -5,27 +5,23 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saledit import config as configuration
 from saledit.artifact import TrainedEditor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.episodes import PartBanks
-from saledit.data.splits import Part
 from saledit.errors import JobError
 from saledit.files import read_json, write_json
-from saledit.losses import locality_kl
 from saledit.report import Ui
 from saledit.run.fitting import banks_of
 from saledit.run.prepare import Prepared, prepare
-from saledit.session import EditMetrics, bank_logits, outcome
-from saledit.tasks.base import Task
+from saledit.run.tally import Tally
+from saledit.session import outcome
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -60,23 +56,23 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
 
 def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     """Edit the test failures and count what was mended and what broke."""
-    config, part = prepared.config, prepared.test
+    config, part, task = prepared.config, prepared.test, prepared.task
     banks = banks_of(prepared, part, trained.layer)
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")
     began = time.perf_counter()
-    tally = _Tally(prepared.task, part, banks)
+    tally = Tally(prepared.base, task, part, banks)
     run = _pile_up if schedule.cumulative else _one_by_one
     n_edits = run(prepared, trained, banks, tally)
     seconds = time.perf_counter() - began
     metrics = tally.metrics()
-    if any(value != value for value in metrics.values()):
+    if any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
     one = schedule.batch_size == 1
     mode = "batch" if not schedule.cumulative else "sequential" if one else "sequential-batched"
     return {
         "schema": 1,
-        "task": prepared.task.name,
+        "task": task.name,
         "editor": config.editor.name,
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
         "layer": trained.layer.index,
@@ -98,105 +94,40 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     }
 
 
-class _Tally:
-    """Counts outcomes, and rewordings by kind."""
-
-    def __init__(self, task: Task, part: Part, banks: PartBanks) -> None:
-        self.task, self.banks = task, banks
-        self.all = EditMetrics()
-        self._kinds = [sample.kind for group in part.adapt for sample in group]
-        self._right: Counter[str] = Counter()
-        self._total: Counter[str] = Counter()
-
-    def count_kinds(self, index: Tensor, weight: Tensor, right: Tensor) -> None:
-        """Positions in the adapt bank, weights and rightness, all of one shape."""
-        rows = zip(
-            index.flatten().tolist(),
-            weight.flatten().tolist(),
-            right.flatten().tolist(),
-            strict=True,
-        )
-        for i, real, ok in rows:
-            if real:
-                self._total[self._kinds[i]] += 1
-                self._right[self._kinds[i]] += ok
-
-    def metrics(self) -> dict[str, float]:
-        return self.all.compute()
-
-    def by_kind(self) -> dict[str, dict[str, float]]:
-        return {
-            kind: {"accuracy": self._right[kind] / n, "n": n}
-            for kind, n in sorted(self._total.items())
-        }
-
-    def unedited(self) -> dict[str, float]:
-        """The same shares without any edit."""
-        fail = self._share(self.banks.fail.logits, self.banks.fail.targets)
-        out = {"fail_accuracy": float(fail.mean())}
-        right = [fail]
-        if self.banks.adapt is not None:
-            right.append(self._share(self.banks.adapt.logits, self.banks.adapt.targets))
-            out["adapt_accuracy"] = float(right[1].mean())
-        out["edit_accuracy"] = float(torch.cat(right).mean())
-        passing = self._share(self.banks.passing.logits, self.banks.passing.targets)
-        return out | {"pass_accuracy": float(passing.mean())}
-
-    def _share(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self.task.correct(logits, targets).float()
-
-
 @torch.no_grad()
-def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: _Tally) -> int:
+def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> int:
     """Schedule "batch": each edit is judged on the base, many edits side by side."""
-    config = prepared.config
+    config, base = prepared.config, prepared.base
+    k, passes = config.schedule.batch_size, config.test.passes_per_edit
+    held = min(passes or len(banks.passing), len(banks.passing))
+    at_once = banks.edits_at_once(config.test.edits_per_batch, k, held, base.vocabulary)
     episodes = TestEpisodes(
-        banks, config.schedule.batch_size, config.test.edits_per_batch,
-        config.test.passes_per_edit, config.editor.gradient_rank, config.seed,
+        banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip
     n_edits = 0
     with prepared.ui.progress("editing", len(episodes)) as bar:
         for i in range(len(episodes)):
             batch = episodes[i]
             edits = trained.editor(batch.gradients)
-            seen = outcome(prepared.base, prepared.task, banks.fail.entry, edits, batch)
-            tally.all.update(prepared.task, batch, seen)
-            right = prepared.task.correct(seen.edit, batch.targets)[:, batch.n_fail :]
-            if banks.adapt is not None:
-                index = banks.adapt_index[episodes.groups[i]].flatten(1)
-                tally.count_kinds(index, batch.weights[:, batch.n_fail :], right)
+            seen = outcome(base, prepared.task, banks.fail.entry, edits, batch)
+            tally.count_batch(batch, seen, edits)
             n_edits += len(batch.targets)
             bar.update(i + 1)
     return n_edits
 
 
 @torch.no_grad()
-def _pile_up(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: _Tally) -> int:
+def _pile_up(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> int:
     """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end."""
-    base, task, part = prepared.base, prepared.task, prepared.test
-    session, k = trained.session(base), prepared.config.schedule.batch_size
+    part = prepared.test
+    session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
     starts = range(0, len(part.fail), k)
     with prepared.ui.progress("editing", len(starts)) as bar:
         for done, start in enumerate(starts, start=1):
             session.step(part.fail[start : start + k])
             bar.update(done)
-    final = session.edits
-    right = [task.correct(bank_logits(base, banks.fail, final), banks.fail.targets)]
-    shares = tally.all.shares
-    shares["fail_accuracy"].update(right[0])
-    if banks.adapt is not None:
-        right.append(task.correct(bank_logits(base, banks.adapt, final), banks.adapt.targets))
-        shares["adapt_accuracy"].update(right[1])
-        every = torch.arange(len(banks.adapt))
-        tally.count_kinds(every, torch.ones(len(every)), right[1])
-    shares["edit_accuracy"].update(torch.cat(right))
-    passing = bank_logits(base, banks.passing, final)
-    before = task.correct(banks.passing.logits, banks.passing.targets)
-    after = task.correct(passing, banks.passing.targets)
-    shares["pass_accuracy_before"].update(before)
-    shares["pass_accuracy_after"].update(after)
-    tally.all.drawdown.update(before, after)
-    tally.all.locality.update(locality_kl(banks.passing.logits, passing))
+    prepared.ui.stage("judging all edits together")
+    tally.count_final(session.edits)
     return len(starts)
 
 

@@ -24,6 +24,7 @@ from saledit.batching import batches_by_length
 from saledit.delta import LowRank
 from saledit.models import TaskModel
 from saledit.saliency.base import LayerScore, Probes, Saliency
+from saledit.scoring import forward
 from saledit.site import Layer, Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
@@ -55,10 +56,11 @@ class GradientSaliency:
         sites = [site for layer in layers for site in layer.sites]
         norms = {site: torch.zeros(()) for site in sites}
         sums: dict[Site, Tensor] = {}
-        for batch in batches_by_length(task, base, [s.inputs for s in samples], self._batch_tokens):
-            targets = task.targets(base, [samples[i].target for i in batch.index])
-            with tap(base.model, sites) as tape, torch.enable_grad():
-                loss = task.losses(base.model(**batch.inputs).logits, targets).sum()
+        for batch in batches_by_length(task, base, samples, self._batch_tokens):
+            seen = batch.encoded
+            with tap(base.model, sites, len(batch.index)) as tape, torch.enable_grad():
+                logits = forward(base, seen.inputs, seen.at)
+                loss = task.losses(base, logits, seen.targets).sum()
             for site, pair in tape.factors(loss).items():
                 norms[site] += pair.norm().sum()  # (B,) -> scalar
                 _accumulate(sums, site, pair)

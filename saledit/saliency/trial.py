@@ -23,12 +23,12 @@ from torch import Tensor
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_banks
 from saledit.delta import Edits, LowRank
-from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.moments import whitener
 from saledit.records import Sample
 from saledit.rows import join, run_edits
 from saledit.saliency.base import LayerScore, Probes, Saliency
+from saledit.scoring import logits_of
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
@@ -134,7 +134,8 @@ class TrialStep:
     ) -> tuple[Tensor, Tensor]:
         """Share mended of each failure and its rewording (N,), and KL of its pass rows (N, n)."""
         fail, reworded, passing = banks
-        mended, kl = [], []
+        right: tuple[list[Tensor], list[Tensor]] = ([], [])
+        kl = []
         for index in torch.split(torch.arange(len(fail)), _EDITS):
             other = index % len(reworded)
             rows = join(
@@ -144,10 +145,24 @@ class TrialStep:
             )
             edits = normalized_steps(fail.layer, [pair[index] for pair in pairs], step)
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
-            targets = torch.stack([fail.targets[index], reworded.targets[other]], 1)
-            mended.append(task.correct(logits[:, :2], targets).float().mean(1))
-            kl.append(locality_kl(passing.logits[held[index]], logits[:, 2:]))
-        return torch.cat(mended), torch.cat(kl)
+            for column, bank, places in ((0, fail, index), (1, reworded, other)):
+                right[column].append(_right(task, logits[:, column], bank.targets_of(places)))
+            outputs = passing.outputs(held[index])
+            wanted = passing.targets_of(held[index])
+            before = logits_of(base, outputs)  # (E, n, C), or (E, n, A, C)
+            after = logits[:, 2:]
+            if before.dim() == 4:
+                after = after[..., : before.shape[-2], :]
+            kl.append(task.divergence(before, after, wanted))
+        mended = torch.stack([torch.cat(part) for part in right]).mean(0)
+        return mended, torch.cat(kl)
+
+
+def _right(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
+    """Right or not (E,) as numbers, with logits of as many positions as there are targets."""
+    if targets.dim() == 2:
+        logits = logits[:, : targets.shape[1]]
+    return task.correct(logits, targets).float()
 
 
 def directions(bank: Bank, whitening: Sequence[Tensor] | None) -> list[LowRank]:

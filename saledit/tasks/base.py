@@ -1,14 +1,35 @@
-"""What a task has to say: encode texts, score logits, decide what is right."""
+"""What a task has to say: encode samples, score logits, decide what is right."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from saledit.config import TaskConfig
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Samples as a model reads them.
+
+    Attributes:
+        inputs: ``input_ids`` and the like, (B, T) each, padded on the right; with
+            ``attention_mask``; ``decoder_input_ids`` (B, A) for an encoder-decoder.
+        targets: right answers: class numbers (B,), or tokens (B, A) as ``saledit.tasks.text``
+            describes them.
+        at: positions (B, A) whose next token is scored; None for a classifier.
+        scored: bool (B, A), which of them are real, not padding; None for a classifier.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: Tensor
+    at: Tensor | None = None
+    scored: Tensor | None = None
 
 
 class Task(Protocol):
@@ -16,9 +37,23 @@ class Task(Protocol):
 
     Attributes:
         name: as in the registry.
+        generates: True where the model answers in words, so that answers are also scored under
+            free generation.
+        by_perplexity: True where what must not change is text, measured by its perplexity.
     """
 
     name: str
+    generates: bool
+    by_perplexity: bool
+
+    @classmethod
+    def of(cls, config: TaskConfig) -> Task:
+        """The task that a configuration describes.
+
+        Raises:
+            ConfigError: a setting that this task does not have.
+        """
+        ...
 
     def parse(self, row: Mapping[str, Any], where: str) -> Record:
         """Turn a row of a data file into a record.
@@ -36,15 +71,11 @@ class Task(Protocol):
         """The opposite of ``parse``: a sample as a row of a data file."""
         ...
 
-    def encode(self, base: TaskModel, inputs: Sequence[tuple[str, ...]]) -> dict[str, Tensor]:
-        """Tokenise texts into padded model inputs, (B, T) each."""
-        ...
-
-    def targets(self, base: TaskModel, answers: Sequence[str]) -> Tensor:
-        """Right answers as numbers, (B,).
+    def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
+        """Tokenise samples with their answers into a padded batch.
 
         Raises:
-            DataError: the model has no such label.
+            DataError: an answer that the model cannot give, or a text that is too long for it.
         """
         ...
 
@@ -52,19 +83,26 @@ class Task(Protocol):
         """Answers that the model could give in this one's place."""
         ...
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Negative log-likelihood (...) of the right answers, logits (..., C)."""
+    def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood (...) of the right answers.
+
+        Args:
+            base: the task model.
+            logits: (..., C), or (..., A, C) of text.
+            targets: (...), or (..., A) of text.
+        """
+        ...
+
+    def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
+        """KL(base || edited) (...), a mean over scored positions; shapes as in ``losses``."""
         ...
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Whether each answer is right: bool (...)."""
-        ...
-
-    def answer(self, base: TaskModel, logits: Tensor) -> list[str]:
-        """The model's answers in words, one a row of logits (B, C)."""
+        """Whether each answer is right, of text under teacher forcing: bool (...)."""
         ...
 
 
 def task_settings(task: Task) -> dict[str, object]:
     """A task's settings, for cache keys."""
-    return {k: v for k, v in sorted(vars(task).items()) if isinstance(v, str | int | tuple)}
+    kept = sorted(vars(task).items())
+    return {k: v for k, v in kept if isinstance(v, str | int | tuple)}

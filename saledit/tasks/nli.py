@@ -8,36 +8,50 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, tensor
 
+from saledit.config import TaskConfig
 from saledit.errors import DataError, did_you_mean
+from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
+from saledit.tasks.base import Encoded
+from saledit.tasks.fields import named_fields, refuse_settings, text_of, values_of
 
 
 class Nli:
     """Two- or three-label classification; label names come from the data.
 
     Args:
-        premise: name of the field with the premise; "" for a claim alone.
-        hypothesis: name of the field with the hypothesis or claim.
-        label: name of the field with the label.
+        fields: names of the data's fields where they are not ``premise``, ``hypothesis`` and
+            ``label``; ``premise: ""`` for a claim alone.
         subjects: fields whose values no two splits may share.
         max_length: longest input in tokens; longer ones are truncated.
     """
 
     name = "nli"
+    generates = False
+    by_perplexity = False
 
     def __init__(
         self,
-        premise: str = "premise",
-        hypothesis: str = "hypothesis",
-        label: str = "label",
+        fields: Mapping[str, str] | None = None,
         subjects: Sequence[str] = (),
         max_length: int = 128,
     ) -> None:
-        self.fields = tuple(field for field in (premise, hypothesis) if field)
-        self.label = label
+        names = named_fields(fields or {}, ("premise", "hypothesis", "label"))
+        self.fields = tuple(f for f in (names["premise"], names["hypothesis"]) if f)
+        self.label = names["label"]
         self.subjects = tuple(subjects)
         self.max_length = max_length
+
+    @classmethod
+    def of(cls, config: TaskConfig) -> Nli:
+        """The task that a configuration describes.
+
+        Raises:
+            ConfigError: a field or a setting that this task does not have.
+        """
+        refuse_settings(config, ("template", "chat", "stop", "max_new_tokens"))
+        return cls(config.fields, config.subjects, config.max_length)
 
     def parse(self, row: Mapping[str, Any], where: str) -> Record:
         """Read ``premise``, ``hypothesis``, ``label``, optional ``id`` and ``paraphrases``.
@@ -47,8 +61,8 @@ class Nli:
         Raises:
             DataError: a field is missing or is not text.
         """
-        inputs = tuple(self._text(row, field, where) for field in self.fields)
-        target = self._text(row, self.label, where)
+        inputs = tuple(text_of(row, field, where) for field in self.fields)
+        target = text_of(row, self.label, where)
         name = str(row.get("id") or where)
         rewordings = tuple(
             Sample(
@@ -62,17 +76,8 @@ class Nli:
         return Record(
             Sample(name, inputs, target),
             tuple(r for r in rewordings if r.inputs != inputs),
-            tuple(subject for field in self.subjects for subject in _values(row, field, where)),
+            tuple(subject for field in self.subjects for subject in values_of(row, field, where)),
         )
-
-    def _text(self, row: Mapping[str, Any], field: str, where: str) -> str:
-        value = row.get(field)
-        if not isinstance(value, str):
-            # A typo in the field's name is the usual cause.
-            remedy = did_you_mean(field, row) if field not in row else "give it as a string"
-            got = "nothing" if value is None else type(value).__name__
-            raise DataError(f"{where}: expected text in '{field}', got {got}; {remedy}")
-        return value
 
     def _reworded(self, row: Mapping[str, Any], other: Any, where: str) -> tuple[str, ...]:
         if not isinstance(other, Mapping):
@@ -81,7 +86,7 @@ class Nli:
                 f"{' and '.join(self.fields)}, got {type(other).__name__}"
             )
         return tuple(
-            self._text(other if other.get(field) is not None else row, field, where)
+            text_of(other if other.get(field) is not None else row, field, where)
             for field in self.fields
         )
 
@@ -90,9 +95,9 @@ class Nli:
         texts = dict(zip(self.fields, sample.inputs, strict=True))
         return {"id": sample.id, **texts, self.label: sample.target}
 
-    def encode(self, base: TaskModel, inputs: Sequence[tuple[str, ...]]) -> dict[str, Tensor]:
-        """Tokenise, pad to the longest, truncate to ``max_length``; (B, T) each."""
-        columns = [list(column) for column in zip(*inputs, strict=True)]
+    def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
+        """Tokenise, pad to the longest, truncate to ``max_length``; see ``Task.encode``."""
+        columns = [list(c) for c in zip(*(sample.inputs for sample in samples), strict=True)]
         encoded = base.tokenizer(
             *columns,
             padding=True,
@@ -101,7 +106,7 @@ class Nli:
             max_length=min(self.max_length, base.max_length),
             return_tensors="pt",
         )
-        return dict(encoded)
+        return Encoded(dict(encoded), self.targets(base, [sample.target for sample in samples]))
 
     def targets(self, base: TaskModel, answers: Sequence[str]) -> Tensor:
         """Label numbers (B,).
@@ -122,27 +127,20 @@ class Nli:
         """All other labels of the model."""
         return [label for label in base.labels if label != answer]
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy (...) of logits (..., C)."""
         flat = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
         return flat.view(targets.shape)
+
+    def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
+        """KL(base || edited) (...) of logits (..., C)."""
+        return locality_kl(base_logits, edited)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether the highest logit is the target's."""
         return logits.argmax(-1) == targets
 
-    def answer(self, base: TaskModel, logits: Tensor) -> list[str]:
-        """Label names of the highest logits."""
+    def label_names(self, base: TaskModel, logits: Tensor) -> list[str]:
+        """Label names of the highest logits (B, C)."""
         names = {number: label for label, number in base.labels.items()}
         return [names[int(i)] for i in logits.argmax(-1)]
-
-
-def _values(row: Mapping[str, Any], field: str, where: str) -> list[str]:
-    value = row.get(field)
-    if value is None:
-        if field not in row:
-            raise DataError(
-                f"{where}: no field '{field}' (task.subjects); {did_you_mean(field, row)}"
-            )
-        return []
-    return [str(v) for v in value] if isinstance(value, list) else [str(value)]

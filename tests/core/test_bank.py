@@ -21,7 +21,8 @@ from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.rows import join
-from saledit.suffix import base_logits, capture, run
+from saledit.scoring import base_logits
+from saledit.suffix import capture, run
 from saledit.tap import tap
 from saledit.tasks.nli import Nli
 

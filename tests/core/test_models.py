@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import DECODERS, FAMILIES, LABELS, N_BLOCKS, build, encode, samples, save
-from transformers import OPTConfig, OPTForSequenceClassification
+from transformers import GPTJConfig, GPTJForSequenceClassification
 
 from saledit.errors import ModelError, SiteError
 from saledit.models import find_weights, fingerprint, load_classifier, wrap
@@ -15,12 +16,18 @@ from saledit.site import list_sites, resolve
 
 
 def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
-    config = OPTConfig(
-        vocab_size=20, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=1,
-        word_embed_proj_dim=8, max_position_embeddings=16,
-    )  # fmt: skip
-    with pytest.raises(ModelError, match=r"family 'opt', expected one of bert, .*called fc1, fc2"):
-        wrap(OPTForSequenceClassification(config), build("bert").tokenizer, "mine")
+    config = GPTJConfig(vocab_size=20, n_embd=8, n_layer=1, n_head=1, n_positions=16, rotary_dim=4)
+    model = GPTJForSequenceClassification(config)
+    with pytest.raises(
+        ModelError,
+        match=r"family 'gptj', expected one of bart, bert, .*linear maps .*mlp\.fc_in, mlp\.fc_out;"
+        r" .*: model\.blocks=transformer\.h site\.maps=\[mlp\.fc_in,mlp\.fc_out\]$",
+    ):
+        wrap(model, build("bert").tokenizer, "mine")
+    # What the message says is enough.
+    base = wrap(model, build("bert").tokenizer, "mine", blocks="transformer.h")
+    maps = ["mlp.fc_in", "mlp.fc_out"]
+    assert [s.name for s in base.layer(0, maps).sites] == [f"transformer.h.0.{m}" for m in maps]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -105,7 +112,7 @@ def test_a_package_that_carries_a_model(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(tmp_path)
     assert find_weights("package:tinypack_with") == str(tmp_path / "tinypack_with/deep/model")
     assert load_classifier("package:tinypack_with").n_blocks == N_BLOCKS
-    with pytest.raises(ModelError, match="'tinypack_without' carries no safetensors model"):
+    with pytest.raises(ModelError, match="'tinypack_without' carries no safetensors or GGUF model"):
         find_weights("package:tinypack_without")
     assert find_weights("org/name") == "org/name"
 
@@ -179,7 +186,7 @@ def test_an_error_without_words_still_says_what_it_was(
     def fails(*_args: object, **_kwargs: object) -> None:
         raise OSError
 
-    monkeypatch.setattr("saledit.models.AutoTokenizer.from_pretrained", fails)
+    monkeypatch.setattr("saledit.models.loading.AutoTokenizer.from_pretrained", fails)
     with pytest.raises(ModelError, match=r"cannot load .*: OSError"):
         load_classifier(str(tmp_path))
 
@@ -188,7 +195,8 @@ def test_a_fresh_head_gets_the_labels_of_the_data(tmp_path: Path) -> None:
     save(build("bert"), tmp_path)
     base = load_classifier(str(tmp_path), labels=["SUPPORTS", "REFUTES"])
     assert base.model.config.label2id == {"SUPPORTS": 0, "REFUTES": 1}
-    assert base.model(**encode(base, samples(2))).logits.shape == (2, 2)
+    chosen = [replace(sample, target="SUPPORTS") for sample in samples(2)]
+    assert base.model(**encode(base, chosen)).logits.shape == (2, 2)
 
 
 @pytest.mark.parametrize("family", [f for f in DECODERS if f != "qwen2"])  # see above

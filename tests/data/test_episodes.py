@@ -133,12 +133,12 @@ def test_without_rewordings_there_are_no_fillers(
     assert batch.targets.shape == batch.weights.shape == (1, 2)
 
 
-def test_the_steps_of_an_edit_s_failures_are_summed(banks: PartBanks) -> None:
+def test_the_steps_of_an_edit_s_failures_are_summed(base: TaskModel, banks: PartBanks) -> None:
     fail = torch.tensor([[0, 4], [5, 2]])
     batch = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 2 * RANK)
     single = [pair.dense() for pair in banks.fail.factors(fail)]  # a site: (E, K, D_out, D_in)
     squares = torch.stack([dense.square().sum((-2, -1)) for dense in single]).sum(0)
-    losses = Nli().losses(banks.fail.logits[fail], banks.fail.targets[fail])
+    losses = Nli().losses(base, banks.fail.logits[fail], banks.fail.targets[fail])
     for pair, dense in zip(batch.gradients, single, strict=True):
         expected = (dense * (losses / squares)[..., None, None]).sum(1)
         torch.testing.assert_close(pair.dense(), expected, rtol=1e-4, atol=1e-4)
@@ -147,7 +147,7 @@ def test_the_steps_of_an_edit_s_failures_are_summed(banks: PartBanks) -> None:
 
 
 def equal(a: EditBatch, b: EditBatch) -> bool:
-    pairs = [(a.targets, b.targets), (a.weights, b.weights), (a.base_logits, b.base_logits)]
+    pairs = [(a.targets, b.targets), (a.weights, b.weights), (a.base_outputs, b.base_outputs)]
     pairs += [(a.rows.inputs["input_ids"], b.rows.inputs["input_ids"])]
     pairs += [(x.u, y.u) for x, y in zip(a.gradients, b.gradients, strict=True)]
     return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
@@ -217,7 +217,7 @@ def test_each_failure_is_tested_once_and_the_last_edit_may_be_smaller(
         batch = test[i]
         assert batch.n_fail == size
         assert batch.targets.shape[0] == e
-        assert batch.base_logits.shape[:2] == (e, 4)
+        assert batch.base_outputs.shape[:2] == (e, 4)
 
 
 def test_dealt_edits_hold_every_failure_about_equally_often(banks: PartBanks) -> None:

@@ -11,11 +11,12 @@ import pytest
 import torch
 from tiny import LABELS, build, encode, samples
 
-from saledit.data.splits import Limits, Part, adapt_samples, is_right, make_part
+from saledit import answering
+from saledit.data.splits import Limits, Part, adapt_samples, make_part
 from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
-from saledit.suffix import base_logits
+from saledit.scoring import base_logits
 from saledit.tasks.nli import Nli
 
 TASK = Nli()
@@ -69,10 +70,10 @@ def records(answers: list[str]) -> list[Record]:
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: Any) -> None:
+    def refuse(*_args: Any, **_options: Any) -> None:
         raise AssertionError("the model ran: nothing was cached")
 
-    monkeypatch.setattr("saledit.data.splits.is_right", refuse)
+    monkeypatch.setattr("saledit.data.splits.answers", refuse)
 
 
 def part_of(base: TaskModel, records: Sequence[Record], folder: Path, **other: Any) -> Part:
@@ -80,8 +81,13 @@ def part_of(base: TaskModel, records: Sequence[Record], folder: Path, **other: A
     return make_part(base, TASK, records, limits, rewriter, folder)
 
 
-def test_right_is_what_the_model_answers_alone(base: TaskModel, records: list[Record]) -> None:
-    assert is_right(base, TASK, [r.sample for r in records]) == [bool(i % 3) for i in range(N)]
+def test_right_is_what_the_model_answers_alone(
+    base: TaskModel, records: list[Record], answers: list[str]
+) -> None:
+    found = answering.answers(base, TASK, [r.sample for r in records])
+    assert [a.right for a in found] == [bool(i % 3) for i in range(N)]
+    assert [a.text for a in found] == answers
+    assert [a.f1 for a in found] == [float(a.right) for a in found]
 
 
 def test_every_record_is_on_its_side(
@@ -165,7 +171,7 @@ class TestCached:
     @pytest.fixture
     def folder(self, base: TaskModel, records: list[Record], tmp_path: Path) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.is_right", is_right)
+            patch.setattr("saledit.data.splits.answers", answering.answers)
             part_of(base, records, tmp_path, rewriter=CountingRewriter())
         return tmp_path
 
@@ -176,7 +182,7 @@ class TestCached:
         part = part_of(base, records, folder, rewriter=rewriter)
         assert not rewriter.asked
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.is_right", is_right)
+            patch.setattr("saledit.data.splits.answers", answering.answers)
             other = tmp_path_factory.mktemp("fresh")
             assert part_of(base, records, other, rewriter=CountingRewriter()) == part
 
@@ -229,7 +235,7 @@ class TestCached:
         for path in folder.iterdir():
             path.write_text(damage)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.is_right", is_right)
+            patch.setattr("saledit.data.splits.answers", answering.answers)
             assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
         assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
 

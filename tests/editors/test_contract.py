@@ -21,8 +21,9 @@ from saledit.files import read_tensors, write_tensors
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
+from saledit.scoring import base_logits
 from saledit.site import Site
-from saledit.suffix import base_logits, run
+from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
 BLOCK = 1

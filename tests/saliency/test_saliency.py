@@ -21,8 +21,8 @@ from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.saliency.gradient import GradientSaliency
 from saledit.saliency.trial import STEPS, TrialStep, directions, normalized_steps
+from saledit.scoring import base_logits
 from saledit.site import Layer
-from saledit.suffix import base_logits
 from saledit.tasks.nli import Nli
 
 FAMILIES = ("bert", "distilbert", "gpt2", "llama")

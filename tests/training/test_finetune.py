@@ -17,7 +17,7 @@ from saledit.errors import ConfigError, JobError, SiteError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
-from saledit.suffix import base_logits
+from saledit.scoring import base_logits
 from saledit.tasks.nli import Nli
 
 CONFIG = FinetuneConfig(enabled=True, epochs=12, batch_size=8, learning_rate=0.003)
@@ -64,9 +64,8 @@ def run(encoder: str, tmp_path: Path) -> Callable[..., tuple[TaskModel, int]]:
 
 def accuracy(base: TaskModel) -> float:
     chosen = [record.sample for record in records()]
-    inputs = Nli().encode(base, [sample.inputs for sample in chosen])
-    targets = Nli().targets(base, [sample.target for sample in chosen])
-    return float(Nli().correct(base_logits(base, inputs), targets).float().mean())
+    seen = Nli().encode(base, chosen)
+    return float(Nli().correct(base_logits(base, seen.inputs), seen.targets).float().mean())
 
 
 def test_it_learns_its_records_and_is_frozen(run: Callable[..., tuple[TaskModel, int]]) -> None:

@@ -29,7 +29,7 @@ from saledit.run import test as run_test
 from saledit.run.fitting import banks_of
 from saledit.run.prepare import prepare
 from saledit.saliency.trial import TrialStep
-from saledit.suffix import base_logits
+from saledit.scoring import base_logits
 
 EPOCHS, STEPS = 4, 3
 

@@ -1,0 +1,16 @@
+"""Task models: loading them, and what is known of their inside."""
+
+from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel, fingerprint, wrap
+from saledit.models.loading import find_weights, load_classifier, load_text_model
+
+__all__ = [
+    "CAUSAL",
+    "CLASSIFIER",
+    "SEQ2SEQ",
+    "TaskModel",
+    "find_weights",
+    "fingerprint",
+    "load_classifier",
+    "load_text_model",
+    "wrap",
+]

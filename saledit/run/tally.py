@@ -1,0 +1,210 @@
+"""Counting what edits mended and broke: word by word after the right words, and spoken freely."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saledit.answering import answers
+from saledit.bank import Bank
+from saledit.data.episodes import EditBatch, PartBanks
+from saledit.data.splits import Part
+from saledit.decoding import generate
+from saledit.delta import Edits
+from saledit.metrics import Mean
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.session import EditMetrics, Judge, Outcome, bank_batches, bank_right
+from saledit.tasks.base import Task
+from saledit.tasks.text import TEXT, TextTask
+
+
+class Tally:
+    """Counts outcomes, rewordings by kind and, of text, what is said freely.
+
+    Args:
+        base: the task model.
+        task: says what is right.
+        part: the samples.
+        banks: their caches.
+    """
+
+    def __init__(self, base: TaskModel, task: Task, part: Part, banks: PartBanks) -> None:
+        self._base, self._task, self._part, self._banks = base, task, part, banks
+        self._all = EditMetrics()
+        self._spoken = _Spoken(base, task, part, banks) if isinstance(task, TextTask) else None
+        self._reworded = [sample for group in part.adapt for sample in group]
+        self._right: Counter[str] = Counter()
+        self._total: Counter[str] = Counter()
+
+    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
+        """Count a batch of edits (E,) that are each judged on the base."""
+        self._all.update(self._base, self._task, batch, seen)
+        right = self._task.correct(seen.edit, batch.targets)
+        if self._spoken is not None:
+            right = self._spoken.count_batch(batch, seen, edits)
+        k = batch.n_fail
+        self._count_kinds(batch.members[1], batch.weights[:, k:], right[:, k:])
+
+    def count_final(self, edits: Edits) -> None:
+        """Count one edit that all failures went into."""
+        base, task, banks = self._base, self._task, self._banks
+        adapt = torch.zeros(1, 0, dtype=torch.bool)
+        fail = bank_right(base, banks.fail, task.correct, edits)[None]
+        if banks.adapt is not None:
+            adapt = bank_right(base, banks.adapt, task.correct, edits)[None]
+        self._all.count_edits(fail, adapt, torch.ones(1, fail.shape[1] + adapt.shape[1]))
+        for index, logits in bank_batches(base, banks.passing, edits):
+            before = next(iter(bank_batches(base, banks.passing, None, index=index)))[1]
+            targets = banks.passing.targets_of(index)
+            kl = task.divergence(before, logits, targets)
+            self._all.count_passes(task.correct(before, targets), task.correct(logits, targets), kl)
+            if task.by_perplexity:
+                self._all.count_texts(base, task, (before, logits), targets)
+        if self._spoken is not None:
+            adapt = self._spoken.count_final(edits)
+        every = torch.arange(adapt.shape[1])[None]
+        self._count_kinds(every, torch.ones(every.shape), adapt)
+
+    def _count_kinds(self, index: Tensor, weight: Tensor, right: Tensor) -> None:
+        """Positions in the adapt bank, weights and rightness, all of one shape."""
+        rows = zip(
+            index.flatten().tolist(),
+            weight.flatten().tolist(),
+            right.flatten().tolist(),
+            strict=True,
+        )
+        for i, real, ok in rows:
+            if real:
+                self._total[self._reworded[i].kind] += 1
+                self._right[self._reworded[i].kind] += ok
+
+    def metrics(self) -> dict[str, Any]:
+        """The numbers, those of free generation under ``generated``."""
+        found: dict[str, Any] = self._all.compute()
+        return found if self._spoken is None else found | {"generated": self._spoken.metrics()}
+
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        """Accuracy on rewordings of each kind, of text under free generation."""
+        return {
+            kind: {"accuracy": self._right[kind] / n, "n": n}
+            for kind, n in sorted(self._total.items())
+        }
+
+    def unedited(self) -> dict[str, Any]:
+        """The same shares without any edit."""
+        out: dict[str, Any] = self._shares(self._task.correct)
+        return out if self._spoken is None else out | {"generated": self._spoken.unedited()}
+
+    def _shares(self, judge: Judge) -> dict[str, float]:
+        base, banks = self._base, self._banks
+        right = [bank_right(base, banks.fail, judge).float()]
+        out = {"fail_accuracy": float(right[0].mean())}
+        if banks.adapt is not None:
+            right.append(bank_right(base, banks.adapt, judge).float())
+            out["adapt_accuracy"] = float(right[1].mean())
+        out["edit_accuracy"] = float(torch.cat(right).mean())
+        passing = bank_right(base, banks.passing, judge).float()
+        return out | {"pass_accuracy": float(passing.mean())}
+
+
+class _Spoken:
+    """What is right under free greedy generation.
+
+    A known answer needs no generation: greedy decoding gives it if and only if its words are the
+    likeliest one after another (``TextTask.spoken``). So what an edit leaves as it was, and
+    what it mends to the letter, is known already; only the other samples are generated.
+    """
+
+    def __init__(self, base: TaskModel, task: TextTask, part: Part, banks: PartBanks) -> None:
+        self._base, self._task, self._part, self._banks = base, task, part, banks
+        self._metrics = EditMetrics()
+        self._f1 = {name: Mean() for name in ("fail_f1", "adapt_f1", "pass_f1")}
+        self._reworded = [sample for group in part.adapt for sample in group]
+        self._n_generated = self._n_asked = 0
+
+    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> Tensor:
+        """Count a batch; returns which failures and rewordings (E, K + K m) are right."""
+        k = batch.n_fail
+        fail, adapt, passing = batch.members
+        lists = (self._part.fail, self._reworded, self._part.passing)
+        draft = self._task.spoken(self._base, seen.edit, batch.targets)
+        parts = [(fail, draft[:, :k], batch.weights[:, :k])]
+        parts.append((adapt, draft[:, k:], batch.weights[:, k:]))
+        if not self._task.by_perplexity:
+            kept = self._task.spoken(self._base, seen.passing, batch.pass_targets)
+            parts.append((passing, kept, torch.ones(kept.shape)))
+        found = [
+            self._judged(samples, *given, edits)
+            for samples, given in zip(lists, parts, strict=False)
+        ]
+        for name, (_, f1), (_, _, weights) in zip(self._f1, found, parts, strict=False):
+            self._f1[name].update(f1, weights)
+        self._metrics.count_edits(found[0][0], found[1][0], batch.weights)
+        if not self._task.by_perplexity:
+            # Pass samples are what the base answers right in its own words.
+            self._metrics.count_passes(torch.ones_like(found[2][0]), found[2][0])
+        return torch.cat([found[0][0], found[1][0]], 1)
+
+    def _judged(
+        self, samples: Sequence[Sample], index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
+    ) -> tuple[Tensor, Tensor]:
+        """Right (E, n) and F1 (E, n) of samples at positions, each under its row's edit."""
+        open_ = ((~draft) & (weights > 0)).nonzero()  # (rows, 2)
+        right, f1 = draft.clone(), draft.double()
+        self._n_asked += int((weights > 0).sum())
+        self._n_generated += len(open_)
+        if len(open_):
+            asked = [samples[int(index[e, i])] for e, i in open_.tolist()]
+            found = generate(self._base, self._task, asked, edits, open_[:, 0])
+            for (e, i), answer in zip(open_.tolist(), found, strict=True):
+                right[e, i], f1[e, i] = answer.right, answer.f1
+        return right, f1
+
+    def count_final(self, edits: Edits) -> Tensor:
+        """Count one edit of everything; returns which rewordings (1, n) are right."""
+        banks, part = self._banks, self._part
+        batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})  # (E=1,)
+        groups: list[tuple[Bank | None, Sequence[Sample]]] = [
+            (banks.fail, part.fail), (banks.adapt, self._reworded), (banks.passing, part.passing)
+        ]  # fmt: skip
+        found = []
+        for (bank, samples), name in zip(groups, self._f1, strict=True):
+            right, f1 = torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0)
+            if bank is not None and not (self._task.by_perplexity and name == "pass_f1"):
+                draft = bank_right(self._base, bank, self._is_spoken, edits)[None]
+                draft = draft[:, : len(samples)]
+                index = torch.arange(len(samples))[None]
+                weights = torch.ones(index.shape)
+                right, f1 = self._judged(samples, index, draft, weights, batched)
+                self._f1[name].update(f1)
+            found.append(right)
+        weights = torch.ones(1, found[0].shape[1] + found[1].shape[1])
+        self._metrics.count_edits(found[0], found[1], weights)
+        if not self._task.by_perplexity:
+            self._metrics.count_passes(torch.ones_like(found[2]), found[2])
+        return found[1]
+
+    def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self._task.spoken(self._base, logits, targets)
+
+    def metrics(self) -> dict[str, float]:
+        found = self._metrics.compute()
+        if self._task.by_perplexity:
+            del found["drawdown"]
+        f1 = {n: float(m.compute()) for n, m in self._f1.items() if float(m.total)}
+        share = self._n_generated / max(1, self._n_asked)
+        return found | f1 | {"share_generated": share}
+
+    def unedited(self) -> dict[str, float]:
+        """The same without edits: failures are wrong by choice, rewordings need not be."""
+        out = {"fail_accuracy": 0.0}
+        if self._reworded:
+            asked = [s for s in self._reworded if s.kind != TEXT]
+            found = answers(self._base, self._task, asked)
+            out["adapt_accuracy"] = sum(a.right for a in found) / len(found)
+        return out
