@@ -167,8 +167,7 @@ def make_part(
         DataError: the model makes no mistake, or nothing but mistakes.
     """
     ask = _Asked(base, task, folder, progress)
-    failing, right = _sorted_out(task, records, limits, ask)
-    failing = failing[: limits.failures]
+    failing, right, rest = _sorted_out(task, records, limits, ask)
     if not failing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
@@ -183,6 +182,8 @@ def make_part(
     room = limits.passes - len(passing)
     if room:
         others = [*locality, *(s for r in records for s in r.locality)]
+        if limits.own_answers and task.generates:
+            others += [record.sample for record in rest]
         passing += _kept(task, others, {r.sample.id for r in failing}, limits, room, ask)
     if not passing:
         raise DataError(
@@ -208,8 +209,8 @@ def make_part(
 
 def _sorted_out(
     task: Task, records: Sequence[Record], limits: Limits, ask: _Asked
-) -> tuple[list[Record], list[tuple[Record, Answer]]]:
-    """Records answered wrongly, and those answered rightly with the answer."""
+) -> tuple[list[Record], list[tuple[Record, Answer]], list[Record]]:
+    """Records answered wrongly, those answered rightly with the answer, and what is left over."""
     failing: list[Record] = []
     right: list[tuple[Record, Answer]] = []
     for start in range(0, len(records), _CHUNK):
@@ -219,11 +220,16 @@ def _sorted_out(
                 right.append((record, answer))
             else:
                 failing.append(record)
-        # Of texts none is right or wrong: what must stay is given apart.
-        enough = task.by_perplexity or len(right) >= limits.passes
+        # Of texts none is right or wrong: what must stay is given apart. In training the model's
+        # own answers fill up what is right.
+        enough = len(right) >= limits.passes or task.by_perplexity
+        enough |= limits.own_answers and task.generates
         if len(failing) >= limits.failures and enough:
             break
-    return failing, [] if task.by_perplexity else right
+    used = {record.sample.id for record in failing[: limits.failures]}
+    used |= {record.sample.id for record, _ in right}
+    rest = [record for record in records if record.sample.id not in used]
+    return failing[: limits.failures], [] if task.by_perplexity else right, rest
 
 
 def _kept(

@@ -43,6 +43,7 @@ class Saliency:
             a suffix run counts by its share of blocks.
         backward_passes: full backward passes, a sample each.
         seconds: wall-clock time.
+        tolerance: how far below the highest a score may be and still count as equal.
     """
 
     method: str
@@ -50,21 +51,22 @@ class Saliency:
     forward_passes: float
     backward_passes: float
     seconds: float
+    tolerance: float = 0.0
 
     @property
     def pick(self) -> int:
         """The top layer among those whose score is not clearly below the highest.
 
-        Clearly is by more than two standard errors of the difference. Scores so close say nothing
-        about which layer is better, and the nearer a layer is to the output, the fewer blocks
-        an edit has to run (of the choices that are as good as the best, the cheapest: the
-        standard-error rule of Breiman et al., 1984).
+        Clearly is by more than two standard errors of the difference, and by more than
+        ``tolerance``. Scores so close say nothing about which layer is better, and the nearer a
+        layer is to the output, the fewer blocks an edit has to run (of the choices that are as
+        good as the best, the cheapest: the standard-error rule of Breiman et al., 1984).
         """
         best = max(self.scores, key=lambda s: s.score)
         return max(
             s.layer
             for s in self.scores
-            if s.score >= best.score - _CLEAR * math.hypot(s.error, best.error)
+            if s.score >= best.score - max(self.tolerance, _CLEAR * math.hypot(s.error, best.error))
         )
 
     def as_json(self) -> dict[str, Any]:
