@@ -14,6 +14,7 @@ from saledit.delta import Edits
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.records import Answer, Sample
+from saledit.tasks.ends import end_tokens, stop_tables
 from saledit.tasks.text import TextTask
 
 _BATCH_TOKENS = 2048
@@ -89,7 +90,7 @@ def _generate(
     for i, prompt in enumerate(prompts):
         ids[i, width - len(prompt) :] = torch.tensor(prompt)
         mask[i, width - len(prompt) :] = 1
-    ends = task.stops(base, stop)[1].nonzero().squeeze(1).tolist() if stop else []
+    ends = stop_tables(base, stop)[1].nonzero().squeeze(1).tolist() if stop else []
     with ExitStack() as stack:
         if edits is not None:
             stack.enter_context(applied(base.model, edits))
@@ -100,7 +101,7 @@ def _generate(
             do_sample=False,
             num_beams=1,
             max_new_tokens=new_tokens,
-            eos_token_id=sorted({*ends, *task.end_tokens(base)}) or None,
+            eos_token_id=sorted({*ends, *end_tokens(base)}) or None,
             pad_token_id=pad,
         )
     new = found if base.kind == SEQ2SEQ else found[:, width:]

@@ -161,9 +161,11 @@ class EditMetrics(nn.Module):
 
     def compute_texts(self) -> dict[str, float]:
         """Perplexity without and with the edit, and its rise; nothing where no text was seen."""
-        before, after = (float(self.nll[name].compute()) for name in ("before", "after"))
-        if before != before:  # no text was counted
+        counted = self.nll["before"].total
+        assert isinstance(counted, Tensor)
+        if not counted:
             return {}
+        before, after = (float(self.nll[name].compute()) for name in ("before", "after"))
         return {
             "perplexity_before": _exp(before),
             "perplexity_after": _exp(after),

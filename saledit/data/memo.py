@@ -27,6 +27,7 @@ class Memo:
 
     def __init__(self, folder: Path, topic: str, context: object) -> None:
         self._path = folder / f"{topic}-{_hash(context)}.json"
+        self._known: dict[str, Any] | None = None
 
     def __call__(
         self, questions: Sequence[object], compute: Callable[[list[int]], Sequence[Any]]
@@ -43,19 +44,23 @@ class Memo:
         Raises:
             JobError: the disk is full.
         """
-        known: dict[str, Any] = {}
-        if self._path.exists():
-            try:
-                found = read_json(self._path, "a memo of the split")
-                known = found if isinstance(found, dict) else {}
-            except ArtifactError:  # it is a cache: what is damaged is made again
-                known = {}
+        known = self._read() if self._known is None else self._known
         keys = [_hash(question) for question in questions]
         new = [i for i, key in enumerate(keys) if key not in known]
         if new:
             known |= zip((keys[i] for i in new), compute(new), strict=True)
             write_json(self._path, known)
+        self._known = known
         return [known[key] for key in keys]
+
+    def _read(self) -> dict[str, Any]:
+        if not self._path.exists():
+            return {}
+        try:
+            found = read_json(self._path, "a memo of the split")
+        except ArtifactError:  # it is a cache: what is damaged is made again
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def _hash(value: object) -> str:

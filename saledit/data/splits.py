@@ -14,7 +14,7 @@ from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Answer, Record, Sample
 from saledit.tasks.base import Task, task_settings
-from saledit.tasks.text import TEXT
+from saledit.tasks.prompts import TEXT
 
 
 class Rewriter(Protocol):
@@ -173,8 +173,9 @@ def make_part(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
             f"{len(records)}: the model makes no mistake here; give other data or another model"
         )
+    right = right[: limits.passes]
     sources = right[: limits.counterfactual]
-    passing = [_own(answer, record.sample) for record, answer in right][: limits.passes]
+    passing = [_own(answer, record.sample) for record, answer in right]
     room = limits.passes - len(passing)
     if room and learned:
         found = zip(learned, ask([record.sample for record in learned]), strict=True)

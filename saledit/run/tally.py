@@ -20,7 +20,8 @@ from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.session import EditMetrics, Judge, Outcome, bank_batches, bank_right
 from saledit.tasks.base import Task
-from saledit.tasks.text import TEXT, TextTask
+from saledit.tasks.prompts import TEXT
+from saledit.tasks.text import TextTask
 
 
 class Tally:

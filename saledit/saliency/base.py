@@ -24,12 +24,14 @@ class LayerScore:
         score: what the pick is made by; higher is picked.
         details: further numbers for the table, by column name.
         error: standard error of the score over failures; 0 where it is taken as exact.
+        final: False where the layer was left out after a first, rough round.
     """
 
     layer: int
     score: float
     details: dict[str, float] = field(default_factory=dict)
     error: float = 0.0
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,11 @@ class Saliency:
         layer is to the output, the fewer blocks an edit has to run (of the choices that are as
         good as the best, the cheapest: the standard-error rule of Breiman et al., 1984).
         """
-        best = max(self.scores, key=lambda s: s.score)
+        finalists = [s for s in self.scores if s.final]
+        best = max(finalists, key=lambda s: s.score)
         return max(
             s.layer
-            for s in self.scores
+            for s in finalists
             if s.score >= best.score - max(self.tolerance, _CLEAR * math.hypot(s.error, best.error))
         )
 
@@ -76,7 +79,13 @@ class Saliency:
             "method": self.method,
             "pick": self.pick,
             "layers": [
-                {"layer": s.layer, "score": s.score, "error": s.error, **s.details}
+                {
+                    "layer": s.layer,
+                    "score": s.score,
+                    "error": s.error,
+                    "final": s.final,
+                    **s.details,
+                }
                 for s in self.scores
             ],
             "forward_passes": self.forward_passes,

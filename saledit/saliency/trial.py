@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 #: The same along whitened gradients, which point away from what inputs share and reach further.
 WHITENED_STEPS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _EDITS = 32  # edits a suffix run
+_FIRST_ROUND = 8  # failures on which all layers of a deep model are tried
+_FINALISTS = 6  # layers at least that are tried on all failures
 #: A step that mends five failures of a hundred more says nothing about what training reaches.
 _TOLERANCE = 0.05
 
@@ -45,6 +48,9 @@ class TrialStep:
     """Score of a layer = max over steps of (share mended - share disturbed).
 
     Disturbed is the mean over pass rows of min(1, price x KL).
+
+    A model of many layers is scored in two rounds: all layers on a few failures, the best of them
+    on all. Only these may be picked.
 
     Both count from 0 to 1 a row: a pass row that is lost costs what a mended failure gains,
     however many nats it moved. (Without the bound one near twin of a failure decides.)
@@ -73,44 +79,64 @@ class TrialStep:
     ) -> Saliency:
         """Score every layer."""
         began = time.perf_counter()
-        adapt = probes.adapt or probes.fail
+        n = len(probes.fail)
+        draws = torch.Generator().manual_seed(0)
+        held = torch.randint(len(probes.passing), (n, self._passes), generator=draws)
+        trials = self._trials(base, task, layers, probes, held)
+        everything = torch.arange(n)
+        suffix_passes = 0.0
+
+        def score(trial: _Trial, index: Tensor, final: bool) -> LayerScore:
+            nonlocal suffix_passes
+            rows = len(index) * (2 + self._passes) * len(self._steps)
+            share = (base.n_blocks - trial.fail.layer.index) / base.n_blocks
+            suffix_passes += rows * share
+            return self._score(base, task, trial, index, final)
+
+        finalists = list(range(len(trials)))
+        scores: dict[int, LayerScore] = {}
+        if len(trials) > _FINALISTS and n > _FIRST_ROUND:
+            scores = {i: score(trials[i], everything[:_FIRST_ROUND], False) for i in finalists}
+            finalists.sort(key=lambda i: scores[i].score, reverse=True)
+            finalists = finalists[: max(_FINALISTS, len(trials) // 4)]
+        scores |= {i: score(trials[i], everything, True) for i in finalists}
+        whole = n + len(probes.adapt or probes.fail) + len(probes.passing)
+        whole += len(probes.background or probes.passing) if self._ridge else 0
+        name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
+        return Saliency(
+            name, tuple(scores[i] for i in sorted(scores)), whole + suffix_passes, float(n),
+            time.perf_counter() - began, _TOLERANCE,
+        )  # fmt: skip
+
+    def _trials(
+        self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes, held: Tensor
+    ) -> list[_Trial]:
+        """What is needed to try each layer, from one pass over each kind of sample."""
         graded = [BankSpec(layer, rank=self._rank) for layer in layers]
         bare = [BankSpec(layer) for layer in layers]
         fails = memory_banks(base, task, probes.fail, graded)
-        adapts = memory_banks(base, task, adapt, bare)
+        adapts = memory_banks(base, task, probes.adapt or probes.fail, bare)
         passes = memory_banks(base, task, probes.passing, bare)
-        draws = torch.Generator().manual_seed(0)
-        shape = (len(probes.fail), self._passes)
-        held = torch.randint(len(probes.passing), shape, generator=draws)  # (N_fail, n)
-        background = probes.background or probes.passing
-        matrices = self._whiteners(base, task, layers, background)
-        scores = []
-        suffix_passes = 0.0
-        for layer, fail, reworded, passing, whitening in zip(
-            layers, fails, adapts, passes, matrices, strict=True
-        ):
-            pairs = directions(fail, whitening)
-            trials = [
-                self._trial(base, task, (fail, reworded, passing), held, pairs, step)
-                for step in self._steps
-            ]
-            gains = torch.stack(  # (steps, N)
-                [mended - (self._price * kl).clamp(max=1).mean(1) for mended, kl in trials]
-            )
-            best = int(gains.mean(1).argmax())
-            mended, kl = (float(values.mean()) for values in trials[best])
-            error = float(gains[best].std(correction=0)) / math.sqrt(len(probes.fail))
-            details = {"step": self._steps[best], "mended": mended, "locality_kl": kl}
-            scores.append(LayerScore(layer.index, float(gains[best].mean()), details, error))
-            rows = len(probes.fail) * (2 + self._passes) * len(self._steps)
-            suffix_passes += rows * (base.n_blocks - layer.index) / base.n_blocks
-        whole = len(probes.fail) + len(adapt) + len(probes.passing)
-        whole += len(background) if self._ridge else 0
-        name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
-        return Saliency(
-            name, tuple(scores), whole + suffix_passes, float(len(probes.fail)),
-            time.perf_counter() - began, _TOLERANCE,
-        )  # fmt: skip
+        matrices = self._whiteners(base, task, layers, probes.background or probes.passing)
+        return [
+            _Trial(fail, adapt, passing, held, directions(fail, whitening))
+            for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
+        ]
+
+    def _score(
+        self, base: TaskModel, task: Task, trial: _Trial, index: Tensor, final: bool
+    ) -> LayerScore:
+        """The score of one layer on some of the failures, at the best of the steps."""
+        seen = [self._trial(base, task, trial, index, step) for step in self._steps]
+        gains = torch.stack(  # (steps, N)
+            [mended - (self._price * kl).clamp(max=1).mean(1) for mended, kl in seen]
+        )
+        best = int(gains.mean(1).argmax())
+        mended, kl = (float(values.mean()) for values in seen[best])
+        error = float(gains[best].std(correction=0)) / math.sqrt(len(index))
+        details = {"step": self._steps[best], "mended": mended, "locality_kl": kl}
+        layer = trial.fail.layer.index
+        return LayerScore(layer, float(gains[best].mean()), details, error, final)
 
     def _whiteners(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], samples: Sequence[Sample]
@@ -126,38 +152,49 @@ class TrialStep:
 
     @torch.no_grad()
     def _trial(
-        self,
-        base: TaskModel,
-        task: Task,
-        banks: tuple[Bank, Bank, Bank],
-        held: Tensor,
-        pairs: Sequence[LowRank],
-        step: float,
+        self, base: TaskModel, task: Task, trial: _Trial, chosen: Tensor, step: float
     ) -> tuple[Tensor, Tensor]:
         """Share mended of each failure and its rewording (N,), and KL of its pass rows (N, n)."""
-        fail, reworded, passing = banks
+        fail, reworded, passing = trial.fail, trial.adapt, trial.passing
         right: tuple[list[Tensor], list[Tensor]] = ([], [])
         kl = []
-        for index in torch.split(torch.arange(len(fail)), _EDITS):
-            other = index % len(reworded)
+        for index in torch.split(chosen, _EDITS):
+            other, held = index % len(reworded), trial.held[index]
             rows = join(
-                [fail.rows(index), reworded.rows(other), passing.rows(held[index].flatten())],
+                [fail.rows(index), reworded.rows(other), passing.rows(held.flatten())],
                 len(index),
                 [1, 1, held.shape[1]],
             )
-            edits = normalized_steps(fail.layer, [pair[index] for pair in pairs], step)
+            edits = normalized_steps(fail.layer, [pair[index] for pair in trial.pairs], step)
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             for column, bank, places in ((0, fail, index), (1, reworded, other)):
                 right[column].append(_right(task, logits[:, column], bank.targets_of(places)))
-            outputs = passing.outputs(held[index])
-            wanted = passing.targets_of(held[index])
-            before = logits_of(base, outputs)  # (E, n, C), or (E, n, A, C)
+            before = logits_of(base, passing.outputs(held))  # (E, n, C), or (E, n, A, C)
             after = logits[:, 2:]
             if before.dim() == 4:
                 after = after[..., : before.shape[-2], :]
-            kl.append(task.divergence(before, after, wanted))
+            kl.append(task.divergence(before, after, passing.targets_of(held)))
         mended = torch.stack([torch.cat(part) for part in right]).mean(0)
         return mended, torch.cat(kl)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What is needed to try one layer.
+
+    Attributes:
+        fail: failures (N), with gradient factors.
+        adapt: a rewording of each.
+        passing: pass samples.
+        held: (N, n) the pass samples that each failure's step is held against.
+        pairs: for each site the directions of the failures' steps.
+    """
+
+    fail: Bank
+    adapt: Bank
+    passing: Bank
+    held: Tensor
+    pairs: list[LowRank]
 
 
 def _right(task: Task, logits: Tensor, targets: Tensor) -> Tensor:

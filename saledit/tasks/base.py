@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from saledit.config import TaskConfig
@@ -20,7 +21,7 @@ class Encoded:
     Attributes:
         inputs: ``input_ids`` and the like, (B, T) each, padded on the right; with
             ``attention_mask``; ``decoder_input_ids`` (B, A) for an encoder-decoder.
-        targets: right answers: class numbers (B,), or tokens (B, A) as ``saledit.tasks.text``
+        targets: right answers: class numbers (B,), or tokens (B, A) as ``saledit.tasks.prompts``
             describes them.
         at: positions (B, A) whose next token is scored; None for a classifier.
         scored: bool (B, A), which of them are real, not padding; None for a classifier.
@@ -30,6 +31,15 @@ class Encoded:
     targets: Tensor
     at: Tensor | None = None
     scored: Tensor | None = None
+
+    def to(self, device: torch.device | str, **_options: object) -> Encoded:
+        """The same on a device; Lightning calls it."""
+        return Encoded(
+            {name: tensor.to(device) for name, tensor in self.inputs.items()},
+            self.targets.to(device),
+            None if self.at is None else self.at.to(device),
+            None if self.scored is None else self.scored.to(device),
+        )
 
 
 class Task(Protocol):

@@ -8,7 +8,8 @@ from typing import Any
 from saledit.config import TaskConfig
 from saledit.records import Record, Sample
 from saledit.tasks.fields import refuse_settings, text_of, values_of
-from saledit.tasks.text import TEXT, TextTask
+from saledit.tasks.prompts import TEXT
+from saledit.tasks.text import TextTask
 
 _PROMPT_WORDS, _TARGET_WORDS = 24, 8
 _LEAST_WORDS = _PROMPT_WORDS + _TARGET_WORDS

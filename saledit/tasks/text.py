@@ -15,18 +15,12 @@ from torch import Tensor
 from saledit.config import TaskConfig
 from saledit.errors import ConfigError, DataError
 from saledit.losses import locality_kl
-from saledit.models import SEQ2SEQ, TaskModel
+from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded
+from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
-
-END, IGNORED = -1, -100
-_QUESTION = "{question}"
-TEXT = "text"  # kind of a sample that is a passage, scored at all of its positions
-
-
-# Tokens of the edited stack, its first scored position, targets, input of a decoder.
-_Row = tuple[list[int], int, list[int], list[int]]
+from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
 
 
 class TextTask:
@@ -52,23 +46,21 @@ class TextTask:
         max_length: int = 128, template: str = "", chat: bool = False, stop: str = "",
         max_new_tokens: int = 16,
     ) -> None:  # fmt: skip
-        if template and _QUESTION not in template:
+        if template and QUESTION not in template:
             raise ConfigError(
-                f"task.template: expected a text with '{_QUESTION}' in it, got '{template}'"
+                f"task.template: expected a text with '{QUESTION}' in it, got '{template}'"
             )
         self.fields = named_fields(fields or {}, self.names)
         self.spelling = tuple(self.fields.items())  # for cache keys
         self.subjects = tuple(subjects)
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
-        self.template, self.chat, self.stop = template or _QUESTION, chat, stop
-        self._found: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self.template, self.chat, self.stop = template or QUESTION, chat, stop
+        self._prompter = Prompter(self.template, chat, bool(stop), max_length)
 
     @classmethod
     def of(cls, config: TaskConfig) -> TextTask:
         """The task that a configuration describes."""
         raise NotImplementedError
-
-    # ------------------------------------------------------------------ rows
 
     def parse(self, row: Mapping[str, Any], where: str) -> Record:
         """Read a prompt with its answer, and what is optional beside them.
@@ -133,50 +125,9 @@ class TextTask:
         """None: failures of the model itself are plentiful."""
         return []
 
-    # -------------------------------------------------------------- encoding
-
-    def prompt(self, base: TaskModel, sample: Sample) -> str:
-        """The text that the model is given.
-
-        Raises:
-            ConfigError: ``task.chat`` of a model without a chat template.
-        """
-        asked = self.template.replace(_QUESTION, sample.inputs[0])
-        if not self.chat:
-            return asked
-        if not base.tokenizer.chat_template:
-            raise ConfigError(
-                f"task.chat: {base.name} has no chat template, expected false; "
-                "use task.template for a prompt of your own"
-            )
-        message = [{"role": "user", "content": asked}]
-        text = base.tokenizer.apply_chat_template(
-            message, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        return text
-
     def prompt_tokens(self, base: TaskModel, samples: Sequence[Sample]) -> list[list[int]]:
-        """Tokens of the prompts, with the tokenizer's special ones.
-
-        Raises:
-            DataError: a prompt is too long for the model or for ``max_length``.
-        """
-        texts = [self.prompt(base, sample) for sample in samples]
-        # A chat template writes the special tokens itself.
-        found: list[list[int]] = base.tokenizer(texts, add_special_tokens=not self.chat).input_ids
-        limit = min(self.max_length, base.max_length)
-        for sample, ids in zip(samples, found, strict=True):
-            if len(ids) > limit:
-                raise DataError(
-                    f"{sample.id}: expected a prompt of at most {limit} tokens, got {len(ids)}; "
-                    + (
-                        "raise task.max_length or shorten it"
-                        if limit < base.max_length
-                        else f"it is beyond the context of {base.name}"
-                    )
-                )
-        return found
+        """Tokens of the prompts, see ``Prompter``."""
+        return self._prompter.prompt_tokens(base, samples)
 
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Prompt and answer behind one another, or for encoder and decoder; see ``Task``.
@@ -184,111 +135,7 @@ class TextTask:
         Raises:
             DataError: an answer that tokenises to nothing, or a text that is too long.
         """
-        asked = [sample for sample in samples if sample.kind != TEXT]
-        prompts = iter(self.prompt_tokens(base, asked) if asked else [])
-        rows = [
-            self._passage(base, s) if s.kind == TEXT else self._joined(base, s, next(prompts))
-            for s in samples
-        ]
-        pad = base.model.config.pad_token_id
-        targets = _padded([row[2] for row in rows], IGNORED)
-        scored = _padded([[1] * len(row[2]) for row in rows], 0).bool()
-        tokens = _padded([row[0] for row in rows], pad)
-        inputs = {"input_ids": tokens}
-        inputs["attention_mask"] = _padded([[1] * len(row[0]) for row in rows], 0)
-        first = torch.tensor([row[1] for row in rows])
-        at = first[:, None] + torch.arange(targets.shape[1])
-        at = torch.where(scored, at, first[:, None])
-        if base.kind == SEQ2SEQ:
-            inputs["decoder_input_ids"] = _padded([row[3] for row in rows], pad)
-        return Encoded(inputs, targets, at, scored)
-
-    def _joined(self, base: TaskModel, sample: Sample, prompt: list[int]) -> _Row:
-        answer = self._answer_tokens(base, sample, prompt)
-        ends = [END] if self.stop or base.kind == SEQ2SEQ else []
-        if base.kind == SEQ2SEQ:
-            start = _decoder_start(base)
-            targets = [IGNORED] * (len(start) - 1) + answer + ends
-            return prompt, 0, targets, start + answer
-        tokens = prompt + answer
-        if len(tokens) > base.max_length:
-            raise DataError(
-                f"{sample.id}: expected prompt and answer of at most {base.max_length} tokens "
-                f"together, got {len(tokens)}; {base.name} has no longer context"
-            )
-        # The last token is not read where nothing is scored behind it.
-        return tokens if ends else tokens[:-1], len(prompt) - 1, answer + ends, []
-
-    def _passage(self, base: TaskModel, sample: Sample) -> _Row:
-        """A text: every token is scored but the first, and what is too long is cut off."""
-        if base.kind == SEQ2SEQ:
-            raise DataError(
-                f"{sample.id}: expected questions or prompts for {base.name}, got a text; "
-                "an encoder-decoder has no probability of a text of its own"
-            )
-        limit = min(self.max_length, base.max_length)
-        tokens: list[int] = base.tokenizer(sample.target).input_ids[: limit + 1]
-        if len(tokens) < 2:
-            raise DataError(f"{sample.id}: expected a text of several tokens, got {len(tokens)}")
-        return tokens[:-1], 0, tokens[1:], []
-
-    def _answer_tokens(self, base: TaskModel, sample: Sample, prompt: list[int]) -> list[int]:
-        answer = sample.target.strip()
-        found: list[int]
-        if base.kind == SEQ2SEQ:
-            found = base.tokenizer(text_target=answer, add_special_tokens=False).input_ids
-        else:
-            # Words are split together with what stands before them: "is" + " Paris".
-            asked = self.prompt(base, sample)
-            gap = "" if self.chat or not asked or asked[-1].isspace() else " "
-            whole = base.tokenizer(asked + gap + answer, add_special_tokens=not self.chat).input_ids
-            while whole and whole[-1] in self.end_tokens(base) and answer:
-                whole = whole[:-1]  # some tokenizers close every text
-            if whole[: len(prompt)] == prompt:
-                found = whole[len(prompt) :]
-            else:
-                found = base.tokenizer(gap + answer, add_special_tokens=False).input_ids
-        if not answer or not found:
-            raise DataError(
-                f"{sample.id}: expected an answer of at least one token, got '{sample.target}'; "
-                "give its right answer in words"
-            )
-        return found
-
-    # ------------------------------------------------------------------ ends
-
-    def end_tokens(self, base: TaskModel) -> frozenset[int]:
-        """The model's own end tokens."""
-        given = getattr(base.model.generation_config, "eos_token_id", None)
-        ids = given if isinstance(given, list) else [given]
-        return frozenset(i for i in (*ids, base.tokenizer.eos_token_id) if i is not None)
-
-    def stops(self, base: TaskModel, stop: str | None = None) -> tuple[Tensor, Tensor]:
-        """Which tokens end an answer.
-
-        Args:
-            base: the task model.
-            stop: stop characters; None for the task's own.
-
-        Returns:
-            Two tables bool (C,): tokens at which an answer has ended just before, and tokens
-            with an end anywhere inside, at which generation may halt.
-        """
-        stop = self.stop if stop is None else stop
-        key = (id(base.tokenizer), stop)
-        if key not in self._found:
-            size = base.model.get_output_embeddings().weight.shape[0]
-            words = base.tokenizer.batch_decode([[i] for i in range(len(base.tokenizer))])
-            at_once, inside = torch.zeros(2, size, dtype=torch.bool)
-            for i, word in enumerate(words[:size]):
-                at_once[i] = word.lstrip(" ")[:1] in stop and bool(word.strip(" "))
-                inside[i] = any(c in stop for c in word)
-            for i in self.end_tokens(base):
-                at_once[i] = inside[i] = True
-            self._found[key] = at_once, inside
-        return self._found[key]
-
-    # --------------------------------------------------------------- scoring
+        return self._prompter.encode(base, samples)
 
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood a position (...), logits (..., A, C), targets (..., A).
@@ -300,7 +147,7 @@ class TextTask:
         total = logits.logsumexp(-1)
         chosen = logits.gather(-1, targets.clamp_min(0)[..., None]).squeeze(-1)
         if bool((targets == END).any()):
-            ends = self.stops(base)[0].nonzero().squeeze(1).to(logits.device)
+            ends = stop_tables(base, self.stop)[0].nonzero().squeeze(1).to(logits.device)
             last = targets == END
             chosen = chosen.masked_scatter(last, logits[last][:, ends].logsumexp(-1))
         real = targets != IGNORED
@@ -324,26 +171,6 @@ class TextTask:
         needed to know it.
         """
         best = logits.argmax(-1)
-        ended = self.stops(base)[0].to(best.device)[best]
+        ended = stop_tables(base, self.stop)[0].to(best.device)[best]
         right = torch.where(targets == END, ended, best == targets)
         return (right | (targets == IGNORED)).all(-1)
-
-
-def _decoder_start(base: TaskModel) -> list[int]:
-    """What a decoder begins with: its start token, and where the model asks for it another."""
-    config = base.model.generation_config
-    forced = getattr(config, "forced_bos_token_id", None)
-    start = base.model.config.decoder_start_token_id
-    if start is None:
-        raise ConfigError(
-            f"model.name: {base.name} has no decoder_start_token_id; set it in its config.json"
-        )
-    return [int(start), *([int(forced)] if forced is not None else [])]
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """Lists of different length as one matrix, filled up on the right."""
-    out = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-    return out
