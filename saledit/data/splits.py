@@ -259,6 +259,13 @@ def _own(answer: Answer, sample: Sample) -> Sample:
     return replace(sample, target=answer.text, accepted=accepted)
 
 
+def other_matters(task: Task, records: Sequence[Record]) -> list[Sample]:
+    """What must stay as it is in records that are given for that: passages, or the questions."""
+    if task.by_perplexity:
+        return [sample for record in records for sample in record.locality or (record.sample,)]
+    return [record.sample for record in records]
+
+
 def _retarget(sample: Sample, answer: str) -> Sample:
     return replace(sample, id=f"{sample.id}~{answer}", target=answer)
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from saledit.report.look import Look, clean, count, duration, heading, line, number, percent, points
-from saledit.report.tables import before_after
+from saledit.report.tables import before_after, is_right, was_right
 
 _FILES = (
     ("editor.safetensors", "the trained editor"),
@@ -87,7 +87,7 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
                 f"{start} was edited: one trial step there mends {percent(own['mended'])} of "
                 f"sampled failures and rewordings and moves other answers by only "
                 f"{number(own['locality_kl'])} nats (score {number(own['score'])}); {better}, "
-                f"within two standard errors, and the layer nearest the output is the cheapest."
+                f"not clearly more, and the layer nearest the output is the cheapest."
             )
         return (
             f"{start} was edited: one trial step there mends {percent(own['mended'])} of sampled "
@@ -102,7 +102,7 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
 
 
 def _numbers(tested: Mapping[str, Any], look: Look) -> RenderableType:
-    after, bare = tested["metrics"], tested.get("unedited") or {}
+    after, bare = _judged(tested)
     table = look.table("accuracy on the test samples", "unedited", "edited", "", left=(0, 3))
     rows = [
         ("failures", "fail_accuracy", bare.get("fail_accuracy"), after.get("fail_accuracy")),
@@ -121,8 +121,15 @@ def _numbers(tested: Mapping[str, Any], look: Look) -> RenderableType:
     return table
 
 
+def _judged(tested: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Numbers with and without edits; of words those of free generation."""
+    after, bare = tested["metrics"], tested.get("unedited") or {}
+    return after.get("generated") or after, bare.get("generated") or bare
+
+
 def _edit_sentence(tested: Mapping[str, Any]) -> str:
-    now, before = tested["metrics"].get("edit_accuracy"), tested.get("unedited") or {}
+    after, before = _judged(tested)
+    now = after.get("edit_accuracy")
     k = tested["schedule"]["batch_size"]
     return (
         f"Edit accuracy {percent(now)} (unedited {percent(before.get('edit_accuracy'))}): the "
@@ -132,7 +139,7 @@ def _edit_sentence(tested: Mapping[str, Any]) -> str:
 
 
 def _drawdown_sentence(tested: Mapping[str, Any]) -> str:
-    metrics = tested["metrics"]
+    metrics, _ = _judged(tested)
     return (
         f"Drawdown {points(metrics.get('drawdown'))}: what accuracy falls by on samples that the "
         "model answered right before, on average over the edits."
@@ -142,7 +149,9 @@ def _drawdown_sentence(tested: Mapping[str, Any]) -> str:
 def _check(check: Mapping[str, Any] | None) -> str:
     if check is None:
         return ""
-    broken = sum(row["before"] == row["target"] for row in check["changed"])
+    if "accuracy_before" not in check:
+        return ""
+    broken = sum(was_right(row) and not is_right(row) for row in check["changed"])
     return (
         f"Of {count(check['n'], 'other answer')} that were checked, {broken:,} "
         f"{'was' if broken == 1 else 'were'} right before and "

@@ -29,6 +29,13 @@ _METRICS = {
     "pass_accuracy_after": ("pass accuracy after", percent),
     "drawdown": ("drawdown", points),
     "locality_kl": ("locality KL", number),
+    "perplexity_before": ("perplexity before", number),
+    "perplexity_after": ("perplexity after", number),
+    "perplexity_rise": ("perplexity rise", number),
+    "spoken_fail_accuracy": ("fail accuracy, generated", percent),
+    "spoken_adapt_accuracy": ("adapt accuracy, generated", percent),
+    "spoken_edit_accuracy": ("edit accuracy, generated", percent),
+    "spoken_drawdown": ("drawdown, generated", points),
 }
 _COLUMN_NAMES = {
     "mean_abs": "mean |grad|",
@@ -100,7 +107,11 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
     yield table
     if "perplexity_before" in metrics:
         pair = [number(metrics.get(f"perplexity_{when}")) for when in ("before", "after")]
-        yield line("Perplexity on pass samples: ", f" {look.arrow} ".join(pair))
+        yield line(
+            "Perplexity of pass texts: ",
+            f" {look.arrow} ".join(pair),
+            f" ({percent(metrics.get('drawdown'))} more).",
+        )
     yield from _by_kind(result.get("adapt_by_kind") or {}, look)
     yield from _costs(result)
 
@@ -108,14 +119,14 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
 def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
     """What ``Saliency.as_json`` holds."""
     layers: Sequence[Mapping[str, Any]] = result["layers"]
-    details = [key for key in layers[0] if key not in {"layer", "score"}]
+    details = [key for key in layers[0] if key not in {"layer", "score", "final"}]
     uncertain = any(row.get("error") for row in layers)
     if not uncertain:
         details = [key for key in details if key != "error"]
     # The published score appears twice: as the score and as one of the details.
     details = [k for k in details if any(row.get(k) != row["score"] for row in layers)]
     rule = (
-        "the top layer within two standard errors of the highest score is picked"
+        "the top layer that is not clearly below the highest score is picked"
         if uncertain
         else "the highest score is picked"
     )
@@ -129,16 +140,21 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
     columns = max(8, min(24, look.width - 30 - 13 * len(details)))
     for row in layers:
         picked = row["layer"] == result["pick"]
+        rough = not row.get("final", True)
         share = (row["score"] - floor) / (top - floor) if top > floor else 0.0
         table.add_row(
             str(row["layer"]),
-            Text("◀ picked" if look.fancy else "picked", style="bold green") if picked else "",
+            Text("◀ picked" if look.fancy else "picked", style="bold green")
+            if picked
+            else Text("rough" if rough else "", style="dim"),
             number(row["score"]),
             look.bar(share, columns, "green" if picked else "cyan"),
             *((percent if k in _PERCENT_COLUMNS else number)(row.get(k)) for k in details),
             style="bold" if picked else "",
         )
     yield table
+    if any(not row.get("final", True) for row in layers):
+        yield line("Rough: tried on a few failures only, and left out of the pick.")
     yield line(
         f"Cost: {number(round(result['forward_passes']))} forward and "
         f"{number(round(result['backward_passes']))} backward passes of one sample, "
@@ -167,7 +183,7 @@ def before_after(
     rows: Sequence[Mapping[str, Any]], look: Look, most: int = _MAX_ROWS
 ) -> Iterator[RenderableType]:
     """Failures before and after the edit; where many, those that stay wrong are among them."""
-    wrong = [row for row in rows if row["before"] != row["target"]] or list(rows)
+    wrong = [row for row in rows if not was_right(row)] or list(rows)
     stay = {id(row) for row in [r for r in wrong if not r["fixed"]][: most // 2]}
     room = most - len(stay)
     shown = []
@@ -195,13 +211,31 @@ def _answers(
     table = look.table("input", *keys.values(), "", left=range(5))
     for row, mark in zip(rows, marks, strict=True):
         cells = [Text(look.cut(row[k], widths[k])) for k in keys]
-        cells[1].stylize("red" if row["before"] != row["target"] else "green")
-        cells[2].stylize("red" if row["after"] != row["target"] else "green")
+        cells[1].stylize("green" if was_right(row) else "red")
+        cells[2].stylize("green" if is_right(row) else "red")
         table.add_row(Text(look.inputs(row["inputs"], room)), *cells, mark)
     return table
 
 
+def was_right(row: Mapping[str, Any]) -> bool:
+    """Whether the answer before the edit was right; words may be right in other words."""
+    return bool(row.get("was_right", row["before"] == row["target"]))
+
+
+def is_right(row: Mapping[str, Any]) -> bool:
+    """Whether the answer after the edit is right."""
+    return bool(row.get("is_right", row["after"] == row["target"]))
+
+
 def _broken(check: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
+    if "perplexity_before" in check:
+        pair = [number(check[f"perplexity_{when}"]) for when in ("before", "after")]
+        yield line(
+            heading("Check set"),
+            f" of {count(check['n'], 'text')}: perplexity {f' {look.arrow} '.join(pair)}, "
+            f"{percent(check['drawdown'])} more.",
+        )
+        return
     pair = f"{percent(check['accuracy_before'])} {look.arrow} {percent(check['accuracy_after'])}"
     yield line(
         heading("Check set"),
@@ -209,8 +243,8 @@ def _broken(check: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
         f"drawdown {points(check['drawdown'])}.",
     )
     changed: Sequence[Mapping[str, Any]] = check["changed"]
-    broken = [row for row in changed if row["before"] == row["target"]]
-    mended = sum(row["after"] == row["target"] for row in changed)
+    broken = [row for row in changed if was_right(row) and not is_right(row)]
+    mended = sum(is_right(row) and not was_right(row) for row in changed)
     if mended:
         yield line(f"{count(mended, 'answer')} there became right.")
     if not broken:

@@ -15,6 +15,7 @@ from saledit.artifact import failures_as_json, load_editor, load_model, save_edi
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.data.sources import load_records
+from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.errors import DataError, JobError, UserError
 from saledit.models import TaskModel
@@ -55,7 +56,7 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     trained = load_editor(run_dir)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
-    held = [r.sample for r in load_records(task, check or str(trained.folder / "check.jsonl"))]
+    held = other_matters(task, load_records(task, check or str(trained.folder / "check.jsonl")))
     ui.stage(f"loading {trained.base_name}")
     model = replace(trained.config.model, name=trained.base_name)
     base = load_model(task, model, trained.config.cache)
@@ -125,6 +126,8 @@ def _rows(
             "target": sample.target,
             "before": old.text,
             "after": new.text,
+            "was_right": old.right,
+            "is_right": new.right,
             "fixed": new.right and not old.right,
         }
         for sample, old, new in zip(samples, before, after, strict=True)

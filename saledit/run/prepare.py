@@ -11,7 +11,7 @@ from saledit.config import RunConfig, SiteConfig
 from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.sources import load_records
-from saledit.data.splits import Limits, Part, make_part
+from saledit.data.splits import Limits, Part, make_part, other_matters
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
@@ -93,7 +93,7 @@ class Prepared:
         limits = Limits(key, failures, passes, adapt.per_failure, made, own_answers=side == 2)
         # Rules know statements and pairs of them, not questions or unfinished sentences.
         rewriter = RuleRewriter(adapt) if adapt.rewrite and not task.generates else None
-        others = [s for r in self._other_sides[side] for s in r.locality or (r.sample,)]
+        others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
         with self.ui.progress(f"asking the model: {name}", len(records) + len(others)) as bar:
             return make_part(

@@ -207,5 +207,7 @@ class _Spoken:
         if self._reworded:
             asked = [s for s in self._reworded if s.kind != TEXT]
             found = answers(self._base, self._task, asked)
-            out["adapt_accuracy"] = sum(a.right for a in found) / len(found)
+            right = sum(answer.right for answer in found)
+            out["adapt_accuracy"] = right / len(found)
+            out["edit_accuracy"] = right / (len(found) + len(self._part.fail))
         return out
