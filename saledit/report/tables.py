@@ -229,10 +229,10 @@ def is_right(row: Mapping[str, Any]) -> bool:
 
 def _broken(check: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
     if "perplexity_before" in check:
-        pair = [number(check[f"perplexity_{when}"]) for when in ("before", "after")]
+        texts = [number(check[f"perplexity_{when}"]) for when in ("before", "after")]
         yield line(
             heading("Check set"),
-            f" of {count(check['n'], 'text')}: perplexity {f' {look.arrow} '.join(pair)}, "
+            f" of {count(check['n'], 'text')}: perplexity {f' {look.arrow} '.join(texts)}, "
             f"{percent(check['drawdown'])} more.",
         )
         return
