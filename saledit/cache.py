@@ -179,7 +179,8 @@ def _build(
                     u = u * mask[:, keep, None]
                     # A gradient of one token has rank one, whatever rank was asked for.
                     rank = 1 if entry.first_token_only else spec.rank
-                    pair = LowRank(u, grads[site].v[:, keep]).compress(rank)
+                    # Neither an SVD nor an editor works in half precision.
+                    pair = LowRank(u.float(), grads[site].v[:, keep].float()).compress(rank)
                     own[f"u.{j}"] = _padded(pair.u, rank)
                     own[f"v.{j}"] = _padded(pair.v, rank)
             long = ragged | {
@@ -213,6 +214,6 @@ def _padded(factor: Tensor, rank: int) -> Tensor:
 
 def _add_moments(totals: dict[str, Tensor], inputs: Sequence[Tensor], mask: Tensor) -> None:
     for i, x in enumerate(inputs):
-        z = x[mask]  # (tokens, D_in)
+        z = x[mask].float()  # (tokens, D_in)
         totals[f"moment.{i}"] = totals.get(f"moment.{i}", 0) + z.mT @ z
     totals["moment.count"] = totals.get("moment.count", 0) + mask.sum().float()

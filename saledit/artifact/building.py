@@ -42,8 +42,8 @@ def load_model(task: Task, config: ModelConfig, cache: Path) -> TaskModel:
         ModelError: it cannot be loaded, or is of another kind.
     """
     if task.generates:
-        return load_text_model(config.name, cache, config.stack, config.blocks)
-    for name in ("stack", "blocks"):
+        return load_text_model(config.name, cache, config.stack, config.blocks, config.dtype)
+    for name in ("stack", "blocks", "dtype"):
         if getattr(config, name) != getattr(ModelConfig(), name):
             raise ConfigError(
                 f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "

@@ -20,12 +20,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from saledit.errors import ModelError
+from saledit.errors import ModelError, did_you_mean
 from saledit.files import new_folder
 from saledit.models.base import TaskModel, wrap
 
 _PACKAGE = "package:"
 _GGUF = ".gguf"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def find_weights(name: str) -> str:
@@ -103,7 +104,9 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
     return wrap(model, tokenizer, name)
 
 
-def load_text_model(name: str, cache: Path, stack: str = "decoder", blocks: str = "") -> TaskModel:
+def load_text_model(
+    name: str, cache: Path, stack: str = "decoder", blocks: str = "", dtype: str = "float32"
+) -> TaskModel:
     """Load a causal or an encoder-decoder language model.
 
     Args:
@@ -111,13 +114,16 @@ def load_text_model(name: str, cache: Path, stack: str = "decoder", blocks: str 
         cache: where the plain weights of a quantised GGUF file are kept.
         stack: which stack of an encoder-decoder is edited.
         blocks: path of the list of blocks, for an unknown architecture.
+        dtype: of its weights: float32, bfloat16 or float16.
 
     Returns:
-        The frozen task model, in float32.
+        The frozen task model.
 
     Raises:
-        ModelError: nothing there, a model that cannot write, or an unknown family.
+        ModelError: nothing there, a model that cannot write, or an unknown family or dtype.
     """
+    if dtype not in _DTYPES:
+        raise ModelError(f"model.dtype: unknown name '{dtype}'; {did_you_mean(dtype, _DTYPES)}")
     source = find_weights(name)
     if source.endswith(_GGUF):
         source = str(_dequantized(Path(source), name, cache))
@@ -125,7 +131,7 @@ def load_text_model(name: str, cache: Path, stack: str = "decoder", blocks: str 
         config = AutoConfig.from_pretrained(source)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = kind.from_pretrained(source, use_safetensors=True, dtype=torch.float32)
+        model = kind.from_pretrained(source, use_safetensors=True, dtype=_DTYPES[dtype])
     _give_padding(model, tokenizer, name)
     return wrap(model, tokenizer, name, stack, blocks)
 

@@ -156,7 +156,7 @@ class TextTask:
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
         """Mean KL(base || edited) a position (...), logits (..., A, C), targets (..., A)."""
         real = targets != IGNORED
-        kl = locality_kl(base_logits, edited)
+        kl = locality_kl(base_logits.float(), edited.float())
         return (kl * real).sum(-1) / real.sum(-1).clamp_min(1)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
