@@ -38,7 +38,7 @@ STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 #: The same along whitened gradients, which point away from what inputs share and reach further.
 WHITENED_STEPS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 _EDITS = 32  # edits a suffix run
-_FIRST_ROUND = 8  # failures on which all layers of a deep model are tried
+_FIRST_ROUND = 6  # failures on which all layers of a deep model are tried
 _FINALISTS = 6  # layers at least that are tried on all failures
 #: A step that mends five failures of a hundred more says nothing about what training reaches.
 _TOLERANCE = 0.05
@@ -49,8 +49,8 @@ class TrialStep:
 
     Disturbed is the mean over pass rows of min(1, price x KL).
 
-    A model of many layers is scored in two rounds: all layers on a few failures, the best of them
-    on all. Only these may be picked.
+    A model of many layers is scored in two rounds: all layers on a few failures at every second
+    step, the best of them on all failures about the step that was best. Only these may be picked.
 
     Both count from 0 to 1 a row: a pass row that is lost costs what a mended failure gains,
     however many nats it moved. (Without the bound one near twin of a failure decides.)
@@ -83,23 +83,23 @@ class TrialStep:
         draws = torch.Generator().manual_seed(0)
         held = torch.randint(len(probes.passing), (n, self._passes), generator=draws)
         trials = self._trials(base, task, layers, probes, held)
-        everything = torch.arange(n)
-        suffix_passes = 0.0
+        everything, suffix_passes = torch.arange(n), 0.0
 
-        def score(trial: _Trial, index: Tensor, final: bool) -> LayerScore:
+        def score(trial: _Trial, index: Tensor, steps: Sequence[float], final: bool) -> LayerScore:
             nonlocal suffix_passes
-            rows = len(index) * (2 + self._passes) * len(self._steps)
-            share = (base.n_blocks - trial.fail.layer.index) / base.n_blocks
-            suffix_passes += rows * share
-            return self._score(base, task, trial, index, final)
+            rows = len(index) * (2 + self._passes) * len(steps)
+            suffix_passes += rows * (base.n_blocks - trial.fail.layer.index) / base.n_blocks
+            return self._score(base, task, trial, index, steps, final)
 
-        finalists = list(range(len(trials)))
+        finalists = {i: self._steps for i in range(len(trials))}
         scores: dict[int, LayerScore] = {}
         if len(trials) > _FINALISTS and n > _FIRST_ROUND:
-            scores = {i: score(trials[i], everything[:_FIRST_ROUND], False) for i in finalists}
-            finalists.sort(key=lambda i: scores[i].score, reverse=True)
-            finalists = finalists[: max(_FINALISTS, len(trials) // 4)]
-        scores |= {i: score(trials[i], everything, True) for i in finalists}
+            few = everything[:_FIRST_ROUND]
+            scores = {i: score(trials[i], few, self._steps[::2], False) for i in finalists}
+            order = sorted(scores, key=lambda i: scores[i].score, reverse=True)
+            kept = order[: max(_FINALISTS, len(trials) // 4)]
+            finalists = {i: self._near(scores[i].details["step"]) for i in kept}
+        scores |= {i: score(trials[i], everything, finalists[i], True) for i in finalists}
         whole = n + len(probes.adapt or probes.fail) + len(probes.passing)
         whole += len(probes.background or probes.passing) if self._ridge else 0
         name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
@@ -123,18 +123,24 @@ class TrialStep:
             for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
         ]
 
+    def _near(self, step: float) -> tuple[float, ...]:
+        """A step and those beside it."""
+        i = self._steps.index(step)
+        return self._steps[max(0, i - 1) : i + 2]
+
     def _score(
-        self, base: TaskModel, task: Task, trial: _Trial, index: Tensor, final: bool
-    ) -> LayerScore:
+        self, base: TaskModel, task: Task, trial: _Trial, index: Tensor, steps: Sequence[float],
+        final: bool,
+    ) -> LayerScore:  # fmt: skip
         """The score of one layer on some of the failures, at the best of the steps."""
-        seen = [self._trial(base, task, trial, index, step) for step in self._steps]
+        seen = [self._trial(base, task, trial, index, step) for step in steps]
         gains = torch.stack(  # (steps, N)
             [mended - (self._price * kl).clamp(max=1).mean(1) for mended, kl in seen]
         )
         best = int(gains.mean(1).argmax())
         mended, kl = (float(values.mean()) for values in seen[best])
         error = float(gains[best].std(correction=0)) / math.sqrt(len(index))
-        details = {"step": self._steps[best], "mended": mended, "locality_kl": kl}
+        details = {"step": steps[best], "mended": mended, "locality_kl": kl}
         layer = trial.fail.layer.index
         return LayerScore(layer, float(gains[best].mean()), details, error, final)
 
