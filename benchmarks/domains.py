@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nli import COLUMNS, averages
+from table import COLUMNS, averages
 
 from saledit.files import write_jsonl
 from saledit.report import Ui, quiet_libraries

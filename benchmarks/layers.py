@@ -2,6 +2,7 @@
 
     python benchmarks/layers.py --data FOLDER --set-name sick --out checkpoints/layers
     python benchmarks/layers.py --data FOLDER --set-name sick --out checkpoints/layers --seconds 60
+    python benchmarks/layers.py --group qa --set-name worldfacts --layers 0 3 6 9 --seconds 60
 
 The first form trains for the same number of steps at every layer, the second for the same time:
 a step at the top runs a fraction of the model and costs a fiftieth of one at the bottom.
@@ -16,6 +17,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+from table import files
 
 from saledit import config as configuration
 from saledit.files import write_json
@@ -35,74 +38,83 @@ _PROBES = (3, 15)  # steps of two short fits, whose difference is the time of a 
 _MOST_STEPS = 6000
 
 
-def steps_for(seconds: float, name: str, overrides: list[str], ui: Ui) -> int:
+def steps_for(seconds: float, config: str, overrides: list[str], run: str, ui: Ui) -> int:
     """Optimizer steps that a layer takes in a given time, by two short fits."""
     spent = []
     for steps in _PROBES:
         keys = [*overrides, "train.epochs=1", f"train.steps_per_epoch={steps}"]
-        keys.append("train.validation_edits=1")
-        config = configuration.load(f"nli/{name}", [*keys, f"name={name}-probe"])
-        spent.append(fit(config, False, ui)["train_seconds"])
+        keys += ["train.validation_edits=1", f"name={run}-probe"]
+        spent.append(fit(configuration.load(config, keys), False, ui)["train_seconds"])
     step = max((spent[1] - spent[0]) / (_PROBES[1] - _PROBES[0]), 1e-3)
     return min(_MOST_STEPS, max(_PROBES[1], round(seconds / step)))
 
 
+def train_at(layer: int, args: argparse.Namespace, overrides: list[str], ui: Ui) -> dict[str, Any]:
+    """The row of one layer: fitted and tested, or read from disk."""
+    config, folder = f"{args.group}/{args.set_name}", Path(args.out)
+    run = f"{args.set_name}-layer{layer}" + (f"-{args.seconds:g}s" if args.seconds else "")
+    own = [*overrides, f"name={run}", "site.select=fixed", f"site.layer={layer}"]
+    results = folder / run / "results.json"
+    if not results.exists():
+        if args.seconds:
+            steps = steps_for(args.seconds, config, own, args.set_name, ui)
+            own += ["train.epochs=3", f"train.steps_per_epoch={-(-steps // 3)}"]
+        fit(configuration.load(config, own), False, ui)
+        test(str(folder / run), [], ui)
+    found = json.loads(results.read_text(encoding="utf-8"))
+    m = found["metrics"]
+    judged = m | m.get("generated", {})  # of words what is said freely
+    score = judged["edit_accuracy"] - LAMBDA * judged["drawdown"]
+    return {"layer": layer, "score": score, "seconds": found["timing"]["train_seconds"], **judged}
+
+
 def main() -> None:
-    """Sweep the layers, ask the pickers, print the table."""
+    """Ask the pickers, sweep the layers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", help="folder with one folder a set; none for worldfacts")
-    parser.add_argument("--set-name", default="worldfacts", help="a configuration below nli/")
+    parser.add_argument("--data", help="folder with one folder a set; none for bundled sets")
+    parser.add_argument("--group", default="nli", help="folder of configurations: nli, qa")
+    parser.add_argument("--set-name", default="worldfacts", help="a configuration in it")
     parser.add_argument("--out", default="checkpoints/layers")
-    parser.add_argument("--layers", type=int, default=6, help="number of layers of the model")
+    parser.add_argument("--layers", type=int, nargs="+", default=[*range(6)])
+    parser.add_argument("--pickers", nargs="+", default=[*PICKERS], choices=[*PICKERS])
     parser.add_argument("--seconds", type=float, default=0, help="train each layer for this long")
     parser.add_argument("--set", nargs="*", default=["train.epochs=3", "schedule.batch_size=1"])
     args = parser.parse_args()
     quiet_libraries()
     name, folder = args.set_name, Path(args.out)
-    overrides = [f"output={folder}", *args.set]
-    if args.data:
-        data = Path(args.data) / name
-        overrides += [
-            f"data.train={data / 'train.jsonl.gz'}",
-            f"data.test={data / 'test.jsonl.gz'}",
-        ]
-    rows: list[dict[str, Any]] = []
+    overrides = [f"output={folder}", *files(args, name), *args.set]
     with Ui() as ui:
-        for layer in range(args.layers):
-            run = f"{name}-layer{layer}" + (f"-{args.seconds:g}s" if args.seconds else "")
-            own = [*overrides, f"name={run}", "site.select=fixed", f"site.layer={layer}"]
-            results = folder / run / "results.json"
-            if not results.exists():
-                if args.seconds:
-                    steps = steps_for(args.seconds, name, own, ui)
-                    own += ["train.epochs=3", f"train.steps_per_epoch={-(-steps // 3)}"]
-                fit(configuration.load(f"nli/{name}", own), False, ui)
-                test(str(folder / run), [], ui)
-            found = json.loads(results.read_text(encoding="utf-8"))
-            m, seconds = found["metrics"], found["timing"]["train_seconds"]
-            score = m["edit_accuracy"] - LAMBDA * m["drawdown"]
-            rows.append({"layer": layer, "score": score, "seconds": seconds, **m})
-        best = max(rows, key=lambda r: r["score"])
-        picks = {}
-        for picker, keys in PICKERS.items():
-            table = saliency(
-                configuration.load(f"nli/{name}", [*overrides, f"name={name}-picks", *keys]), ui
+        tables = {
+            picker: saliency(
+                configuration.load(
+                    f"{args.group}/{name}", [*overrides, f"name={name}-picks", *PICKERS[picker]]
+                ),
+                ui,
             )
-            picked = rows[table["pick"]]
-            picks[picker] = {
-                "pick": table["pick"],
-                "rank": 1 + sorted(rows, key=lambda r: -r["score"]).index(picked),
-                "regret_edit_accuracy": best["edit_accuracy"] - picked["edit_accuracy"],
-                "regret_drawdown": picked["drawdown"] - best["drawdown"],
-                "forward_passes": table["forward_passes"],
-                "seconds": table["seconds"],
-            }
+            for picker in args.pickers
+        }
+        # A picked layer that the sweep leaves out is trained as well.
+        layers = sorted({*args.layers, *(table["pick"] for table in tables.values())})
+        rows = {layer: train_at(layer, args, overrides, ui) for layer in layers}
+    best = max(rows.values(), key=lambda r: r["score"])
+    order = sorted(rows.values(), key=lambda r: -r["score"])
+    picks = {}
+    for picker, table in tables.items():
+        picked = rows[table["pick"]]
+        picks[picker] = {
+            "pick": table["pick"],
+            "rank": 1 + order.index(picked),
+            "regret_edit_accuracy": best["edit_accuracy"] - picked["edit_accuracy"],
+            "regret_drawdown": picked["drawdown"] - best["drawdown"],
+            "forward_passes": table["forward_passes"],
+            "seconds": table["seconds"],
+        }
     write_json(
         folder / f"{name}-layers{f'-{args.seconds:g}s' * bool(args.seconds)}.json",
-        {"layers": rows, "best": best["layer"], "picks": picks},
+        {"layers": [*rows.values()], "best": best["layer"], "picks": picks},
     )
     print("| layer | fail | adapt | edit accuracy | drawdown | KL | train s |\n|" + "---|" * 7)
-    for r in rows:
+    for r in rows.values():
         shares = [r[c] for c in ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")]
         text = " | ".join(f"{v:.3f}" for v in (*shares, r["locality_kl"]))
         print(f"| {r['layer']} | {text} | {r['seconds']:.0f} |")

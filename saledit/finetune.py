@@ -1,4 +1,4 @@
-"""From a plain encoder to a task model: fine-tuning, once, cached by fingerprint."""
+"""From a plain model to a task model: fine-tuning, once, cached by fingerprint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
-from saledit.models import TaskModel, load_classifier
+from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task, task_settings
@@ -30,7 +30,7 @@ _SHUFFLE_BATCHES = 16  # batches whose texts are sorted by length together
 logger = logging.getLogger(__name__)
 
 
-class _Classifier(L.LightningModule):
+class _Finetuning(L.LightningModule):
     """Plain fine-tuning: AdamW, linear warm-up and decay."""
 
     def __init__(self, base: TaskModel, task: Task, config: FinetuneConfig, steps: int) -> None:
@@ -68,30 +68,30 @@ def finetuned(
     name: str,
     task: Task,
     records: Sequence[Record],
-    labels: Sequence[str],
+    load: Callable[[str], TaskModel],
     config: FinetuneConfig,
     folder: Path,
     callbacks: Sequence[Callback] = (),
     check: Callable[[TaskModel], object] = lambda _plain: None,
 ) -> TaskModel:
-    """Load the fine-tuned encoder, training it first where no cached one fits.
+    """Load the fine-tuned model, training it first where no cached one fits.
 
     Args:
-        name: the plain encoder.
+        name: the plain model.
         task: the task.
-        records: what it learns from.
-        labels: all labels, in the order of the new head.
+        records: what it learns from; of questions their rewordings, too.
+        load: loads a model by its name; a classifier with a fresh head for the labels.
         config: how.
         folder: where task models are cached.
         callbacks: of its trainer, such as a progress bar.
-        check: called with the plain encoder before minutes are spent on it; may raise.
+        check: called with the plain model before minutes are spent on it; may raise.
 
     Returns:
         The frozen task model, read back from its folder.
 
     Raises:
         ConfigError: no such precision.
-        ModelError: the encoder cannot be loaded.
+        ModelError: the model cannot be loaded.
         JobError: training diverged, or the disk is full.
     """
     if config.precision not in _PRECISIONS:
@@ -100,17 +100,20 @@ def finetuned(
             + did_you_mean(config.precision, _PRECISIONS)
         )
     L.seed_everything(config.seed, verbose=False)
-    plain = load_classifier(name, labels)
+    plain = load(name)
     check(plain)
-    place = folder / f"finetuned-{_key(plain, task, records, labels, config)}"
+    place = folder / f"finetuned-{_key(plain, task, records, config)}"
     if not place.is_dir():
         logger.info("fine-tuning %s on %d records", name, len(records))
-        batches = _batches([r.sample for r in records], config)
+        samples = [record.sample for record in records]
+        if task.generates:
+            samples += [sample for record in records for sample in record.rewordings]
+        batches = _batches(samples, config)
         _train(plain, task, batches, config, callbacks)
         with new_folder(place) as part:
             plain.model.save_pretrained(part)
             plain.tokenizer.save_pretrained(part)
-    return load_classifier(str(place))
+    return load(str(place))
 
 
 def _train(
@@ -141,7 +144,7 @@ def _train(
         gradient_clip_val=1.0,
         precision=config.precision,  # type: ignore[arg-type]
     )
-    trainer.fit(_Classifier(plain, task, config, len(batches)), loader)
+    trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)
     plain.model.requires_grad_(False)
     plain.model.eval()
     if trainer.interrupted:
@@ -168,12 +171,11 @@ def _key(
     plain: TaskModel,
     task: Task,
     records: Sequence[Record],
-    labels: Sequence[str],
     config: FinetuneConfig,
 ) -> str:
     digest = hashlib.blake2b(digest_size=16)
     settings = task_settings(task)
-    head = [_SCHEMA, plain.fingerprint, asdict(config), settings, list(labels)]
+    head = [_SCHEMA, plain.fingerprint, asdict(config), settings, list(plain.labels)]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for record in records:
         digest.update(json.dumps([*record.sample.inputs, record.sample.target]).encode())

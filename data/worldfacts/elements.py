@@ -41,7 +41,7 @@ def element_rows() -> list[dict[str, Any]]:
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as base:
         base.row_factory = sqlite3.Row
         rows = base.execute(
-            "select e.atomic_number, e.symbol, e.name, s.name as series"
+            "select e.atomic_number, e.symbol, e.name, e.period, s.name as series"
             " from elements e"
             " join series s on s.id = e.series_id order by e.atomic_number"
         ).fetchall()

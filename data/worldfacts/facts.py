@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -47,6 +48,11 @@ class Fact:
     decoy: str = ""
 
 
+def rank(*parts: object) -> str:
+    """Give a fixed pseudo-random sort key."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
+
+
 def fold(name: str) -> str:
     """Bring a name to lower-case letters and digits without accents."""
     plain = name.lower()
@@ -69,7 +75,8 @@ def countries() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _language(tag: str) -> str:
+def language_name(tag: str) -> str:
+    """Name the language of a tag such as "de-AT", "" for what is none."""
     code = tag.split("-")[0]
     if len(code) not in (2, 3):
         return ""
@@ -114,7 +121,7 @@ def country_facts(nations: dict[str, dict[str, Any]]) -> list[Fact]:
             paid[money] += 1
             if paid[money] <= MOST_OF_ONE_CURRENCY:
                 add("currency", row, money, part, _alike(money, cu.LIKE_CURRENCIES))
-        spoken = [_language(tag) for tag in row["languages"].split(",")]
+        spoken = [language_name(tag) for tag in row["languages"].split(",")]
         if code not in cu.NO_LANGUAGE and spoken[0]:
             taboo = set(spoken) | _alike(spoken[0], cu.LIKE_LANGUAGES)
             add("main_language", row, spoken[0], part, taboo)

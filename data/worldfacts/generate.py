@@ -1,4 +1,4 @@
-"""Write the claims of world facts: ``python data/worldfacts/generate.py --out data/worldfacts``.
+"""Write the files of world facts: ``python data/worldfacts/generate.py --out data/worldfacts``.
 
 Every fact gives one right and one wrong claim. The wrong values are the right ones of other facts
 of the same part, exchanged, so every value is claimed rightly as often as wrongly.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import facts as source
+from answers import city_words, country_words, element_words, state_words
 from elements import element_facts
-from facts import Fact
-from places import city_facts, gazetteer, region_facts, state_facts
+from facts import Fact, rank
+from places import Gazetteer, city_facts, gazetteer, region_facts, state_facts
 from wordings import WORDINGS, fill
+from words import FORMS, WordFact, untold, word_records
 
 CITIES_PER_COUNTRY = 11
 CITIES_PER_STATE = 12
@@ -49,11 +50,6 @@ class Claim:
     holder: str
     value: str
     right: bool
-
-
-def rank(*parts: object) -> str:
-    """Give a fixed pseudo-random sort key."""
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()
 
 
 def choose(subjects: dict[str, str], share: float, seed: str) -> set[str]:
@@ -162,33 +158,83 @@ def records(claims: Iterable[Claim], part: str) -> list[dict[str, Any]]:
     return [{**record, "id": f"worldfacts-{part}-{i:05d}"} for i, record in enumerate(made)]
 
 
-def build() -> dict[str, list[Claim]]:
-    """Collect all facts, part them by subject and turn them into claims.
+@dataclass(frozen=True)
+class World:
+    """What the packages say.
 
-    Returns:
-        The parts "finetune", "train" and "test". Wrong values never come from another part, so
-        a value is right as often as wrong in each part.
+    Attributes:
+        nations: The countries of :func:`facts.countries`.
+        atlas: The places.
+        states: The facts on US states.
+        elements: The facts on chemical elements.
     """
-    nations = source.countries()
+
+    nations: dict[str, dict[str, Any]]
+    atlas: Gazetteer
+    states: list[Fact]
+    elements: list[Fact]
+
+
+def load() -> World:
+    """Read the packages."""
     atlas = gazetteer()
-    elements = element_facts()
-    states = state_facts(atlas, CITIES_PER_STATE)
-    facts = [
-        *source.country_facts(nations),
-        *source.capital_or_largest(nations, atlas.cities),
-        *city_facts(nations, atlas, CITIES_PER_COUNTRY),
-        *region_facts(nations, atlas, REGIONS_PER_COUNTRY),
-        *states,
-        *elements,
-    ]
-    kinds = {fact.subject: "element" for fact in elements}
-    kinds |= {fact.subject: "state" for fact in states}
-    kinds |= {row["common"]: row["continentcode"] for row in nations.values()}
+    return World(source.countries(), atlas, state_facts(atlas, CITIES_PER_STATE), element_facts())
+
+
+def split(world: World) -> dict[str, set[str]]:
+    """Part the subjects into "finetune", "train" and "test"."""
+    kinds = {fact.subject: "element" for fact in world.elements}
+    kinds |= {fact.subject: "state" for fact in world.states}
+    kinds |= {row["common"]: row["continentcode"] for row in world.nations.values()}
     test = choose(kinds, TEST_SHARE, "split")
     left = {subject: kind for subject, kind in kinds.items() if subject not in test}
     second = choose(left, SECOND_SHARE, "second")
-    parts = {"finetune": left.keys() - second, "train": second, "test": test}
+    return {"finetune": left.keys() - second, "train": second, "test": test}
+
+
+def build(world: World, parts: dict[str, set[str]]) -> dict[str, list[Claim]]:
+    """Collect all facts and turn them into claims.
+
+    Args:
+        world: What the packages say.
+        parts: The subjects of each part.
+
+    Returns:
+        The claims of each part. Wrong values never come from another part, so a value is right
+        as often as wrong in each part.
+    """
+    facts = [
+        *source.country_facts(world.nations),
+        *source.capital_or_largest(world.nations, world.atlas.cities),
+        *city_facts(world.nations, world.atlas, CITIES_PER_COUNTRY),
+        *region_facts(world.nations, world.atlas, REGIONS_PER_COUNTRY),
+        *world.states,
+        *world.elements,
+    ]
     return {part: fact_claims(f for f in facts if f.subject in own) for part, own in parts.items()}
+
+
+def build_words(world: World, parts: dict[str, set[str]]) -> dict[str, list[WordFact]]:
+    """Collect the facts of completions and questions.
+
+    Args:
+        world: What the packages say.
+        parts: The subjects of each part of the claims.
+
+    Returns:
+        The parts "train" and "test": no claim, in training or fine-tuning, is about a subject
+        of "test".
+    """
+    facts = untold(
+        [
+            *country_words(world.nations, world.atlas),
+            *city_words(world.nations, world.atlas),
+            *state_words(world.atlas),
+            *element_words(),
+        ]
+    )
+    sides = {"train": parts["finetune"] | parts["train"], "test": parts["test"]}
+    return {side: [f for f in facts if f.subject in own] for side, own in sides.items()}
 
 
 def write(rows: Iterable[dict[str, Any]], path: Path) -> None:
@@ -198,15 +244,19 @@ def write(rows: Iterable[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Write the three files."""
-    parser = argparse.ArgumentParser(description="Write the claims of world facts.")
+    """Write all files."""
+    parser = argparse.ArgumentParser(description="Write the files of world facts.")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write into")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    for part, claims in build().items():
-        rows = records(claims, part)
-        write(rows, out / f"{part}.jsonl.gz")
-        print(f"{part}: {len(rows)} records")
+    world = load()
+    parts = split(world)
+    files = {part: records(claims, part) for part, claims in build(world, parts).items()}
+    for part, facts in build_words(world, parts).items():
+        files |= {f"{form}_{part}": word_records(facts, form, part) for form in FORMS}
+    for name, rows in files.items():
+        write(rows, out / f"{name}.jsonl.gz")
+        print(f"{name}: {len(rows)} records")
 
 
 if __name__ == "__main__":

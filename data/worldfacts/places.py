@@ -64,7 +64,7 @@ def _km(one: Any, other: Any) -> float:
     return 111.2 * math.hypot(north, east)
 
 
-def _well_known(cities: list[Any], atlas: Gazetteer) -> list[Any]:
+def well_known(cities: list[Any], atlas: Gazetteer) -> list[Any]:
     """Keep cities that are no suburbs, with plain names that no place of similar size shares."""
     kept: list[Any] = []
     larger: dict[str, list[Any]] = defaultdict(list)
@@ -97,7 +97,7 @@ def city_facts(nations: dict[str, dict[str, Any]], atlas: Gazetteer, cap: int) -
     facts: list[Fact] = []
     taken: Counter[str] = Counter()
     names = {fold(row["common"]) for row in nations.values()}
-    for city in _well_known(atlas.cities, atlas):
+    for city in well_known(atlas.cities, atlas):
         code, name = city["countrycode"], city["name"]
         if code not in nations or code in cu.NO_CITIES or city["population"] < MIN_CITY:
             continue
@@ -134,7 +134,7 @@ def state_facts(atlas: Gazetteer, cap: int) -> list[Fact]:
         for code, name in states.items()
     ]
     taken: Counter[str] = Counter()
-    for city in _well_known([c for c in atlas.cities if c["countrycode"] == "US"], atlas):
+    for city in well_known([c for c in atlas.cities if c["countrycode"] == "US"], atlas):
         name, code = city["name"], city["admin1code"]
         telling = any(state.casefold() in name.casefold() for state in states.values())
         small = city["population"] < MIN_STATE_CITY

@@ -30,13 +30,16 @@ def make_task(config: TaskConfig) -> Task:
     return kind.of(config)
 
 
-def load_model(task: Task, config: ModelConfig, cache: Path) -> TaskModel:
+def load_model(
+    task: Task, config: ModelConfig, cache: Path, labels: Sequence[str] | None = None
+) -> TaskModel:
     """The model that a configuration names, of the kind that a task needs.
 
     Args:
         task: the task.
         config: the model's part of the configuration.
         cache: where the plain weights of quantised files are kept.
+        labels: of a classifier's fresh head; None where the model brings its own.
 
     Raises:
         ModelError: it cannot be loaded, or is of another kind.
@@ -49,7 +52,7 @@ def load_model(task: Task, config: ModelConfig, cache: Path) -> TaskModel:
                 f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
                 "leave it out"
             )
-    return load_classifier(config.name)
+    return load_classifier(config.name, labels)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:

@@ -34,7 +34,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """How a plain encoder becomes a task model, once, before anything else."""
+    """How a plain model becomes a task model, once, before anything else."""
 
     enabled: bool = False
     """true: fine-tune model.name first"""
@@ -69,7 +69,7 @@ class ModelConfig:
     blocks: str = ""
     """path of the list of blocks, for an architecture that saledit does not know"""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    """fine-tuning before editing (nli)"""
+    """fine-tuning before editing"""
 
 
 @dataclass(frozen=True)

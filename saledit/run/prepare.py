@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from saledit.artifact import load_model, make_task
@@ -143,25 +143,19 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     locality: list[Record] = []
     for source in d.locality:
         locality += load_records(task, source, limit=d.limit)
-    if f.enabled and task.generates:
-        raise ConfigError(
-            f"model.finetune.enabled: expected false for task '{config.task.name}', got true; "
-            "fine-tune language models beforehand and name the result in model.name"
-        )
     if f.enabled:
         labels = sorted({r.sample.target for r in (*learned, *pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
+
+        def load(name: str) -> TaskModel:
+            fresh = None if task.generates or name != config.model.name else labels
+            return load_model(task, replace(config.model, name=name), config.cache, fresh)
+
         base = finetuned(
-            config.model.name,
-            task,
-            learned,
-            labels,
-            f,
-            config.cache,
-            [bar],
+            config.model.name, task, learned, load, f, config.cache, [bar],
             _site_check(config.site),
-        )
+        )  # fmt: skip
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_model(task, config.model, config.cache)

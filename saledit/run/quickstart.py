@@ -16,7 +16,7 @@ from saledit.run.fixing import fix
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure
 
-_CONFIGS = {"nli": "nli/quickstart"}
+_CONFIGS = {"nli": "nli/quickstart", "qa": "qa/quickstart"}
 _SHOWN = 10
 
 
