@@ -36,6 +36,8 @@ def _attention(
         return mixed, weights
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
+    if isinstance(kwargs.get("position_bias"), Tensor):  # T5 adds it to the mask
+        kwargs["position_bias"] = kwargs["position_bias"].float()
     with torch.autocast("cpu", enabled=False):
         mixed, weights = sdpa_attention_forward(
             module, query.float(), key.float(), value.float(), mask, **kwargs
