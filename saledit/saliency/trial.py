@@ -118,8 +118,10 @@ class TrialStep:
         adapts = memory_banks(base, task, probes.adapt or probes.fail, bare)
         passes = memory_banks(base, task, probes.passing, bare)
         matrices = self._whiteners(base, task, layers, probes.background or probes.passing)
+        with torch.no_grad():
+            before = logits_of(base, passes[0].outputs(torch.arange(len(passes[0]))))
         return [
-            _Trial(fail, adapt, passing, held, directions(fail, whitening))
+            _Trial(fail, adapt, passing, before, held, directions(fail, whitening))
             for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
         ]
 
@@ -175,11 +177,12 @@ class TrialStep:
             logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
             for column, bank, places in ((0, fail, index), (1, reworded, other)):
                 right[column].append(_right(task, logits[:, column], bank.targets_of(places)))
-            before = logits_of(base, passing.outputs(held))  # (E, n, C), or (E, n, A, C)
-            after = logits[:, 2:]
-            if before.dim() == 4:
-                after = after[..., : before.shape[-2], :]
-            kl.append(task.divergence(before, after, passing.targets_of(held)))
+            wanted = passing.targets_of(held)
+            before, after = trial.before[held], logits[:, 2:]  # (E, n, C), or (E, n, A, C)
+            if wanted.dim() == 3:
+                width = wanted.shape[-1]
+                before, after = before[..., :width, :], after[..., :width, :]
+            kl.append(task.divergence(before, after, wanted))
         mended = torch.stack([torch.cat(part) for part in right]).mean(0)
         return mended, torch.cat(kl)
 
@@ -192,6 +195,7 @@ class _Trial:
         fail: failures (N), with gradient factors.
         adapt: a rewording of each.
         passing: pass samples.
+        before: what the base says of them, (P, C) or (P, A, C); of all layers the same.
         held: (N, n) the pass samples that each failure's step is held against.
         pairs: for each site the directions of the failures' steps.
     """
@@ -199,6 +203,7 @@ class _Trial:
     fail: Bank
     adapt: Bank
     passing: Bank
+    before: Tensor
     held: Tensor
     pairs: list[LowRank]
 

@@ -147,13 +147,23 @@ def test_pick_is_the_top_layer_that_is_not_clearly_worse(
         assert Saliency("method", order, 1, 1, 0.1).pick == pick
 
 
+def test_scores_within_the_tolerance_are_equal() -> None:
+    rows = tuple(LayerScore(i, score) for i, score in enumerate([0.5, 0.9, 0.86, 0.84]))
+    assert [Saliency("m", rows, 1, 1, 0.1, t).pick for t in (0.0, 0.05, 0.07)] == [1, 2, 3]
+
+
+def test_a_layer_left_out_of_the_last_round_is_not_picked() -> None:
+    rows = (LayerScore(0, 0.7), LayerScore(1, 0.5), LayerScore(2, 0.9, final=False))
+    assert Saliency("method", rows, 1, 1, 0.1).pick == 0
+
+
 def test_json_holds_the_whole_table() -> None:
     rows = (LayerScore(0, 0.5, {"step": 1.0}), LayerScore(1, 0.7, {"step": 2.0}, 0.1))
     value = Saliency("method", rows, 3, 2, 0.1).as_json()
     assert value["pick"] == 1
     assert value["layers"] == [
-        {"layer": 0, "score": 0.5, "error": 0.0, "step": 1.0},
-        {"layer": 1, "score": 0.7, "error": 0.1, "step": 2.0},
+        {"layer": 0, "score": 0.5, "error": 0.0, "final": True, "step": 1.0},
+        {"layer": 1, "score": 0.7, "error": 0.1, "final": True, "step": 2.0},
     ]  # fmt: skip
     assert (value["forward_passes"], value["backward_passes"]) == (3, 2)
 
