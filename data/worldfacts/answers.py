@@ -42,7 +42,7 @@ def _city(name: str) -> tuple[str, ...]:
 
 
 def _capital(code: str, row: dict[str, Any]) -> str:
-    return cu.CAPITAL_NAMES.get(code, row["capital"])
+    return cu.CAPITAL_NAMES.get(code, str(row["capital"]))
 
 
 def _telling(one: str, other: str) -> bool:
@@ -64,7 +64,7 @@ def _shared_units(nations: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def _unit(code: str, row: dict[str, Any]) -> str:
-    return cu.CURRENCY_NAMES.get(code, row["currencyname"].lower())
+    return cu.CURRENCY_NAMES.get(code, str(row["currencyname"]).lower())
 
 
 def _currency(code: str, row: dict[str, Any], shared: set[str]) -> tuple[str, ...]:

@@ -167,6 +167,9 @@ def make_part(
         DataError: the model makes no mistake, or nothing but mistakes.
     """
     ask = _Asked(base, task, folder, progress)
+    if task.by_perplexity and not locality:
+        # Passages serve as failures or as what must not change, not as both.
+        limits = replace(limits, failures=min(limits.failures, (len(records) + 1) // 2))
     failing, right, rest = _sorted_out(task, records, limits, ask)
     if not failing:
         raise DataError(
@@ -253,7 +256,7 @@ def _kept(
 
 def _own(answer: Answer, sample: Sample) -> Sample:
     """A sample with the model's own words for a target: they are what must not change."""
-    if sample.kind == TEXT or (not sample.accepted and answer.right):
+    if sample.kind == TEXT or not answer.text or (answer.right and not sample.accepted):
         return sample
     accepted = sample.accepted if answer.right else (answer.text,)
     return replace(sample, target=answer.text, accepted=accepted)

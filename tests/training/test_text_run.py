@@ -1,0 +1,214 @@
+"""Whole runs of text tasks on tiny models: fit, test, fix, saliency, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_text
+from tiny import save, untouched
+
+import saledit
+from saledit import config as configuration
+from saledit import run
+from saledit.answering import answers
+from saledit.config import RunConfig
+from saledit.decoding import generate
+from saledit.files import read_tensors, write_jsonl
+from saledit.models import TaskModel, load_text_model
+from saledit.records import Sample
+from saledit.report import Ui
+from saledit.tasks.qa import Qa
+
+N, N_BYSTANDERS = 80, 20
+STOP = tiny_text.STOP
+MODELS = ("llama", "t5", "bart/encoder")
+SMALL = (
+    "task.name=qa",
+    f"task.stop='{STOP}'",
+    "task.max_new_tokens=4",
+    "site.select=fixed",
+    "site.layer=1",
+    "editor.rank=6",
+    "editor.sample_rank=4",
+    "editor.gradient_rank=6",
+    "schedule.batch_size=2",
+    "train.epochs=2",
+    "train.steps_per_epoch=4",
+    "train.edits_per_step=3",
+    "train.passes_per_edit=3",
+    "train.validation_edits=4",
+    "train.validation_passes=3",
+    "test.passes_per_edit=4",
+    "data.validation=0.25",
+    "trainer.accelerator=cpu",
+)
+
+
+def sentence(rng: random.Random) -> str:
+    return " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(2, 6)))
+
+
+def rows(base: TaskModel, n: int, seed: int) -> list[dict[str, Any]]:
+    """Questions of which the model answers every second one right, by construction."""
+    rng = random.Random(seed)
+    asked = [Sample(str(i), (sentence(rng),), "x", "", ("x",)) for i in range(n)]
+    task = Qa(stop=STOP, max_new_tokens=4)
+    out = []
+    for i, (sample, said) in enumerate(zip(asked, answers(base, task, asked), strict=True)):
+        right = bool(i % 2) and bool(said.text)
+        answer = said.text if right else " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(1, 2)))
+        words = sample.inputs[0].split()
+        rephrases = [" ".join(rng.sample(words, len(words))) for _ in range(i % 3)]
+        row = {"id": f"q{seed}-{i}", "question": sample.inputs[0], "answer": answer}
+        out.append(row | {"rephrases": rephrases})
+    return out
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("text")
+
+
+@pytest.fixture
+def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+    """Configurations of small runs on a named tiny model."""
+
+    def make(name: str, *overrides: str) -> RunConfig:
+        folder = home / name.replace("/", "-")
+        if not folder.exists():
+            base = tiny_text.build(name)
+            save(base, folder / "model")
+            write_jsonl(folder / "data.jsonl", rows(base, N, 0))
+            write_jsonl(folder / "others.jsonl", rows(base, N_BYSTANDERS, 1))
+        own = [
+            f"output={home}",
+            f"name={tmp_path.name}-{folder.name}",
+            f"model.name={folder / 'model'}",
+            f"model.stack={'encoder' if '/' in name else 'decoder'}",
+            f"data.train={folder / 'data.jsonl'}",
+            f"data.locality=[{folder / 'others.jsonl'}]",
+        ]
+        # A text has no stop characters, and a task refuses what it does not have.
+        small = [s for s in SMALL if "task.name=generation" not in overrides or "stop" not in s]
+        return configuration.load(None, [*own, *small, *overrides])
+
+    return make
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = make(name)
+    with Ui(quiet=True) as ui:
+        fitted = run.fit(config, False, ui)
+        results = run.test(str(config.folder), [], ui)
+        splits = fitted["splits"]
+        assert all(splits[side]["fail"] and splits[side]["pass"] for side in splits)
+        # The model's own answers, right or wrong, are left alone in training only.
+        assert splits["train"]["pass"] > splits["validation"]["pass"]
+        stack = "encoder" if "/" in name else "decoder"
+        if name != "llama":
+            assert all(f"{stack}." in site for site in fitted["sites"])
+        metrics, spoken = results["metrics"], results["metrics"]["generated"]
+        assert spoken["pass_accuracy_before"] == 1
+        assert spoken["drawdown"] == pytest.approx(1 - spoken["pass_accuracy_after"])
+        for key in ("fail_accuracy", "adapt_accuracy", "edit_accuracy"):
+            assert 0 <= spoken[key] <= 1
+            assert 0 <= metrics[key] <= 1
+        assert spoken["fail_f1"] >= spoken["fail_accuracy"]
+        assert results["unedited"]["generated"]["fail_accuracy"] == 0
+
+        failures = tmp_path / "failures.jsonl"
+        kept = [json.loads(line) for line in Path(config.data.train).read_text().splitlines()]
+        write_jsonl(failures, kept[:6])
+        fixed = run.fix(str(config.folder), str(failures), str(tmp_path / "fixed"), None, ui)
+    assert fixed["n_wrong_before"] == sum(not row["was_right"] for row in fixed["rows"])
+    assert fixed["check"]["accuracy_before"] == 1
+    # What is written is what was shown.
+    base = tiny_text.build(name)
+    task = Qa(stop=STOP, max_new_tokens=4)
+    asked = [Sample(r["id"], (r["inputs"][0],), r["target"]) for r in fixed["rows"]]
+    with untouched(base.model):
+        edits = saledit.load_edits(tmp_path / "fixed", base.model)
+        said = [answer.text for answer in generate(base, task, asked, edits)]
+    assert said == [row["after"] for row in fixed["rows"]]
+
+
+def test_the_schedules_judge_the_same_failures(make: Callable[..., RunConfig]) -> None:
+    config = make("llama")
+    with Ui(quiet=True) as ui:
+        run.fit(config, False, ui)
+        one = run.test(str(config.folder), ["schedule.cumulative=true"], ui)
+        all_at_once = run.test(
+            str(config.folder), ["schedule.batch_size=1000", "test.passes_per_edit=0"], ui
+        )
+    assert one["schedule"]["mode"] == "sequential-batched"
+    assert all_at_once["n_edits"] == 1
+    for found in (one, all_at_once):
+        assert found["counts"] == one["counts"]
+        assert math.isfinite(found["metrics"]["locality_kl"])
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(make: Callable[..., RunConfig]) -> None:
+    steady = ("train.decay=false", "train.patience=9")
+    whole, cut = make("llama", "name=whole", *steady), make("llama", "name=cut", *steady)
+    with Ui(quiet=True) as ui:
+        run.fit(whole, False, ui)
+        run.fit(make("llama", "name=cut", "train.epochs=1", *steady), False, ui)
+        first = read_tensors(cut.folder / "editor.safetensors", "an editor")
+        run.fit(cut, True, ui)
+    ends = [read_tensors(c.folder / "editor.safetensors", "an editor") for c in (whole, cut)]
+    assert all(ends[0][name].equal(ends[1][name]) for name in first)
+
+
+def test_generation_is_held_to_the_perplexity_of_texts(
+    make: Callable[..., RunConfig], home: Path
+) -> None:
+    rng = random.Random(5)
+    texts = [" ".join(rng.choices(tiny_text.WORDS, k=40)) for _ in range(60)]
+    write_jsonl(home / "texts.jsonl", [{"text": text} for text in texts])
+    config = make(
+        "gpt2", "task.name=generation", f"data.train={home / 'texts.jsonl'}",
+        "data.locality=[]", "data.max_failures=20", "data.max_test_failures=5",
+    )  # fmt: skip
+    with Ui(quiet=True) as ui:
+        run.fit(config, False, ui)
+        found = run.test(str(config.folder), [], ui)["metrics"]
+    rise = found["perplexity_after"] / found["perplexity_before"] - 1
+    assert found["drawdown"] == pytest.approx(rise, rel=1e-4)
+    assert found["perplexity_rise"] == pytest.approx(
+        found["perplexity_after"] - found["perplexity_before"]
+    )
+    assert "drawdown" not in found["generated"]
+
+
+@pytest.mark.parametrize("select", ["gradient", "trial-step"])
+def test_layers_are_scored(select: str, make: Callable[..., RunConfig]) -> None:
+    config = make("llama", f"site.select={select}", "site.samples=5")
+    with Ui(quiet=True) as ui:
+        table = run.saliency(config, ui)
+    assert [row["layer"] for row in table["layers"]] == [0, 1, 2]
+    assert all(math.isfinite(row["score"]) for row in table["layers"])
+
+
+def test_a_model_can_be_taught_first(make: Callable[..., RunConfig], home: Path) -> None:
+    make("gpt2")
+    known = home / "gpt2" / "others.jsonl"
+    config = make(
+        "gpt2", "model.finetune.enabled=true", f"model.finetune.data={known}",
+        "model.finetune.epochs=60", "model.finetune.learning_rate=0.01",
+        "model.finetune.batch_size=8", "train.epochs=1",
+    )  # fmt: skip
+    with Ui(quiet=True) as ui:
+        fitted = run.fit(config, False, ui)
+    task = Qa(stop=STOP, max_new_tokens=4)
+    taught = load_text_model(fitted["base_model"]["name"], home)
+    lines = [json.loads(line) for line in known.read_text().splitlines()]
+    asked = [Sample(r["id"], (r["question"],), r["answer"], "", (r["answer"],)) for r in lines]
+    before = sum(a.right for a in answers(tiny_text.build("gpt2"), task, asked))
+    assert sum(a.right for a in answers(taught, task, asked)) > before
