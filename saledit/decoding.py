@@ -59,6 +59,34 @@ def generate(
     return [judge(task, sample, text) for sample, text in zip(samples, texts, strict=True)]
 
 
+@torch.no_grad()
+def continue_freely(
+    base: TaskModel,
+    task: TextTask,
+    samples: Sequence[Sample],
+    edits: Edits | None,
+    which: Tensor,
+    new_tokens: int,
+) -> list[str]:
+    """Let a model go on with prompts until its end token, without a stop rule.
+
+    Args:
+        base: the task model.
+        task: makes the prompts.
+        samples: the prompts.
+        edits: a batch of edits (E,), or None.
+        which: the edit of each sample, (n,).
+        new_tokens: tokens at most.
+
+    Returns:
+        A continuation of each prompt.
+    """
+    own = None
+    if edits is not None:
+        own = Edits({site: delta[which] for site, delta in edits.items()})
+    return _generate(base, task, task.prompt_tokens(base, samples), own, "", new_tokens)
+
+
 def _stops_for(task: TextTask, sample: Sample) -> str:
     answers = "".join(sample.accepted or (sample.target,))
     return "".join(c for c in task.stop if c not in answers)
@@ -83,6 +111,9 @@ def _generate(
     new_tokens: int,
 ) -> list[str]:
     width = max(map(len, prompts))
+    # A model has no position beyond its context.
+    read = 1 if base.kind == SEQ2SEQ else width
+    new_tokens = max(1, min(new_tokens, base.max_length - read))
     pad = base.model.config.pad_token_id
     # Padding on the left, so that all rows go on at the same place.
     ids = torch.full((len(prompts), width), pad)

@@ -220,6 +220,8 @@ class TestConfig:
     """pass samples drawn for each edit's drawdown; 0 for all"""
     edits_per_batch: int = 16
     """edits evaluated side by side"""
+    fluency: int = 40
+    """generation: failures whose free continuations are checked for fluency; 0 for none"""
 
 
 @dataclass(frozen=True)

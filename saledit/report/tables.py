@@ -112,6 +112,9 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
             f" {look.arrow} ".join(pair),
             f" ({percent(metrics.get('drawdown'))} more).",
         )
+    if "fluency_before" in metrics:
+        pair = [number(metrics.get(f"fluency_{when}")) for when in ("before", "after")]
+        yield line("Fluency (n-gram entropy, bits): ", f" {look.arrow} ".join(pair), ".")
     yield from _by_kind(result.get("adapt_by_kind") or {}, look)
     yield from _costs(result)
 

@@ -18,6 +18,7 @@ from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.run.fluency import Fluency
 from saledit.session import EditMetrics, Judge, Outcome, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.prompts import TEXT
@@ -32,11 +33,17 @@ class Tally:
         task: says what is right.
         part: the samples.
         banks: their caches.
+        fluency: prompts whose free continuations are looked at, for generation.
     """
 
-    def __init__(self, base: TaskModel, task: Task, part: Part, banks: PartBanks) -> None:
+    def __init__(
+        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, fluency: int = 0
+    ) -> None:
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._all = EditMetrics()
+        self._fluency = None
+        if isinstance(task, TextTask) and task.by_perplexity:
+            self._fluency = Fluency(base, task, fluency)
         self._spoken = _Spoken(base, task, part, banks) if isinstance(task, TextTask) else None
         self._reworded = [sample for group in part.adapt for sample in group]
         self._right: Counter[str] = Counter()
@@ -49,6 +56,10 @@ class Tally:
         if self._spoken is not None:
             right = self._spoken.count_batch(batch, seen, edits)
         k = batch.n_fail
+        if self._fluency is not None:
+            which = torch.arange(len(right)).repeat_interleave(k)
+            chosen = [self._part.fail[i] for i in batch.members[0].flatten().tolist()]
+            self._fluency.count(chosen, edits, which)
         self._count_kinds(batch.members[1], batch.weights[:, k:], right[:, k:])
 
     def count_final(self, edits: Edits) -> None:
@@ -68,6 +79,10 @@ class Tally:
                 self._all.count_texts(base, task, (before, logits), targets)
         if self._spoken is not None:
             adapt = self._spoken.count_final(edits)
+        if self._fluency is not None:
+            batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})
+            chosen = self._part.fail
+            self._fluency.count(chosen, batched, torch.zeros(len(chosen), dtype=torch.long))
         every = torch.arange(adapt.shape[1])[None]
         self._count_kinds(every, torch.ones(every.shape), adapt)
 
@@ -87,6 +102,8 @@ class Tally:
     def metrics(self) -> dict[str, Any]:
         """The numbers, those of free generation under ``generated``."""
         found: dict[str, Any] = self._all.compute()
+        if self._fluency is not None:
+            found |= self._fluency.compute()
         return found if self._spoken is None else found | {"generated": self._spoken.metrics()}
 
     def by_kind(self) -> dict[str, dict[str, float]]:

@@ -61,7 +61,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")
     began = time.perf_counter()
-    tally = Tally(prepared.base, task, part, banks)
+    tally = Tally(prepared.base, task, part, banks, config.test.fluency)
     run = _pile_up if schedule.cumulative else _one_by_one
     n_edits = run(prepared, trained, banks, tally)
     seconds = time.perf_counter() - began
