@@ -136,13 +136,13 @@ def _build(
     sites = [site for spec in specs for site in spec.layer.sites]
     wants_gradients = any(spec.rank for spec in specs)
     for batch in batches_by_length(task, base, samples, specs[0].batch_tokens):
-        encoded, outputs = batch.encoded, list[Tensor]()
+        encoded = batch.encoded
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(wants_gradients))
             states = [stack.enter_context(capture(base, entry)) for entry in entries]
             tape = stack.enter_context(tap(base.model, sites, len(batch.index)))
-            logits = forward(base, encoded.inputs, encoded.at, outputs)
-            losses = task.losses(base, logits, encoded.targets)
+            outputs = forward(base, encoded.inputs, encoded.at)
+            losses = task.losses(base, task.logits(base, outputs, encoded.targets), encoded.targets)
             grads = tape.factors(losses.sum()) if wants_gradients else {}
         mask = encoded.inputs["attention_mask"].bool()
         whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
@@ -154,13 +154,13 @@ def _build(
             if name != "attention_mask"
         }
         if encoded.at is None:
-            whole |= {"outputs": outputs[0].detach(), "targets": encoded.targets}
+            whole |= {"outputs": outputs.detach(), "targets": encoded.targets}
             answered = mask
         else:
             assert encoded.scored is not None
             answered = encoded.scored
             whole["answer_lengths"] = answered.sum(1)
-            ragged["answers.outputs"] = outputs[0].detach()
+            ragged["answers.outputs"] = outputs.detach()
             ragged["answers.targets"] = encoded.targets.int()
             ragged["answers.at"] = encoded.at.int()
             if base.kind == SEQ2SEQ and not base.in_encoder:

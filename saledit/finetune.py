@@ -39,7 +39,8 @@ class _Finetuning(L.LightningModule):
         self.model: nn.Module = base.model
 
     def training_step(self, batch: Encoded, batch_idx: int) -> Tensor:
-        logits = forward(self.base, batch.inputs, batch.at)
+        outputs = forward(self.base, batch.inputs, batch.at)
+        logits = self.task.logits(self.base, outputs, batch.targets)
         loss = self.task.losses(self.base, logits, batch.targets).mean()
         if not torch.isfinite(loss):
             raise JobError(

@@ -99,24 +99,25 @@ def run_edits(base: TaskModel, entry: Entry, rows: Rows, edits: Edits) -> Tensor
         edits: batch shape (E,).
 
     Returns:
-        Logits (E, S, C), or (E, S, A, C) where positions are scored, in the order of ``rows``.
+        What the head reads (E, S, A, D), or a classifier's logits (E, S, C), in the order of
+        ``rows``.
     """
     n_edits = edits.batch_shape.numel()
 
-    def logits_of(part: Rows) -> Tensor:
-        logits = run(base, entry, part.states, part.inputs, part.at)
-        return logits.view(n_edits, -1, *logits.shape[1:])
+    def outputs(part: Rows) -> Tensor:
+        found = run(base, entry, part.states, part.inputs, part.at)
+        return found.view(n_edits, -1, *found.shape[1:])
 
     with applied(base.model, edits):
         if entry.first_token_only or "attention_mask" not in rows.inputs:
-            return logits_of(rows)
+            return outputs(rows)
         lengths = rows.inputs["attention_mask"].sum(1).view(n_edits, -1)  # (E, S)
         order = lengths.argsort(1)
         first = torch.arange(n_edits, device=order.device)[:, None]
         size = lengths.shape[1]
         chunks = [chunk for chunk in order.tensor_split(_CHUNKS, dim=1) if chunk.shape[1]]
         out = [
-            logits_of(
+            outputs(
                 rows.pick((first * size + chunk).flatten(), int(lengths.gather(1, chunk).max()))
             )
             for chunk in chunks

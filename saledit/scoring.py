@@ -1,8 +1,9 @@
-"""The whole model, with logits only where they are scored, and logits from what its head reads.
+"""The whole model up to what its head reads, and logits only where they are scored.
 
-A vocabulary has 50,000 words and a sample three tokens that are scored: the positions are
-gathered in front of the head, by a hook on the stack whose output the head reads. What the head
-reads there (B, A, D) is all that has to be kept of the base to know its logits.
+A vocabulary has 50,000 words and a sample three tokens that are scored. So a run gives what the
+head reads at the scored positions, its *outputs* (B, A, D); they are kept, put in order and
+compared at that size, and the head makes logits (P, C) of the P positions that have a target. Of a
+classifier the outputs are its logits (B, C).
 """
 
 from __future__ import annotations
@@ -25,72 +26,63 @@ _MASK = "attention_mask"
 
 
 def forward(
-    base: TaskModel,
-    inputs: Mapping[str, Tensor],
-    at: Tensor | None = None,
-    seen: list[Tensor] | None = None,
-    **extra: Any,
+    base: TaskModel, inputs: Mapping[str, Tensor], at: Tensor | None = None, **extra: Any
 ) -> Tensor:
-    """Run a model and score given positions.
+    """Run a model up to its head.
 
     Args:
         base: the task model; edits may be applied to it.
         inputs: ``input_ids`` (B, T) padded on the right, ``attention_mask`` (B, T), and for an
             encoder-decoder ``decoder_input_ids`` (B, A).
         at: positions (B, A) whose next token is scored; None for a classifier.
-        seen: gets what the head reads at these positions, (B, A, D).
         extra: further arguments of the model's forward.
 
     Returns:
-        Logits (B, C) of a classifier, else (B, A, C).
+        What the head reads at these positions (B, A, D); logits (B, C) of a classifier.
     """
     if base.kind == CLASSIFIER:
         logits: Tensor = base.model(**inputs, **extra).logits
-        if seen is not None:
-            seen.append(logits)
         return logits
     if base.kind == CAUSAL:
         # Padding lies on the right, where a causal model does not look.
         inputs = {name: tensor for name, tensor in inputs.items() if name != _MASK}
     assert at is not None
-    places = at
+    places, seen = at, list[Tensor]()
 
     def gather(hidden: Tensor) -> Tensor:
-        index = places[..., None].expand(-1, -1, hidden.shape[-1])
-        picked = hidden.gather(1, index)
-        if seen is not None:
-            seen.append(picked)
-        return picked
+        seen.append(hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1])))
+        return hidden[:1, :1].detach()  # the model's own forward ends with logits of one position
 
     with _head_reads(base, gather):
-        scored: Tensor = base.model(**inputs, use_cache=False, **extra).logits
-    return scored
+        base.model(**inputs, use_cache=False, **extra)
+    return seen[0]
 
 
-def logits_of(base: TaskModel, outputs: Tensor) -> Tensor:
+def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) -> Tensor:
     """Logits from what the head reads.
 
     Args:
         base: the task model.
-        outputs: (..., A, D) as ``forward`` saw them; logits (..., C) of a classifier.
+        outputs: (..., A, D); logits (..., C) of a classifier.
+        scored: bool (..., A), positions that are wanted; None for all.
 
     Returns:
-        (..., A, C), or the classifier's logits as they are.
+        (..., A, C), or (P, C) of the wanted positions in order; a classifier's logits as they are.
     """
     if base.kind == CLASSIFIER:
         return outputs
-    flat = outputs.flatten(0, -3)  # (B, A, D)
+    flat = outputs.flatten(0, -2) if scored is None else outputs[scored]  # (P, D)
     # The values are not read; the stack that would read them is short-circuited.
-    ids = torch.zeros(flat.shape[:2], dtype=torch.long, device=flat.device)
+    ids = torch.zeros((1, len(flat)), dtype=torch.long, device=flat.device)
     inputs: dict[str, Any] = {"input_ids": ids}
     if base.kind == SEQ2SEQ:
-        encoded = BaseModelOutput(last_hidden_state=flat)
+        encoded = BaseModelOutput(last_hidden_state=flat[None])
         inputs = {"decoder_input_ids": ids, "encoder_outputs": encoded}
-    result = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat)
+    result = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat[None])
     stack = base.model.get_submodule(base.head_path)
     with forward_replaced(stack, lambda *_args, **_kwargs: result):
         logits: Tensor = base.model(**inputs, use_cache=False).logits
-    return logits.view(*outputs.shape[:-1], -1)
+    return logits[0] if scored is not None else logits.view(*outputs.shape[:-1], -1)
 
 
 @contextmanager
@@ -110,5 +102,5 @@ def _head_reads(base: TaskModel, change: Callable[[Tensor], Tensor]) -> Iterator
 
 @torch.no_grad()
 def base_logits(base: TaskModel, inputs: Mapping[str, Tensor], at: Tensor | None = None) -> Tensor:
-    """Logits of the unedited model, see ``forward``."""
-    return forward(base, inputs, at)
+    """Logits of the unedited model: (B, C), or (B, A, C) at positions."""
+    return logits_of(base, forward(base, inputs, at))

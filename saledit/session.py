@@ -24,7 +24,6 @@ from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.rows import run_edits
-from saledit.scoring import logits_of
 from saledit.site import Layer
 from saledit.suffix import Entry, run
 from saledit.tasks.base import Task
@@ -32,7 +31,7 @@ from saledit.tasks.base import Task
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the edited model says in a batch of E edits. Logits of text are (..., A, C).
+    """What the edited model says in a batch of E edits. Logits of text are (P, C), see ``Task``.
 
     Attributes:
         edit: logits of failures and rewordings (E, K + K m, C).
@@ -62,13 +61,13 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
     Returns:
         The outcome, differentiable in the edits.
     """
-    n_targets = batch.targets.shape[1]
+    n = batch.targets.shape[1]
     with torch.no_grad():
-        before = logits_of(base, batch.base_outputs).to(batch.base_outputs.dtype)
+        before = task.logits(base, batch.base_outputs, batch.pass_targets)
+    outputs = run_edits(base, entry, batch.rows, edits)  # (E, S, A, D)
     # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
-    logits = run_edits(base, entry, batch.rows, edits)  # (E, S, C)
-    grouped = logits.to(before.dtype)
-    edit, passing = grouped[:, :n_targets], grouped[:, n_targets:]
+    edit = task.logits(base, outputs[:, :n], batch.targets).to(before.dtype)
+    passing = task.logits(base, outputs[:, n:], batch.pass_targets).to(before.dtype)
     return Outcome(
         edit,
         passing,
@@ -80,7 +79,7 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
 
 _LOG_MOST = 700.0
 
-#: Whether answers are right: logits (..., C) or (..., A, C), targets (...) or (..., A) -> bool.
+#: Whether answers (...) are right, from logits as ``Task.logits`` gives them and targets.
 Judge = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -145,7 +144,7 @@ class EditMetrics(nn.Module):
     def count_texts(
         self, base: TaskModel, task: Task, logits: tuple[Tensor, Tensor], targets: Tensor
     ) -> None:
-        """Count the likelihood of pass texts: logits (..., A, C) before and after."""
+        """Count the likelihood of pass texts: logits (P, C) before and after."""
         tokens = (targets != IGNORED).sum(-1)
         for name, seen in zip(("before", "after"), logits, strict=True):
             self.nll[name].update(task.losses(base, seen, targets), tokens)
@@ -232,37 +231,40 @@ class EditSession:
 
 @torch.no_grad()
 def bank_batches(
-    base: TaskModel, bank: Bank, edits: Edits | None = None, batch_rows: int = 256,
+    base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None, batch_rows: int = 256,
     index: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Logits of samples of a bank, with or without one edit.
 
     Args:
         base: the task model.
+        task: says where something is scored.
         bank: cached samples.
         edits: unbatched edits of the bank's layer; None for the base, which costs next to nothing.
         batch_rows: rows a suffix run of a classifier; text takes fewer.
         index: positions (n,); None for all.
 
     Yields:
-        (positions (B,), logits (B, C) or (B, A, C)), by length.
+        (positions (B,), logits as ``task.logits`` gives them), by length.
     """
     rows_at_once = batch_rows if bank.answer_lengths is None else max(1, batch_rows // 8)
     # By length, so that little is spent on padding.
     order = bank.lengths.argsort() if index is None else index
     for chunk in torch.split(order, rows_at_once):
         if edits is None:
-            yield chunk, logits_of(base, bank.outputs(chunk))
-            continue
-        rows = bank.rows(chunk)
-        with applied(base.model, edits):
-            logits = run(base, bank.entry, rows.states, rows.inputs, rows.at)
-        yield chunk, logits
+            outputs = bank.outputs(chunk)
+        else:
+            rows = bank.rows(chunk)
+            with applied(base.model, edits):
+                outputs = run(base, bank.entry, rows.states, rows.inputs, rows.at)
+        yield chunk, task.logits(base, outputs, bank.targets_of(chunk))
 
 
-def bank_right(base: TaskModel, bank: Bank, judge: Judge, edits: Edits | None = None) -> Tensor:
+def bank_right(
+    base: TaskModel, task: Task, bank: Bank, judge: Judge, edits: Edits | None = None
+) -> Tensor:
     """Which samples of a bank (n,) are answered right, with or without an edit."""
     right = torch.zeros(len(bank), dtype=torch.bool)
-    for index, logits in bank_batches(base, bank, edits):
+    for index, logits in bank_batches(base, task, bank, edits):
         right[index] = judge(logits, bank.targets_of(index))
     return right

@@ -120,7 +120,7 @@ def run(
     inputs: Mapping[str, Tensor],
     at: Tensor | None = None,
 ) -> Tensor:
-    """Compute logits from cached states.
+    """Compute outputs, what the head reads, from cached states.
 
     Args:
         base: the task model; edits may be applied to it.
@@ -131,7 +131,8 @@ def run(
         at: positions (B, A) whose next token is scored; None for a classifier.
 
     Returns:
-        Logits (B, C), or (B, A, C) at positions; equal to the whole model's up to rounding.
+        As ``scoring.forward``: (B, A, D) at positions, logits (B, C) of a classifier; equal to
+        the whole model's up to rounding.
     """
     start = states[HIDDEN] if HIDDEN in states else states[ATTENTION]
     if entry.first_token_only:

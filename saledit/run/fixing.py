@@ -108,7 +108,7 @@ def _check_finite(
 ) -> None:
     """Refuse an edit that gives NaN: greedy decoding would take it for an answer."""
     bank = memory_bank(base, task, samples, BankSpec(layer))
-    for _, logits in bank_batches(base, bank, edits):
+    for _, logits in bank_batches(base, task, bank, edits):
         if not torch.isfinite(logits).all():
             raise JobError(
                 "the edit gave NaN and was not written; fewer failures at a time may work"
@@ -157,11 +157,12 @@ def _check_texts(
     """The perplexity of texts before and after."""
     bank = memory_bank(base, task, held, BankSpec(base.layer(-1)))
     counted = EditMetrics()
-    for index, before in bank_batches(base, bank):
+    for index, before in bank_batches(base, task, bank):
         targets = bank.targets_of(index)
         encoded = task.encode(base, [held[i] for i in index.tolist()])
         with applied(base.model, edits):
-            after = forward(base, encoded.inputs, encoded.at)
+            outputs = forward(base, encoded.inputs, encoded.at)
+        after = task.logits(base, outputs, targets)
         counted.count_texts(base, task, (before, after), targets)
     found = counted.compute_texts()
     return {"n": len(held), "changed": [], **found}

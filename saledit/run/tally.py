@@ -66,12 +66,12 @@ class Tally:
         """Count one edit that all failures went into."""
         base, task, banks = self._base, self._task, self._banks
         adapt = torch.zeros(1, 0, dtype=torch.bool)
-        fail = bank_right(base, banks.fail, task.correct, edits)[None]
+        fail = bank_right(base, task, banks.fail, task.correct, edits)[None]
         if banks.adapt is not None:
-            adapt = bank_right(base, banks.adapt, task.correct, edits)[None]
+            adapt = bank_right(base, task, banks.adapt, task.correct, edits)[None]
         self._all.count_edits(fail, adapt, torch.ones(1, fail.shape[1] + adapt.shape[1]))
-        for index, logits in bank_batches(base, banks.passing, edits):
-            before = next(iter(bank_batches(base, banks.passing, None, index=index)))[1]
+        for index, logits in bank_batches(base, task, banks.passing, edits):
+            before = next(iter(bank_batches(base, task, banks.passing, None, index=index)))[1]
             targets = banks.passing.targets_of(index)
             kl = task.divergence(before, logits, targets)
             self._all.count_passes(task.correct(before, targets), task.correct(logits, targets), kl)
@@ -119,14 +119,14 @@ class Tally:
         return out if self._spoken is None else out | {"generated": self._spoken.unedited()}
 
     def _shares(self, judge: Judge) -> dict[str, float]:
-        base, banks = self._base, self._banks
-        right = [bank_right(base, banks.fail, judge).float()]
+        base, task, banks = self._base, self._task, self._banks
+        right = [bank_right(base, task, banks.fail, judge).float()]
         out = {"fail_accuracy": float(right[0].mean())}
         if banks.adapt is not None:
-            right.append(bank_right(base, banks.adapt, judge).float())
+            right.append(bank_right(base, task, banks.adapt, judge).float())
             out["adapt_accuracy"] = float(right[1].mean())
         out["edit_accuracy"] = float(torch.cat(right).mean())
-        passing = bank_right(base, banks.passing, judge).float()
+        passing = bank_right(base, task, banks.passing, judge).float()
         return out | {"pass_accuracy": float(passing.mean())}
 
 
@@ -194,7 +194,7 @@ class _Spoken:
         for (bank, samples), name in zip(groups, self._f1, strict=True):
             right, f1 = torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0)
             if bank is not None and not (self._task.by_perplexity and name == "pass_f1"):
-                draft = bank_right(self._base, bank, self._is_spoken, edits)[None]
+                draft = bank_right(self._base, self._task, bank, self._is_spoken, edits)[None]
                 draft = draft[:, : len(samples)]
                 index = torch.arange(len(samples))[None]
                 weights = torch.ones(index.shape)

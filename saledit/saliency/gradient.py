@@ -59,7 +59,8 @@ class GradientSaliency:
         for batch in batches_by_length(task, base, samples, self._batch_tokens):
             seen = batch.encoded
             with tap(base.model, sites, len(batch.index)) as tape, torch.enable_grad():
-                logits = forward(base, seen.inputs, seen.at)
+                outputs = forward(base, seen.inputs, seen.at)
+                logits = task.logits(base, outputs, seen.targets)
                 loss = task.losses(base, logits, seen.targets).sum()
             for site, pair in tape.factors(loss).items():
                 norms[site] += pair.norm().sum()  # (B,) -> scalar

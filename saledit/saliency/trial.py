@@ -29,7 +29,6 @@ from saledit.moments import whitener
 from saledit.records import Sample
 from saledit.rows import join, run_edits
 from saledit.saliency.base import LayerScore, Probes, Saliency
-from saledit.scoring import logits_of
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
@@ -118,10 +117,12 @@ class TrialStep:
         adapts = memory_banks(base, task, probes.adapt or probes.fail, bare)
         passes = memory_banks(base, task, probes.passing, bare)
         matrices = self._whiteners(base, task, layers, probes.background or probes.passing)
-        with torch.no_grad():
-            before = logits_of(base, passes[0].outputs(torch.arange(len(passes[0]))))
+        with torch.no_grad():  # the same at every layer
+            before = [
+                task.logits(base, passes[0].outputs(row), passes[0].targets_of(row)) for row in held
+            ]
         return [
-            _Trial(fail, adapt, passing, before, held, directions(fail, whitening))
+            _Trial(fail, adapt, passing, held, before, directions(fail, whitening))
             for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
         ]
 
@@ -174,14 +175,15 @@ class TrialStep:
                 [1, 1, held.shape[1]],
             )
             edits = normalized_steps(fail.layer, [pair[index] for pair in trial.pairs], step)
-            logits = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, C)
+            outputs = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, A, D)
             for column, bank, places in ((0, fail, index), (1, reworded, other)):
-                right[column].append(_right(task, logits[:, column], bank.targets_of(places)))
+                targets = bank.targets_of(places)
+                logits = task.logits(base, _cut(bank, outputs[:, column], targets), targets)
+                right[column].append(task.correct(logits, targets).float())
             wanted = passing.targets_of(held)
-            before, after = trial.before[held], logits[:, 2:]  # (E, n, C), or (E, n, A, C)
-            if wanted.dim() == 3:
-                width = wanted.shape[-1]
-                before, after = before[..., :width, :], after[..., :width, :]
+            after = task.logits(base, _cut(passing, outputs[:, 2:], wanted), wanted)
+            own = [trial.before[i] for i in index.tolist()]
+            before = torch.stack(own) if passing.answer_lengths is None else torch.cat(own)
             kl.append(task.divergence(before, after, wanted))
         mended = torch.stack([torch.cat(part) for part in right]).mean(0)
         return mended, torch.cat(kl)
@@ -195,24 +197,24 @@ class _Trial:
         fail: failures (N), with gradient factors.
         adapt: a rewording of each.
         passing: pass samples.
-        before: what the base says of them, (P, C) or (P, A, C); of all layers the same.
         held: (N, n) the pass samples that each failure's step is held against.
+        before: for each failure the base's logits of these.
         pairs: for each site the directions of the failures' steps.
     """
 
     fail: Bank
     adapt: Bank
     passing: Bank
-    before: Tensor
     held: Tensor
+    before: list[Tensor]
     pairs: list[LowRank]
 
 
-def _right(task: Task, logits: Tensor, targets: Tensor) -> Tensor:
-    """Right or not (E,) as numbers, with logits of as many positions as there are targets."""
-    if targets.dim() == 2:
-        logits = logits[:, : targets.shape[1]]
-    return task.correct(logits, targets).float()
+def _cut(bank: Bank, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Outputs (..., A, D) of as many positions as there are targets (..., A)."""
+    if bank.answer_lengths is None:
+        return outputs
+    return outputs[..., : targets.shape[-1], :]
 
 
 def directions(bank: Bank, whitening: Sequence[Tensor] | None) -> list[LowRank]:

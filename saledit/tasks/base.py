@@ -93,12 +93,25 @@ class Task(Protocol):
         """Answers that the model could give in this one's place."""
         ...
 
+    def logits(self, base: TaskModel, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits where something is scored.
+
+        Args:
+            base: the task model.
+            outputs: what the head reads (..., A, D); logits (..., C) of a classifier.
+            targets: (...), or (..., A) of text.
+
+        Returns:
+            (..., C) of a classifier; of text (P, C), the positions with a target one after another.
+        """
+        ...
+
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood (...) of the right answers.
 
         Args:
             base: the task model.
-            logits: (..., C), or (..., A, C) of text.
+            logits: as ``logits`` gives them.
             targets: (...), or (..., A) of text.
         """
         ...

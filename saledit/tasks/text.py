@@ -17,6 +17,7 @@ from saledit.errors import ConfigError, DataError
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
+from saledit.scoring import logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
@@ -137,31 +138,33 @@ class TextTask:
         """
         return self._prompter.encode(base, samples)
 
+    def logits(self, base: TaskModel, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Logits (P, C) of the positions that have a target, of outputs (..., A, D)."""
+        return logits_of(base, outputs, targets != IGNORED)
+
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log-likelihood a position (...), logits (..., A, C), targets (..., A).
+        """Mean negative log-likelihood a position (...), logits (P, C), targets (..., A).
 
         At ``END`` it is that of any of the tokens that end an answer: an edit need not
         decide how.
         """
+        wanted = targets[targets != IGNORED]  # (P,)
         logits = logits.float()
-        total = logits.logsumexp(-1)
-        chosen = logits.gather(-1, targets.clamp_min(0)[..., None]).squeeze(-1)
-        if bool((targets == END).any()):
+        chosen = logits.gather(-1, wanted.clamp_min(0)[:, None]).squeeze(-1)
+        last = wanted == END
+        if bool(last.any()):
             ends = stop_tables(base, self.stop)[0].nonzero().squeeze(1).to(logits.device)
-            last = targets == END
             chosen = chosen.masked_scatter(last, logits[last][:, ends].logsumexp(-1))
-        real = targets != IGNORED
-        return ((total - chosen) * real).sum(-1) / real.sum(-1).clamp_min(1)
+        return _mean_by_sample(logits.logsumexp(-1) - chosen, targets)
 
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
-        """Mean KL(base || edited) a position (...), logits (..., A, C), targets (..., A)."""
-        real = targets != IGNORED
-        kl = locality_kl(base_logits.float(), edited.float())
-        return (kl * real).sum(-1) / real.sum(-1).clamp_min(1)
+        """Mean KL(base || edited) a position (...), logits (P, C), targets (..., A)."""
+        return _mean_by_sample(locality_kl(base_logits.float(), edited.float()), targets)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether all answer tokens are right under teacher forcing, the end not counted."""
-        return ((logits.argmax(-1) == targets) | (targets < 0)).all(-1)
+        wanted = targets[targets != IGNORED]
+        return _all_by_sample((logits.argmax(-1) == wanted) | (wanted == END), targets)
 
     def spoken(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether free greedy generation gives just this answer and ends it: bool (...).
@@ -170,7 +173,19 @@ class TextTask:
         only if the answer's tokens are the highest under teacher forcing, and no generation is
         needed to know it.
         """
-        best = logits.argmax(-1)
+        wanted, best = targets[targets != IGNORED], logits.argmax(-1)
         ended = stop_tables(base, self.stop)[0].to(best.device)[best]
-        right = torch.where(targets == END, ended, best == targets)
-        return (right | (targets == IGNORED)).all(-1)
+        return _all_by_sample(torch.where(wanted == END, ended, best == wanted), targets)
+
+
+def _mean_by_sample(values: Tensor, targets: Tensor) -> Tensor:
+    """Means (...) of values (P,) over each sample's positions, targets (..., A)."""
+    real = targets != IGNORED
+    placed = values.new_zeros(targets.shape).masked_scatter(real, values)
+    return placed.sum(-1) / real.sum(-1).clamp_min(1)
+
+
+def _all_by_sample(values: Tensor, targets: Tensor) -> Tensor:
+    """Whether values (P,) hold at all of each sample's positions: bool (...)."""
+    real = targets != IGNORED
+    return torch.ones_like(real).masked_scatter(real, values).all(-1)
