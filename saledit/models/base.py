@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,6 +77,19 @@ class TaskModel:
         head = self.model.get_output_embeddings()
         assert isinstance(head.weight, torch.Tensor)
         return len(head.weight)
+
+    def head_weights(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Matrix and bias of the language-model head in a type, converted once: they are frozen."""
+        head: Any = self.model.get_output_embeddings()
+        kept = self._converted.get(dtype)
+        if kept is None or kept[0].device != head.weight.device:
+            bias = None if head.bias is None else head.bias.detach().to(dtype)
+            kept = self._converted[dtype] = (head.weight.detach().to(dtype), bias)
+        return kept
+
+    @cached_property
+    def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:
+        return {}
 
     @property
     def max_length(self) -> int:
