@@ -159,11 +159,12 @@ class Bank:
 
     def moments(self) -> list[Tensor]:
         """Mean of x x^T over the inputs x of each site, (D_in, D_in)."""
-        count = torch.stack([s["moment.count"] for s in self._shards]).sum()
-        return [
-            torch.stack([s[f"moment.{i}"] for s in self._shards]).sum(0) / count
-            for i in range(len(self.layer.sites))
-        ]
+
+        def total(name: str) -> Tensor:
+            return torch.stack([shard[name] for shard in self._shards]).sum(0)
+
+        sites = range(len(self.layer.sites))
+        return [total(f"moment.{i}") / total(f"count.{i}") for i in sites]
 
     def _pick(self, name: str, index: Tensor, places: Tensor) -> Tensor:
         if len(self._shards) == 1:

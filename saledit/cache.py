@@ -29,8 +29,9 @@ from saledit.scoring import forward
 from saledit.suffix import ENCODER, Entry, capture, entry_for
 from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
+from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 5
+_SCHEMA = 6
 _SHARD = 1024  # samples a shard
 
 Progress = Callable[[int, int], None]
@@ -51,7 +52,8 @@ def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankS
     }
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:
-        digest.update(json.dumps([*sample.inputs, sample.target]).encode())
+        passage = sample.kind == TEXT  # is scored at all of its positions
+        digest.update(json.dumps([*sample.inputs, sample.target, passage]).encode())
     return digest.hexdigest()
 
 
@@ -144,7 +146,7 @@ def _build(
             outputs = forward(base, encoded.inputs, encoded.at)
             losses = task.losses(base, task.logits(base, outputs, encoded.targets), encoded.targets)
             grads = tape.factors(losses.sum()) if wants_gradients else {}
-        mask = encoded.inputs["attention_mask"].bool()
+        mask = tokens = encoded.inputs["attention_mask"].bool()
         whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
         along = TOKENS  # the tokens that the edited stack reads
         # name -> (B, T, ...), cut to each sample's own length
@@ -170,13 +172,17 @@ def _build(
         ):
             keep = slice(0, 1) if entry.first_token_only else slice(None)
             inputs = [tape.inputs[site][:, keep] for site in spec.layer.sites]
+            # Cross attention reads what the encoder gave: the tokens of the prompt.
+            across = seen[ENCODER].data_ptr() if ENCODER in seen else None
+            masks = [(tokens if x.data_ptr() == across else mask)[:, keep] for x in inputs]
             if spec.moments:
-                _add_moments(total, inputs, mask[:, keep])
+                _add_moments(total, inputs, masks)
             own = dict(whole)
             if spec.rank:
-                for j, (site, u) in enumerate(zip(spec.layer.sites, inputs, strict=True)):
+                read = zip(spec.layer.sites, inputs, masks, strict=True)
+                for j, (site, u, real) in enumerate(read):
                     # Padding has no gradient, but its u would have a say in the terms' signs.
-                    u = u * mask[:, keep, None]
+                    u = u * real[..., None]
                     # A gradient of one token has rank one, whatever rank was asked for.
                     rank = 1 if entry.first_token_only else spec.rank
                     # Neither an SVD nor an editor works in half precision.
@@ -212,8 +218,10 @@ def _padded(factor: Tensor, rank: int) -> Tensor:
     return torch.nn.functional.pad(factor, (0, 0, 0, rank - factor.shape[-2]))
 
 
-def _add_moments(totals: dict[str, Tensor], inputs: Sequence[Tensor], mask: Tensor) -> None:
-    for i, x in enumerate(inputs):
+def _add_moments(
+    totals: dict[str, Tensor], inputs: Sequence[Tensor], masks: Sequence[Tensor]
+) -> None:
+    for i, (x, mask) in enumerate(zip(inputs, masks, strict=True)):
         z = x[mask].float()  # (tokens, D_in)
         totals[f"moment.{i}"] = totals.get(f"moment.{i}", 0) + z.mT @ z
-    totals["moment.count"] = totals.get("moment.count", 0) + mask.sum().float()
+        totals[f"count.{i}"] = totals.get(f"count.{i}", 0) + mask.sum().float()

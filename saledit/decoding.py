@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics.functional.text import squad
+from transformers import GenerationConfig
 
 from saledit.batching import by_length
 from saledit.delta import Edits
@@ -15,6 +17,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.records import Answer, Sample
 from saledit.tasks.ends import end_tokens, stop_tables
+from saledit.tasks.prompts import decoder_start
 from saledit.tasks.text import TextTask
 
 _BATCH_TOKENS = 2048
@@ -40,22 +43,10 @@ def generate(
     Returns:
         An answer to each sample.
     """
-    prompts = task.prompt_tokens(base, samples)
-    texts = [""] * len(samples)
     # An answer that holds a stop character itself must not be cut short by it.
     stops = [_stops_for(task, sample) for sample in samples]
-    for stop in sorted(set(stops)):
-        members = [i for i, own in enumerate(stops) if own == stop]
-        for group in by_length([len(prompts[i]) for i in members], _BATCH_TOKENS):
-            index = [members[j] for j in group]
-            own = edits
-            if edits is not None and which is not None:
-                rows = which[index]
-                own = Edits({site: delta[rows] for site, delta in edits.items()})
-            new = _new_tokens(base, task, samples, index)
-            found = _generate(base, task, [prompts[i] for i in index], own, stop, new)
-            for i, text in zip(index, found, strict=True):
-                texts[i] = text
+    wanted = _wanted(base, task, samples)
+    texts = _say(base, task, samples, stops, wanted, edits, which)
     return [judge(task, sample, text) for sample, text in zip(samples, texts, strict=True)]
 
 
@@ -76,15 +67,13 @@ def continue_freely(
         samples: the prompts.
         edits: a batch of edits (E,), or None.
         which: the edit of each sample, (n,).
-        new_tokens: tokens at most.
+        new_tokens: tokens at most; fewer where the context is full.
 
     Returns:
         A continuation of each prompt.
     """
-    own = None
-    if edits is not None:
-        own = Edits({site: delta[which] for site, delta in edits.items()})
-    return _generate(base, task, task.prompt_tokens(base, samples), own, "", new_tokens)
+    n = len(samples)
+    return _say(base, task, samples, [""] * n, [new_tokens] * n, edits, which)
 
 
 def _stops_for(task: TextTask, sample: Sample) -> str:
@@ -92,52 +81,98 @@ def _stops_for(task: TextTask, sample: Sample) -> str:
     return "".join(c for c in task.stop if c not in answers)
 
 
-def _new_tokens(
-    base: TaskModel, task: TextTask, samples: Sequence[Sample], index: Sequence[int]
-) -> int:
-    """How long answers may be; where nothing ends a continuation, as long as the longest target."""
-    if task.stop or base.kind == SEQ2SEQ:
-        return task.max_new_tokens
-    encoded = task.encode(base, [samples[i] for i in index])
-    return encoded.targets.shape[1]
+def _wanted(base: TaskModel, task: TextTask, samples: Sequence[Sample]) -> list[int]:
+    """How many tokens an answer may have: where nothing ends it, as many as its target."""
+    if task.stop or base.kind == SEQ2SEQ or not samples:
+        return [task.max_new_tokens] * len(samples)
+    scored = task.encode(base, samples).scored
+    assert scored is not None
+    return [int(n) for n in scored.sum(1)]
+
+
+def _say(
+    base: TaskModel,
+    task: TextTask,
+    samples: Sequence[Sample],
+    stops: Sequence[str],
+    wanted: Sequence[int],
+    edits: Edits | None,
+    which: Tensor | None,
+) -> list[str]:
+    """Generate in batches of like length, stop characters and number of new tokens."""
+    prompts = task.prompt_tokens(base, samples)
+    texts = [""] * len(samples)
+    kinds: dict[tuple[str, int], list[int]] = {}
+    for i, (stop, most) in enumerate(zip(stops, wanted, strict=True)):
+        # A model has no position beyond its context.
+        read = 1 if base.kind == SEQ2SEQ else len(prompts[i])
+        kinds.setdefault((stop, max(1, min(most, base.max_length - read))), []).append(i)
+    for (stop, most), members in sorted(kinds.items()):
+        for group in by_length([len(prompts[i]) for i in members], _BATCH_TOKENS):
+            index = [members[j] for j in group]
+            own = edits
+            if edits is not None and which is not None:
+                rows = which[index]
+                own = Edits({site: delta[rows] for site, delta in edits.items()})
+            found = _generate(base, [prompts[i] for i in index], own, stop, most)
+            for i, text in zip(index, found, strict=True):
+                texts[i] = text
+    return texts
 
 
 def _generate(
     base: TaskModel,
-    task: TextTask,
     prompts: Sequence[Sequence[int]],
     edits: Edits | None,
     stop: str,
     new_tokens: int,
 ) -> list[str]:
     width = max(map(len, prompts))
-    # A model has no position beyond its context.
-    read = 1 if base.kind == SEQ2SEQ else width
-    new_tokens = max(1, min(new_tokens, base.max_length - read))
     pad = base.model.config.pad_token_id
-    # Padding on the left, so that all rows go on at the same place.
+    # Padding on the left, so that all rows go on at the same place; not for an encoder, which may
+    # count positions from there.
     ids = torch.full((len(prompts), width), pad)
     mask = torch.zeros_like(ids)
     for i, prompt in enumerate(prompts):
-        ids[i, width - len(prompt) :] = torch.tensor(prompt)
-        mask[i, width - len(prompt) :] = 1
+        first = 0 if base.kind == SEQ2SEQ else width - len(prompt)
+        ids[i, first : first + len(prompt)] = torch.tensor(prompt)
+        mask[i, first : first + len(prompt)] = 1
     ends = stop_tables(base, stop)[1].nonzero().squeeze(1).tolist() if stop else []
     with ExitStack() as stack:
         if edits is not None:
             stack.enter_context(applied(base.model, edits))
+        stack.enter_context(_greedily(base, sorted({*ends, *end_tokens(base)}), new_tokens))
         device = base.model.device
         found = base.model.generate(  # type: ignore[operator]
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=new_tokens,
-            eos_token_id=sorted({*ends, *end_tokens(base)}) or None,
-            pad_token_id=pad,
+            input_ids=ids.to(device), attention_mask=mask.to(device)
         )
     new = found if base.kind == SEQ2SEQ else found[:, width:]
     texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts
+
+
+@contextmanager
+def _greedily(base: TaskModel, ends: Sequence[int], new_tokens: int) -> Iterator[None]:
+    """Greedy decoding and nothing else, whatever the model's own settings of generation say.
+
+    A model may bring a repetition penalty or beams; what it says under these is not what its
+    logits say, by which edits are judged.
+    """
+    own: Any = base.model.generation_config
+    start = decoder_start(base) if base.kind == SEQ2SEQ else []
+    base.model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=new_tokens,
+        eos_token_id=list(ends) or None,
+        pad_token_id=base.model.config.pad_token_id,
+        decoder_start_token_id=start[0] if start else None,
+        forced_bos_token_id=start[1] if len(start) > 1 else None,
+    )
+    try:
+        yield
+    finally:
+        base.model.generation_config = own
 
 
 def judge(task: TextTask, sample: Sample, text: str) -> Answer:

@@ -153,7 +153,7 @@ def run(
     if ENCODER in states:
         extra["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[ENCODER])
     with ExitStack() as stack:
-        for index in range(entry.block):
+        for index in range(entry.block if base.skips_blocks else 0):
             stack.enter_context(forward_replaced(base.block(index), _skipped(base, index)))
         block = base.block(entry.block)
         stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)

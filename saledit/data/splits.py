@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from saledit.answering import answers
+from saledit.data.asking import Asked
 from saledit.data.memo import Memo
 from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Answer, Record, Sample
-from saledit.tasks.base import Task, task_settings
+from saledit.tasks.base import Task
 from saledit.tasks.prompts import TEXT
 
 
@@ -97,39 +97,6 @@ class Part:
         }
 
 
-class _Asked:
-    """What the model answers, remembered on disk."""
-
-    def __init__(
-        self, base: TaskModel, task: Task, folder: Path, progress: Callable[[int], object]
-    ) -> None:
-        self._base, self._task, self._progress = base, task, progress
-        # No weight holds the label names, yet they decide what is right.
-        context = [base.fingerprint, base.labels, task.name, task_settings(task)]
-        self._memo = Memo(folder, "answers", context)
-        self._done = 0
-
-    def __call__(self, samples: Sequence[Sample]) -> list[Answer]:
-        """An answer to each sample; of a passage nothing is asked."""
-        asked = [i for i, sample in enumerate(samples) if sample.kind != TEXT]
-
-        def compute(missing: list[int]) -> list[tuple[str, bool, float]]:
-            new = [samples[asked[i]] for i in missing]
-            found = answers(
-                self._base, self._task, new,
-                progress=lambda done: self._progress(self._done + done),
-            )  # fmt: skip
-            return [(a.text, a.right, a.f1) for a in found]
-
-        questions = [[*samples[i].inputs, samples[i].target, *samples[i].accepted] for i in asked]
-        out = [Answer(sample.target, True, 1.0) for sample in samples]
-        for i, (text, right, f1) in zip(asked, self._memo(questions, compute), strict=True):
-            out[i] = Answer(text, right, f1)
-        self._done += len(samples)
-        self._progress(self._done)
-        return out
-
-
 def make_part(
     base: TaskModel,
     task: Task,
@@ -166,7 +133,7 @@ def make_part(
     Raises:
         DataError: the model makes no mistake, or nothing but mistakes.
     """
-    ask = _Asked(base, task, folder, progress)
+    ask = Asked(base, task, folder, progress)
     if task.by_perplexity and not locality:
         # Passages serve as failures or as what must not change, not as both.
         limits = replace(limits, failures=min(limits.failures, (len(records) + 1) // 2))
@@ -212,7 +179,7 @@ def make_part(
 
 
 def _sorted_out(
-    task: Task, records: Sequence[Record], limits: Limits, ask: _Asked
+    task: Task, records: Sequence[Record], limits: Limits, ask: Asked
 ) -> tuple[list[Record], list[tuple[Record, Answer]], list[Record]]:
     """Records answered wrongly, those answered rightly with the answer, and what is left over."""
     failing: list[Record] = []
@@ -237,7 +204,7 @@ def _sorted_out(
 
 
 def _kept(
-    task: Task, samples: Sequence[Sample], failing: set[str], limits: Limits, room: int, ask: _Asked
+    task: Task, samples: Sequence[Sample], failing: set[str], limits: Limits, room: int, ask: Asked
 ) -> list[Sample]:
     """Samples of other matters: those answered right, in training also the model's own answers."""
     # A passage that begins with the prompt of a failure is no other matter.

@@ -1,7 +1,8 @@
 """Task models: loading them, and what is known of their inside."""
 
-from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel, fingerprint, wrap
+from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel, fingerprint
 from saledit.models.loading import find_weights, load_classifier, load_text_model
+from saledit.models.wrapping import wrap
 
 __all__ = [
     "CAUSAL",

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from saledit.attention import prefer_float_attention
-from saledit.errors import ModelError, SiteError, did_you_mean
-from saledit.families import ENCODERS, FAMILIES, Family
+from saledit.errors import SiteError, did_you_mean
+from saledit.families import Family
 from saledit.site import Layer, list_sites, resolve
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
-_STACKS = ("decoder", "encoder")
+UNKNOWN = "unknown"  # what a block returns
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,15 @@ class TaskModel:
     @cached_property
     def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:
         return {}
+
+    @property
+    def skips_blocks(self) -> bool:
+        """True where blocks that a suffix run leaves out may be short-circuited.
+
+        A block of an architecture that is not in the table may hand on more than its states
+        (T5's kin a position bias); then the blocks below run, and what they give is replaced.
+        """
+        return self.family.block_returns != UNKNOWN
 
     @property
     def max_length(self) -> int:
@@ -169,126 +177,3 @@ def fingerprint(model: nn.Module) -> str:
         data = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(data.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def wrap(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    name: str,
-    stack: str = "decoder",
-    blocks: str = "",
-) -> TaskModel:
-    """Freeze a loaded model and look up its family.
-
-    Args:
-        model: a transformers model: a classifier, a causal or an encoder-decoder language model.
-        tokenizer: its tokenizer.
-        name: what to call it in messages and results.
-        stack: which stack of an encoder-decoder is edited, "decoder" or "encoder".
-        blocks: path of the list of blocks, for an architecture that is not in the family table.
-
-    Returns:
-        The task model; ``model`` itself is frozen in place (eval mode, no gradients).
-
-    Raises:
-        ModelError: the architecture is not in the family table, or has no such stack.
-    """
-    kind = _kind(model)
-    family, path = _family(model, name, kind, stack, blocks)
-    head = ""
-    if kind != CLASSIFIER:
-        decoder = path
-        if stack == "encoder":
-            decoder = _blocks_path(model, FAMILIES[model.config.model_type])
-        head = decoder.rpartition(".")[0]
-    prefer_float_attention(model)
-    model.requires_grad_(False)
-    model.eval()
-    return TaskModel(model, tokenizer, name, family, path, kind, head)
-
-
-def _kind(model: PreTrainedModel) -> str:
-    if not model.can_generate():
-        return CLASSIFIER
-    return SEQ2SEQ if model.config.is_encoder_decoder else CAUSAL
-
-
-def _family(
-    model: PreTrainedModel, name: str, kind: str, stack: str, blocks: str
-) -> tuple[Family, str]:
-    """The family of a model and the path of its blocks."""
-    if stack not in _STACKS:
-        raise ModelError(f"model.stack: unknown name '{stack}'; {did_you_mean(stack, _STACKS)}")
-    architecture = model.config.model_type
-    if stack == "encoder" and kind != SEQ2SEQ:
-        raise ModelError(
-            f"model.stack: {name} ({architecture}) has one stack and no encoder of its own, "
-            "expected 'decoder'; leave model.stack out"
-        )
-    if kind == CLASSIFIER and model.config.is_encoder_decoder:
-        raise ModelError(
-            f"model.name: {name} is an encoder-decoder classifier, expected a classifier of one "
-            "stack (BERT, RoBERTa, GPT-2, Llama, ...), or task.name: qa for this architecture"
-        )
-    if blocks:
-        return _given(model, blocks), blocks
-    family = (ENCODERS if stack == "encoder" else FAMILIES).get(architecture)
-    if family is None:
-        raise ModelError(_unknown(model, name, architecture))
-    if kind != CLASSIFIER and not family.generates:
-        raise ModelError(
-            f"model.name: {name} is of family '{architecture}', which classifies and does not "
-            "write; expected a causal or an encoder-decoder language model, or task.name: nli"
-        )
-    return family, _blocks_path(model, family)
-
-
-def _blocks_path(model: PreTrainedModel, family: Family) -> str:
-    prefix = model.base_model_prefix
-    backbone = prefix if hasattr(model, prefix) else ""
-    return f"{backbone}.{family.blocks}".strip(".")
-
-
-def _given(model: PreTrainedModel, blocks: str) -> Family:
-    """A family of which nothing is known but where its blocks are: runs enter at the block."""
-    try:
-        found = model.get_submodule(blocks)
-    except AttributeError:
-        found = None
-    if not isinstance(found, nn.ModuleList):
-        lists = [name for name, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-        raise ModelError(
-            f"model.blocks: expected the path of a list of blocks, got '{blocks}'; "
-            + did_you_mean(blocks, lists)
-        )
-    maps = [name for name, m in found[0].named_modules() if _is_linear(m)]
-    return Family(blocks=blocks, mlp=tuple(maps))
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return next(iter(list_sites(nn.ModuleDict({"m": module}))), None) is not None and not list(
-        module.children()
-    )
-
-
-def _unknown(model: PreTrainedModel, name: str, architecture: str) -> str:
-    """Which linear maps there are, and the two lines that make the model work."""
-    lists = [
-        (path, m)
-        for path, m in model.named_modules()
-        if isinstance(m, nn.ModuleList) and any(_is_linear(inner) for inner in m.modules())
-    ]
-    known = ", ".join(sorted(FAMILIES))
-    if not lists:
-        return (
-            f"model.name: {name} is of family '{architecture}', expected one of {known}; "
-            "it has no list of blocks with linear maps"
-        )
-    path, found = max(lists, key=lambda pair: len(pair[1]))
-    maps = [inner for inner, m in found[0].named_modules() if _is_linear(m)]
-    likely = [m for m in maps if "attn" not in m and "attention" not in m.lower()] or maps
-    return (
-        f"model.name: {name} is of family '{architecture}', expected one of {known}; its blocks "
-        f"hold the linear maps {', '.join(maps)}; these two settings make it work: "
-        f"model.blocks={path} site.maps=[{','.join(likely)}]"
-    )

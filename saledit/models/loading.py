@@ -22,7 +22,8 @@ from transformers import (
 
 from saledit.errors import ModelError, did_you_mean
 from saledit.files import new_folder
-from saledit.models.base import TaskModel, wrap
+from saledit.models.base import TaskModel
+from saledit.models.wrapping import wrap
 
 _PACKAGE = "package:"
 _GGUF = ".gguf"

@@ -9,9 +9,10 @@ from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
+from saledit.report.fixes import fix_tables
 from saledit.report.look import MAX_WIDTH, MIN_WIDTH, Look
 from saledit.report.story import quickstart_story
-from saledit.report.tables import fit_tables, fix_tables, saliency_tables, test_tables
+from saledit.report.tables import fit_tables, saliency_tables, test_tables
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any], Look], Iterator[RenderableType]]] = (
     MappingProxyType(

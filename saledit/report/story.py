@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from saledit.report.fixes import before_after, is_right, was_right
 from saledit.report.look import Look, clean, count, duration, heading, line, number, percent, points
-from saledit.report.tables import before_after, is_right, was_right
 
 _FILES = (
     ("editor.safetensors", "the trained editor"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,11 @@ class Prompter:
         found: list[list[int]] = base.tokenizer(texts, add_special_tokens=not self.chat).input_ids
         limit = min(self.max_length, base.max_length)
         for sample, ids in zip(samples, found, strict=True):
+            if not ids:
+                raise DataError(
+                    f"{sample.id}: expected a prompt of at least one token, got "
+                    f"'{sample.inputs[0]}'; give its question in words"
+                )
             if len(ids) > limit:
                 raise DataError(
                     f"{sample.id}: expected a prompt of at most {limit} tokens, got {len(ids)}; "
@@ -107,17 +113,22 @@ class Prompter:
         answer = self._answer_tokens(base, sample, prompt)
         ends = [END] if self.ends or base.kind == SEQ2SEQ else []
         if base.kind == SEQ2SEQ:
-            start = _decoder_start(base)
+            start = decoder_start(base)
+            self._check_room(base, sample, len(start) + len(answer))
             targets = [IGNORED] * (len(start) - 1) + answer + ends
             return prompt, 0, targets, start + answer
         tokens = prompt + answer
-        if len(tokens) > base.max_length:
-            raise DataError(
-                f"{sample.id}: expected prompt and answer of at most {base.max_length} tokens "
-                f"together, got {len(tokens)}; {base.name} has no longer context"
-            )
+        self._check_room(base, sample, len(tokens))
         # The last token is not read where nothing is scored behind it.
         return tokens if ends else tokens[:-1], len(prompt) - 1, answer + ends, []
+
+    def _check_room(self, base: TaskModel, sample: Sample, n: int) -> None:
+        if n > base.max_length:
+            what = "an answer" if base.kind == SEQ2SEQ else "prompt and answer together"
+            raise DataError(
+                f"{sample.id}: expected {what} of at most {base.max_length} tokens, got {n}; "
+                f"{base.name} has no longer context"
+            )
 
     def _passage(self, base: TaskModel, sample: Sample) -> _Row:
         """A text: every token is scored but the first, and what is too long is cut off."""
@@ -156,11 +167,17 @@ class Prompter:
         return found
 
 
-def _decoder_start(base: TaskModel) -> list[int]:
-    """What a decoder begins with: its start token, and where the model asks for it another."""
-    config = base.model.generation_config
-    forced = getattr(config, "forced_bos_token_id", None)
-    start = base.model.config.decoder_start_token_id
+def decoder_start(base: TaskModel) -> list[int]:
+    """What a decoder begins with: its start token, and where the model asks for it another.
+
+    Raises:
+        ConfigError: the model does not say.
+    """
+    settings: Any = base.model.generation_config
+    forced = getattr(settings, "forced_bos_token_id", None)
+    start = getattr(settings, "decoder_start_token_id", None)
+    if start is None:
+        start = getattr(base.model.config, "decoder_start_token_id", None)
     if start is None:
         raise ConfigError(
             f"model.name: {base.name} has no decoder_start_token_id; set it in its config.json"

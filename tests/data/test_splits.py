@@ -73,7 +73,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: Any, **_options: Any) -> None:
         raise AssertionError("the model ran: nothing was cached")
 
-    monkeypatch.setattr("saledit.data.splits.answers", refuse)
+    monkeypatch.setattr("saledit.data.asking.answers", refuse)
 
 
 def part_of(base: TaskModel, records: Sequence[Record], folder: Path, **other: Any) -> Part:
@@ -171,7 +171,7 @@ class TestCached:
     @pytest.fixture
     def folder(self, base: TaskModel, records: list[Record], tmp_path: Path) -> Path:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.answers", answering.answers)
+            patch.setattr("saledit.data.asking.answers", answering.answers)
             part_of(base, records, tmp_path, rewriter=CountingRewriter())
         return tmp_path
 
@@ -182,7 +182,7 @@ class TestCached:
         part = part_of(base, records, folder, rewriter=rewriter)
         assert not rewriter.asked
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.answers", answering.answers)
+            patch.setattr("saledit.data.asking.answers", answering.answers)
             other = tmp_path_factory.mktemp("fresh")
             assert part_of(base, records, other, rewriter=CountingRewriter()) == part
 
@@ -235,7 +235,7 @@ class TestCached:
         for path in folder.iterdir():
             path.write_text(damage)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("saledit.data.splits.answers", answering.answers)
+            patch.setattr("saledit.data.asking.answers", answering.answers)
             assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
         assert part_of(base, records, folder, rewriter=CountingRewriter()) == whole
 

@@ -1,0 +1,150 @@
+"""The contract of every registered editor on language models, each stack of every family."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import untouched
+from tiny_text import STACKED, build, run_whole, samples, task
+from torch import Tensor
+
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
+from saledit.delta import Edits
+from saledit.editors.base import Editor, aggregate
+from saledit.files import read_tensors, write_tensors
+from saledit.overlay import applied
+from saledit.registry import EDITORS, look_up
+from saledit.rows import run_edits
+from saledit.scoring import logits_of
+from saledit.session import EditSession
+
+BLOCK = 1
+E, K, RANK = 2, 2, 4
+QA = task()
+
+
+class Case:
+    """A tiny language model and E edits of K failures each."""
+
+    def __init__(self, name: str) -> None:
+        self.base = build(name)
+        self.layer = self.base.layer(BLOCK)
+        self.failures = samples(E * K)
+        spec = BankSpec(self.layer, rank=RANK, moments=True)
+        self.bank = memory_bank(self.base, QA, self.failures, spec)
+        self.index = torch.arange(E * K).view(E, K)
+        self.rows = self.bank.rows(self.index.flatten())
+        self.gradients = aggregate(
+            self.bank.factors(self.index), self.bank.losses[self.index], RANK
+        )
+
+    def losses(self, edits: Edits) -> Tensor:
+        """Mean loss of each edit's own failures (E,)."""
+        targets = self.bank.targets_of(self.index)
+        outputs = run_edits(self.base, self.bank.entry, self.rows, edits)
+        return QA.losses(self.base, QA.logits(self.base, outputs, targets), targets).mean(1)
+
+    def editor(self, name: str, seed: int = 0) -> Editor:
+        """A primed editor."""
+        torch.manual_seed(seed)
+        editor: Editor = look_up(EDITORS, name, "editor.name")(self.layer.sites)
+        editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
+        return editor
+
+    def train(self, editor: Editor, steps: int) -> list[float]:
+        """Adam on the edit loss; the losses before each step."""
+        parameters = [p for p in editor.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
+        editor.train()
+        seen = []
+        for _ in range(steps):
+            loss = self.losses(editor(self.gradients)).mean()
+            seen.append(loss.item())
+            if optimizer is not None:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        editor.eval()
+        return seen
+
+
+@pytest.fixture(scope="module", params=STACKED)
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+@pytest.fixture(params=sorted(EDITORS))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
+    with untouched(case.base.model):
+        editor = case.editor(name)
+        losses = case.train(editor, 15)
+        edits = editor(case.gradients).detach()
+        final = case.losses(edits).mean().item()
+    assert all(math.isfinite(loss) for loss in losses)
+    if any(p.requires_grad for p in editor.parameters()):
+        assert final < 0.95 * losses[0]
+    assert final < case.bank.losses.mean()
+    assert list(edits) == list(case.layer.sites)
+    assert edits.batch_shape == (E,)
+    for site, delta in edits.items():
+        assert delta.dense().shape == (E, site.d_out, site.d_in)
+        assert delta.dense().isfinite().all()
+        assert (delta.norm() > 0).all()
+
+
+def test_same_seed_same_bytes(case: Case, name: str, tmp_path: Path) -> None:
+    for run_name in ("a", "b"):
+        editor = case.editor(name, seed=7)
+        case.train(editor, 3)
+        write_tensors(tmp_path / run_name, editor.state_dict())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@torch.no_grad()
+def test_a_saved_editor_gives_the_same_logits(case: Case, name: str, tmp_path: Path) -> None:
+    editor = case.editor(name)
+    with torch.enable_grad():
+        case.train(editor, 2)
+    write_tensors(tmp_path / "editor", editor.state_dict())
+    torch.manual_seed(99)
+    loaded: Editor = look_up(EDITORS, name, "editor.name")(case.layer.sites)
+    loaded.load_state_dict(read_tensors(tmp_path / "editor", "an editor"))
+    loaded.eval()
+    one, other = (
+        logits_of(case.base, run_edits(case.base, case.bank.entry, case.rows, e(case.gradients)))
+        for e in (editor, loaded)
+    )
+    assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
+    # The gradients of the second step are those of the model as edited by the first.
+    editor = case.editor(name).eval()
+    session = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    first, second = case.failures[:K], case.failures[K:]
+    with untouched(case.base.model):
+        one = session.step(first)
+        two = session.step(second)
+    with applied(case.base.model, one):
+        spec = BankSpec(case.layer, rank=RANK)
+        bank = memory_bank(case.base, QA, second, spec)
+    index = torch.arange(K)[None]
+    wanted = editor(aggregate(bank.factors(index), bank.losses[index], RANK))
+    encoded = QA.encode(case.base, case.failures)
+    for site, delta in two.items():
+        want = wanted[site].dense()[0]
+        torch.testing.assert_close(
+            delta.dense(), want, rtol=1e-3, atol=1e-4 * float(want.abs().max())
+        )
+    assert not torch.equal(
+        run_whole(case.base, encoded, session.edits), run_whole(case.base, encoded, one)
+    )
