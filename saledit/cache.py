@@ -186,7 +186,7 @@ def _build(
                     # A gradient of one token has rank one, whatever rank was asked for.
                     rank = 1 if entry.first_token_only else spec.rank
                     # Neither an SVD nor an editor works in half precision.
-                    pair = LowRank(u.float(), grads[site].v[:, keep].float()).compress(rank)
+                    pair = LowRank(_full(u), _full(grads[site].v[:, keep])).compress(rank)
                     own[f"u.{j}"] = _padded(pair.u, rank)
                     own[f"v.{j}"] = _padded(pair.v, rank)
             long = ragged | {
@@ -213,6 +213,11 @@ def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
+def _full(x: Tensor) -> Tensor:
+    """At least in single precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _padded(factor: Tensor, rank: int) -> Tensor:
     """A short text has fewer tokens than the rank: zero terms fill up."""
     return torch.nn.functional.pad(factor, (0, 0, 0, rank - factor.shape[-2]))
@@ -222,6 +227,6 @@ def _add_moments(
     totals: dict[str, Tensor], inputs: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> None:
     for i, (x, mask) in enumerate(zip(inputs, masks, strict=True)):
-        z = x[mask].float()  # (tokens, D_in)
+        z = _full(x[mask])  # (tokens, D_in)
         totals[f"moment.{i}"] = totals.get(f"moment.{i}", 0) + z.mT @ z
         totals[f"count.{i}"] = totals.get(f"count.{i}", 0) + mask.sum().float()
