@@ -95,7 +95,8 @@ class Prepared:
         rewriter = RuleRewriter(adapt) if adapt.rewrite and not task.generates else None
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
-        with self.ui.progress(f"asking the model: {name}", len(records) + len(others)) as bar:
+        most = len(records) + len(learned) + len(others)
+        with self.ui.progress(f"asking the model: {name}", most) as bar:
             return make_part(
                 self.base, task, records, limits, rewriter, self.config.cache, learned, others,
                 bar.update,
