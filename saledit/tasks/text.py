@@ -6,6 +6,7 @@ to end, whichever of the model's ways to end it takes; ``IGNORED`` at positions 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
 
 
-class TextTask:
+class TextTask(ABC):
     """A prompt and its continuation.
 
     Args:
@@ -59,9 +60,9 @@ class TextTask:
         self._prompter = Prompter(self.template, chat, bool(stop), max_length)
 
     @classmethod
+    @abstractmethod
     def of(cls, config: TaskConfig) -> TextTask:
         """The task that a configuration describes."""
-        raise NotImplementedError
 
     def parse(self, row: Mapping[str, Any], where: str) -> Record:
         """Read a prompt with its answer, and what is optional beside them.
