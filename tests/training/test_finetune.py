@@ -15,7 +15,7 @@ from tiny import LABELS, build, samples, save
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, SiteError
 from saledit.finetune import finetuned
-from saledit.models import TaskModel
+from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
 from saledit.scoring import base_logits
 from saledit.tasks.nli import Nli
@@ -54,8 +54,12 @@ def run(encoder: str, tmp_path: Path) -> Callable[..., tuple[TaskModel, int]]:
     def run(config: FinetuneConfig = CONFIG, **options: Any) -> tuple[TaskModel, int]:
         steps = Steps()
         chosen: Sequence[Record] = options.pop("records", None) or records()
+
+        def load(name: str) -> TaskModel:
+            return load_classifier(name, sorted(LABELS) if name == encoder else None)
+
         base = finetuned(
-            encoder, Nli(), chosen, sorted(LABELS), config, tmp_path / "cache", [steps], **options
+            encoder, Nli(), chosen, load, config, tmp_path / "cache", [steps], **options
         )
         return base, steps.count
 
