@@ -224,7 +224,9 @@ def test_ctrl_c_is_130(verb: str, runs: Runs, capsys: pytest.CaptureFixture[str]
 
 def test_a_real_ctrl_c(tmp_path: Path):
     code = (
-        "import sys, types, time, saledit\n"
+        "import signal, sys, types, time, saledit\n"
+        # A shell's background job, as a CI may be, inherits a SIGINT that is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "run = types.ModuleType('saledit.run')\n"
         "def test(*args):\n"
         "    sys.stderr.write('ready\\n'); sys.stderr.flush(); time.sleep(60)\n"
