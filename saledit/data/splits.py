@@ -107,6 +107,7 @@ def make_part(
     learned: Sequence[Record] = (),
     locality: Sequence[Sample] = (),
     progress: Callable[[int], object] = lambda _done: None,
+    seen: frozenset[tuple[str, ...]] = frozenset(),
 ) -> Part:
     """Run the task model over records and sort them into pass, fail and adapt.
 
@@ -126,6 +127,7 @@ def make_part(
             every pass sample a hundred times is met by learning them by heart.
         locality: further samples that must stay as they are.
         progress: called with the number of records that were asked.
+        seen: ``matter_key`` of what training sees; none of it is a sample of other matters here.
 
     Returns:
         The part.
@@ -149,12 +151,13 @@ def make_part(
     room = limits.passes - len(passing)
     if room and learned:
         found = zip(learned, ask([record.sample for record in learned]), strict=True)
-        passing += [record.sample for record, answer in found if answer.right][:room]
+        passing += [_own(answer, record.sample) for record, answer in found if answer.right][:room]
     room = limits.passes - len(passing)
     if room:
         others = [*locality, *(s for r in records for s in r.locality)]
         if limits.own_answers and task.generates:
             others += [record.sample for record in rest]
+        others = [sample for sample in others if matter_key(sample) not in seen]
         passing += _kept(task, others, {r.sample.id for r in failing}, limits, room, ask)
     if not passing:
         raise DataError(
@@ -227,6 +230,11 @@ def _own(answer: Answer, sample: Sample) -> Sample:
         return sample
     accepted = sample.accepted if answer.right else (answer.text,)
     return replace(sample, target=answer.text, accepted=accepted)
+
+
+def matter_key(sample: Sample) -> tuple[str, ...]:
+    """What two samples of other matters share where they are the same question or passage."""
+    return (*sample.inputs, sample.target if sample.kind == TEXT else "")
 
 
 def other_matters(task: Task, records: Sequence[Record]) -> list[Sample]:

@@ -19,10 +19,8 @@ from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.errors import DataError, JobError, UserError
 from saledit.models import TaskModel
-from saledit.overlay import applied
 from saledit.records import Answer, Sample
 from saledit.report import Ui
-from saledit.scoring import forward
 from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
@@ -79,7 +77,7 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     ui.stage("checking after")
     _check_finite(base, task, layer, samples, edits)
     rows = _rows(samples, before, answers(base, task, samples, edits))
-    checked = _check(base, task, held, edits)
+    checked = _check(base, task, layer, held, edits)
     result = {
         "out": out,
         "run": run_dir,
@@ -134,10 +132,12 @@ def _rows(
     ]
 
 
-def _check(base: TaskModel, task: Task, held: Sequence[Sample], edits: Edits) -> dict[str, Any]:
+def _check(
+    base: TaskModel, task: Task, layer: Layer, held: Sequence[Sample], edits: Edits
+) -> dict[str, Any]:
     """What else an edit changed on samples that it should leave alone."""
     if task.by_perplexity:
-        return _check_texts(base, task, held, edits)
+        return _check_texts(base, task, layer, held, edits)
     before, after = answers(base, task, held), answers(base, task, held, edits)
     rows = _rows(held, before, after)
     n, was, now = len(rows), sum(a.right for a in before), sum(a.right for a in after)
@@ -152,17 +152,11 @@ def _check(base: TaskModel, task: Task, held: Sequence[Sample], edits: Edits) ->
 
 
 def _check_texts(
-    base: TaskModel, task: Task, held: Sequence[Sample], edits: Edits
+    base: TaskModel, task: Task, layer: Layer, held: Sequence[Sample], edits: Edits
 ) -> dict[str, Any]:
     """The perplexity of texts before and after."""
-    bank = memory_bank(base, task, held, BankSpec(base.layer(-1)))
-    counted = EditMetrics()
-    for index, before in bank_batches(base, task, bank):
-        targets = bank.targets_of(index)
-        encoded = task.encode(base, [held[i] for i in index.tolist()])
-        with applied(base.model, edits):
-            outputs = forward(base, encoded.inputs, encoded.at)
-        after = task.logits(base, outputs, targets)
-        counted.count_texts(base, task, (before, after), targets)
-    found = counted.compute_texts()
-    return {"n": len(held), "changed": [], **found}
+    bank, counted = memory_bank(base, task, held, BankSpec(layer)), EditMetrics()
+    pairs = (bank_batches(base, task, bank, given) for given in (None, edits))
+    for (index, before), (_, after) in zip(*pairs, strict=True):
+        counted.count_texts(base, task, (before, after), bank.targets_of(index))
+    return {"n": len(held), "changed": [], **counted.compute_texts()}

@@ -11,7 +11,7 @@ from saledit.config import RunConfig, SiteConfig
 from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.sources import load_records
-from saledit.data.splits import Limits, Part, make_part, other_matters
+from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
@@ -96,10 +96,13 @@ class Prepared:
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
         most = len(records) + len(learned) + len(others)
+        # Records of both sides may bring the same question that is to stay as it is.
+        trained = () if side == 2 else self._sides[1]
+        seen = frozenset(matter_key(s) for r in trained for s in (r.sample, *r.locality))
         with self.ui.progress(f"asking the model: {name}", most) as bar:
             return make_part(
                 self.base, task, records, limits, rewriter, self.config.cache, learned, others,
-                bar.update,
+                bar.update, seen,
             )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from saledit.records import Sample
 from saledit.run.fluency import Fluency
 from saledit.session import EditMetrics, Judge, Outcome, bank_batches, bank_right
 from saledit.tasks.base import Task
-from saledit.tasks.prompts import TEXT
 from saledit.tasks.text import TextTask
 
 
@@ -70,8 +69,8 @@ class Tally:
         if banks.adapt is not None:
             adapt = bank_right(base, task, banks.adapt, task.correct, edits)[None]
         self._all.count_edits(fail, adapt, torch.ones(1, fail.shape[1] + adapt.shape[1]))
-        for index, logits in bank_batches(base, task, banks.passing, edits):
-            before = next(iter(bank_batches(base, task, banks.passing, None, index=index)))[1]
+        pairs = (bank_batches(base, task, banks.passing, given) for given in (None, edits))
+        for (index, before), (_, logits) in zip(*pairs, strict=True):
             targets = banks.passing.targets_of(index)
             kl = task.divergence(before, logits, targets)
             self._all.count_passes(task.correct(before, targets), task.correct(logits, targets), kl)
@@ -222,8 +221,7 @@ class _Spoken:
         """The same without edits: failures are wrong by choice, rewordings need not be."""
         out = {"fail_accuracy": 0.0}
         if self._reworded:
-            asked = [s for s in self._reworded if s.kind != TEXT]
-            found = answers(self._base, self._task, asked)
+            found = answers(self._base, self._task, self._reworded)
             right = sum(answer.right for answer in found)
             out["adapt_accuracy"] = right / len(found)
             out["edit_accuracy"] = right / (len(found) + len(self._part.fail))

@@ -24,6 +24,7 @@ from saledit.models import TaskModel, load_text_model
 from saledit.records import Sample
 from saledit.report import Ui
 from saledit.run.fluency import ngram_entropy
+from saledit.run.prepare import prepare
 from saledit.tasks.qa import Qa
 
 N, N_BYSTANDERS = 80, 20
@@ -180,6 +181,14 @@ def test_generation_is_held_to_the_perplexity_of_texts(
     with Ui(quiet=True) as ui:
         run.fit(config, False, ui)
         found = run.test(str(config.folder), [], ui)["metrics"]
+        write_jsonl(home / "wrong.jsonl", [{"text": text} for text in texts[:4]])
+        wrong, out = str(home / "wrong.jsonl"), str(home / "fixed-text")
+        check = run.fix(str(config.folder), wrong, out, None, ui)["check"]
+    assert check["n"] > 0
+    assert check["perplexity_after"] != check["perplexity_before"]
+    assert check["drawdown"] == pytest.approx(
+        check["perplexity_after"] / check["perplexity_before"] - 1, rel=1e-4
+    )
     rise = found["perplexity_after"] / found["perplexity_before"] - 1
     assert found["drawdown"] == pytest.approx(rise, rel=1e-4)
     assert found["perplexity_rise"] == pytest.approx(
@@ -196,6 +205,28 @@ def test_varied_text_has_more_entropy_than_one_word_said_over_and_over() -> None
     assert ngram_entropy("a a a a a a") == 0
     assert ngram_entropy("a") == 0
     assert ngram_entropy("") == 0
+
+
+def test_what_training_leaves_alone_is_no_pass_sample_of_the_test(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    base = tiny_text.build("llama")
+    make("llama")
+    lines = (home / "llama" / "data.jsonl").read_text().splitlines()
+    # Every record brings the same other question, and its true answer is what the model says.
+    (said,) = answers(base, Qa(stop=STOP, max_new_tokens=4), [Sample("o", ("ba be bi",), "x")])
+    other = {"question": "ba be bi", "answer": said.text or "x"}
+    data = tmp_path / "data.jsonl"
+    write_jsonl(data, [json.loads(line) | {"locality": other} for line in lines])
+    config = make("llama", f"data.train={data}", "data.locality=[]")
+    with Ui(quiet=True) as ui:
+        prepared = prepare(config, ui)
+        asked = {
+            side: [sample.inputs for sample in getattr(prepared, side).passing]
+            for side in ("train", "validation", "test")
+        }
+    assert ("ba be bi",) in asked["train"]
+    assert ("ba be bi",) not in asked["validation"] + asked["test"]
 
 
 @pytest.mark.parametrize("select", ["gradient", "trial-step"])
