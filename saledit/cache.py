@@ -31,7 +31,7 @@ from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 6
+_SCHEMA = 7
 _SHARD = 1024  # samples a shard
 
 Progress = Callable[[int, int], None]
@@ -227,6 +227,8 @@ def _add_moments(
     totals: dict[str, Tensor], inputs: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> None:
     for i, (x, mask) in enumerate(zip(inputs, masks, strict=True)):
-        z = _full(x[mask])  # (tokens, D_in)
+        # Inputs of one token can be a thousand times as large as all others' (an attention sink).
+        # In single precision the squares of those would drown what the others leave.
+        z = x[mask].double()  # (tokens, D_in)
         totals[f"moment.{i}"] = totals.get(f"moment.{i}", 0) + z.mT @ z
-        totals[f"count.{i}"] = totals.get(f"count.{i}", 0) + mask.sum().float()
+        totals[f"count.{i}"] = totals.get(f"count.{i}", 0) + mask.sum()

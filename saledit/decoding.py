@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,8 +47,11 @@ def generate(
     # An answer that holds a stop character itself must not be cut short by it.
     stops = [_stops_for(task, sample) for sample in samples]
     wanted = _wanted(base, task, samples)
-    texts = _say(base, task, samples, stops, wanted, edits, which)
-    return [judge(task, sample, text) for sample, text in zip(samples, texts, strict=True)]
+    said = _say(base, task, samples, stops, wanted, edits, which)
+    return [
+        replace(judge(task, sample, text), ended=ended or _is_counted(base, task))
+        for sample, (text, ended) in zip(samples, said, strict=True)
+    ]
 
 
 @torch.no_grad()
@@ -73,7 +77,8 @@ def continue_freely(
         A continuation of each prompt.
     """
     n = len(samples)
-    return _say(base, task, samples, [""] * n, [new_tokens] * n, edits, which)
+    said = _say(base, task, samples, [""] * n, [new_tokens] * n, edits, which)
+    return [text for text, _ in said]
 
 
 def _stops_for(task: TextTask, sample: Sample) -> str:
@@ -81,9 +86,14 @@ def _stops_for(task: TextTask, sample: Sample) -> str:
     return "".join(c for c in task.stop if c not in answers)
 
 
+def _is_counted(base: TaskModel, task: TextTask) -> bool:
+    """Whether nothing ends an answer but its number of tokens."""
+    return not task.stop and base.kind != SEQ2SEQ
+
+
 def _wanted(base: TaskModel, task: TextTask, samples: Sequence[Sample]) -> list[int]:
     """How many tokens an answer may have: where nothing ends it, as many as its target."""
-    if task.stop or base.kind == SEQ2SEQ or not samples:
+    if not samples or not _is_counted(base, task):
         return [task.max_new_tokens] * len(samples)
     scored = task.encode(base, samples).scored
     assert scored is not None
@@ -98,10 +108,14 @@ def _say(
     wanted: Sequence[int],
     edits: Edits | None,
     which: Tensor | None,
-) -> list[str]:
-    """Generate in batches of like length, stop characters and number of new tokens."""
+) -> list[tuple[str, bool]]:
+    """Generate in batches of like length, stop characters and number of new tokens.
+
+    Returns:
+        For each sample its text, and whether that came to an end of its own.
+    """
     prompts = task.prompt_tokens(base, samples)
-    texts = [""] * len(samples)
+    out = [("", True)] * len(samples)
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, (stop, most) in enumerate(zip(stops, wanted, strict=True)):
         # A model has no position beyond its context.
@@ -115,9 +129,9 @@ def _say(
                 rows = which[index]
                 own = Edits({site: delta[rows] for site, delta in edits.items()})
             found = _generate(base, [prompts[i] for i in index], own, stop, most)
-            for i, text in zip(index, found, strict=True):
-                texts[i] = text
-    return texts
+            for i, said in zip(index, found, strict=True):
+                out[i] = said
+    return out
 
 
 def _generate(
@@ -126,7 +140,7 @@ def _generate(
     edits: Edits | None,
     stop: str,
     new_tokens: int,
-) -> list[str]:
+) -> list[tuple[str, bool]]:
     width = max(map(len, prompts))
     pad = base.model.config.pad_token_id
     # Padding on the left, so that all rows go on at the same place; not for an encoder, which may
@@ -137,18 +151,21 @@ def _generate(
         first = 0 if base.kind == SEQ2SEQ else width - len(prompt)
         ids[i, first : first + len(prompt)] = torch.tensor(prompt)
         mask[i, first : first + len(prompt)] = 1
-    ends = stop_tables(base, stop)[1].nonzero().squeeze(1).tolist() if stop else []
+    stops = stop_tables(base, stop)[1].nonzero().squeeze(1).tolist() if stop else []
+    ends = sorted({*stops, *end_tokens(base)})
     with ExitStack() as stack:
         if edits is not None:
             stack.enter_context(applied(base.model, edits))
-        stack.enter_context(_greedily(base, sorted({*ends, *end_tokens(base)}), new_tokens))
+        stack.enter_context(_greedily(base, ends, new_tokens))
         device = base.model.device
         found = base.model.generate(  # type: ignore[operator]
             input_ids=ids.to(device), attention_mask=mask.to(device)
         )
     new = found if base.kind == SEQ2SEQ else found[:, width:]
     texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)
-    return texts
+    # What has ended is filled up with padding.
+    last = set(ends) | {pad}
+    return list(zip(texts, [token in last for token in new[:, -1].tolist()], strict=True))
 
 
 @contextmanager

@@ -36,11 +36,13 @@ class Answer:
         text: its answer in words; a label of a classifier.
         right: whether it is right; of words by SQuAD's normalised exact match.
         f1: SQuAD's token F1 with the accepted answer nearest to it; 0 or 1 of a classifier.
+        ended: False where words were cut off by ``task.max_new_tokens``.
     """
 
     text: str
     right: bool
     f1: float
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from saledit.records import Answer, Sample
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
+_SCHEMA = 2  # of remembered answers
+
 
 class Asked:
     """Asks the model what it was not asked before.
@@ -28,7 +30,7 @@ class Asked:
     ) -> None:
         self._base, self._task, self._progress = base, task, progress
         # No weight holds the label names, yet they decide what is right.
-        context = [base.fingerprint, base.labels, task.name, task_settings(task)]
+        context = [_SCHEMA, base.fingerprint, base.labels, task.name, task_settings(task)]
         self._memo = Memo(folder, "answers", context)
         self._done = 0
 
@@ -42,12 +44,12 @@ class Asked:
                 self._base, self._task, new,
                 progress=lambda done: self._progress(self._done + done),
             )  # fmt: skip
-            return [(a.text, a.right, a.f1) for a in found]
+            return [(a.text, a.right, a.f1, a.ended) for a in found]
 
         questions = [[*samples[i].inputs, samples[i].target, *samples[i].accepted] for i in asked]
         out = [Answer(sample.target, True, 1.0) for sample in samples]
-        for i, (text, right, f1) in zip(asked, self._memo(questions, compute), strict=True):
-            out[i] = Answer(text, right, f1)
+        for i, said in zip(asked, self._memo(questions, compute), strict=True):
+            out[i] = Answer(*said)
         self._done += len(samples)
         self._progress(self._done)
         return out

@@ -218,7 +218,9 @@ def _kept(
             break
         chunk = others[start : start + _CHUNK]
         for sample, answer in zip(chunk, ask(chunk), strict=True):
-            if answer.text and (answer.right or limits.own_answers):
+            # Words that were cut off are no answer: a row of them is long, and half of its
+            # positions are of a kind that no question is judged by.
+            if answer.text and (answer.right or (answer.ended and limits.own_answers)):
                 own = _own(answer, sample)
                 out.setdefault((*own.inputs, own.target), own)
     return list(out.values())[:room]

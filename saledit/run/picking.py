@@ -55,10 +55,16 @@ def check_site(config: SiteConfig) -> None:
     """Refuse unknown names before anything is loaded.
 
     Raises:
-        ConfigError: no such picker or score.
+        ConfigError: no such picker or score, or a layer beside a picker.
     """
-    if config.select != "fixed":
-        make_picker(config)
+    if config.select == "fixed":
+        return
+    make_picker(config)
+    if config.layer != SiteConfig.layer:
+        raise ConfigError(
+            f"site.layer: expected none beside site.select={config.select}, got {config.layer}; "
+            f"add site.select=fixed to edit layer {config.layer}, or leave site.layer out"
+        )
 
 
 def score_layers(prepared: Prepared) -> dict[str, Any]:

@@ -154,8 +154,9 @@ class TrialStep:
         if not self._ridge:
             return [None] * len(layers)
         specs = [BankSpec(layer, moments=True) for layer in layers]
+        dtype = torch.promote_types(base.model.dtype, torch.float32)
         return [
-            [whitener(moment, self._ridge) for moment in bank.moments()]
+            [whitener(moment, self._ridge).to(dtype) for moment in bank.moments()]
             for bank in memory_banks(base, task, samples, specs)
         ]
 

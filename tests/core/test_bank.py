@@ -160,7 +160,7 @@ def test_moments_are_means_over_tokens(base: TaskModel, tmp_path: Path) -> None:
                 x = tape.inputs[site][0]
                 kept.append(x[:1] if bank.entry.first_token_only else x)
         for got, parts in zip(bank.moments(), seen, strict=True):
-            x = torch.cat(parts)
+            x = torch.cat(parts).double()
             torch.testing.assert_close(got, x.T @ x / len(x), rtol=1e-4, atol=1e-5)
 
 

@@ -169,7 +169,7 @@ def test_moments_are_means_over_the_tokens_that_a_site_reads(base: TaskModel, wh
         handle.remove()
     moments = memory_bank(base, QA, chosen, BankSpec(layer, moments=True)).moments()
     for site, got in zip(layer.sites, moments, strict=True):
-        x = torch.cat(seen[site.name])
+        x = torch.cat(seen[site.name]).double()
         torch.testing.assert_close(got, x.T @ x / len(x), rtol=1e-4, atol=1e-5)
 
 

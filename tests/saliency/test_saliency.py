@@ -207,7 +207,7 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
         if whiten:
             moments = memory_bank(base, TASK, read.passing, BankSpec(layer, moments=True)).moments()
             pairs = [
-                LowRank(pair.u @ whitener(moment, whiten), pair.v)
+                LowRank(pair.u @ whitener(moment, whiten).to(pair.u.dtype), pair.v)
                 for pair, moment in zip(pairs, moments, strict=True)
             ]
         found, gains, errors = {}, {}, {}

@@ -66,6 +66,12 @@ def test_it_is_greedy_decoding_of_each_sample_alone(base: TaskModel) -> None:
     assert [answer.text for answer in found] == [slow(base, sample) for sample in chosen]
 
 
+def test_an_answer_that_is_cut_off_has_not_ended(base: TaskModel) -> None:
+    chosen = samples(30)
+    ended = [greedy(base, sample, most=MOST)[-1] in ENDS for sample in chosen]
+    assert [answer.ended for answer in generate(base, QA, chosen)] == ended
+
+
 def test_order_and_company_do_not_matter(base: TaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = samples(10)
     want = {s.id: answer for s, answer in zip(chosen, generate(base, QA, chosen), strict=True)}

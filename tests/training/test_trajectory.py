@@ -301,6 +301,14 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     assert result["layer"] == result["saliency"]["pick"]
 
 
+def test_a_layer_beside_a_picker_is_refused_before_anything_is_loaded(
+    make: Callable[..., RunConfig],
+) -> None:
+    config = make("both", "site.select=trial-step", "site.layer=1", "model.name=/nowhere")
+    with pytest.raises(ConfigError, match=r"site\.layer: expected none .*add site\.select=fixed"):
+        fit(config, False, ui())
+
+
 def test_runs_of_the_same_samples_share_their_layer_scores(
     make: Callable[..., RunConfig], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
