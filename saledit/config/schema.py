@@ -97,7 +97,7 @@ class DataConfig:
     locality: list[str] = field(default_factory=list)
     """qa, generation: further files of questions or texts that must stay as they are"""
     limit: int = 0
-    """use at most this many records of each file; 0 for all"""
+    """use at most this many records of each file, drawn from all of them; 0 for all"""
     validation: float = 0.12
     """share of the failures kept for validation"""
     test_share: float = 0.2

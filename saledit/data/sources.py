@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import random
 import re
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[
         source: a .jsonl, .csv (each also .gz) or .parquet file, ``bundled:`` and a file that comes
             with saledit, or a hub data set as ``name``, ``org/name``, ``org/name@config:split``
             (split ``train`` if none is named).
-        limit: read no more rows than this; 0 reads all.
+        limit: give no more rows than this, drawn from all of them, the same ones every time; 0
+            gives all. (The first ones of a file that is in any order would be of one kind.)
         root: where relative paths start; the current folder if None.
 
     Returns:
@@ -50,11 +52,23 @@ def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[
     assert limit >= 0
     path = _locate(source, root)
     with silent():
-        rows = _hub_rows(source, limit) if path is None else file_rows(path, source)
-        found = list(islice(rows, limit or None))
+        rows = _hub_rows(source) if path is None else file_rows(path, source)
+        found = _drawn(rows, limit) if limit else list(rows)
     if not found:
         raise DataError(f"{source}: expected at least one record, got none; name data with records")
     return found
+
+
+def _drawn(rows: Iterable[Row], limit: int) -> list[Row]:
+    """At most ``limit`` rows in their order, each set of them as likely (Vitter's algorithm R)."""
+    kept: list[tuple[int, Row]] = []
+    draws = random.Random(0)
+    for i, row in enumerate(rows):
+        if i < limit:
+            kept.append((i, row))
+        elif (place := draws.randrange(i + 1)) < limit:
+            kept[place] = (i, row)
+    return [row for _, row in sorted(kept, key=itemgetter(0))]
 
 
 def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ...]:
@@ -63,7 +77,7 @@ def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ..
     Args:
         task: parses the rows.
         source: as in `load_rows`.
-        limit: read no more records than this; 0 reads all.
+        limit: as in `load_rows`.
 
     Returns:
         The records in the order of the data. One without an ``id`` gets ``stem:line``.
@@ -156,7 +170,7 @@ def _files(folder: Path, like: str = "") -> list[str]:
     return difflib.get_close_matches(like, names, n=8, cutoff=0.0) if like else names[:8]
 
 
-def _hub_rows(source: str, limit: int) -> Iterator[Row]:
+def _hub_rows(source: str) -> Iterator[Row]:
     import datasets
 
     match = _HUB.fullmatch(source)
@@ -167,7 +181,6 @@ def _hub_rows(source: str, limit: int) -> Iterator[Row]:
             raise ValueError(f"'{name}' is a file format")
         # No streaming: what is in the cache can be read without a network.
         data = datasets.load_dataset(name, config, split=split or "train")
-        data = data.select(range(min(limit or len(data), len(data))))
     except Exception as error:  # of the hub libraries, http, Arrow, or built in
         offline = isinstance(error, ConnectionError)
         fault = "the hub could not be reached" if offline else "the hub did not give it"

@@ -99,13 +99,20 @@ def test_formats_agree(tmp_path: Path, name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_limit(tmp_path: Path, name: str):
     source = write(tmp_path / name, ROWS)
-    assert [row for _, row in load_rows(source, limit=2)] == ROWS[:2]
-    assert len(load_rows(source, limit=9)) == 3
+    found = load_rows(source, limit=2)
+    assert found == load_rows(source, limit=2)
+    assert len(found) == 2
+    assert [row for row in load_rows(source) if row in found] == found
+    assert load_rows(source, limit=9) == load_rows(source, limit=3) == load_rows(source)
 
 
-def test_lines_beyond_the_limit_are_not_read(jsonl):
-    path = jsonl(json_lines(ROWS) + b"broken\n")
-    assert len(load_records(Claims(), str(path), limit=3)) == 3
+def test_a_limit_draws_from_the_whole_file(jsonl):
+    """Files are often sorted by topic: the first records of one are no sample of it."""
+    path = jsonl(json_lines([{"claim": f"c{i}", "label": "yes"} for i in range(2000)]))
+    drawn = [int(where.rpartition(":")[2]) for where, _ in load_rows(str(path), limit=400)]
+    assert drawn == sorted(set(drawn))
+    tenths = [sum(200 * t < line <= 200 * (t + 1) for line in drawn) for t in range(10)]
+    assert min(tenths) > 20, "of 40 expected in each tenth of the file"
 
 
 @pytest.mark.parametrize(
@@ -503,8 +510,11 @@ def test_hub_data_set(monkeypatch: pytest.MonkeyPatch, source: str, asked: tuple
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert load_rows(source)[3] == (f"{source}:4", rows[0] | {"label": "yes"})
     assert calls == [asked]
-    records = load_records(Claims(), source, limit=2)
-    assert [record.sample.id for record in records] == [f"{ids}:1", f"{ids}:2"]
+    records = load_records(Claims(), source)
+    assert [record.sample.id for record in records][:2] == [f"{ids}:1", f"{ids}:2"]
+    drawn = load_records(Claims(), source, limit=2)
+    assert len(drawn) == 2
+    assert set(drawn) < set(records)
 
 
 def test_hub_refuses(monkeypatch: pytest.MonkeyPatch):
@@ -535,7 +545,7 @@ def package(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_bundled_file(package: Path):
     write(package / "data" / "t.jsonl", ROWS)
     assert bundled("bundled:data/t.jsonl") == bundled("data/t.jsonl") == package / "data/t.jsonl"
-    records = load_records(Claims(), "bundled:data/t.jsonl", limit=1)
+    records = load_records(Claims(), "bundled:data/t.jsonl")
     assert records[0].sample.id == "a"
     assert load_rows("bundled:data/t.jsonl")[1][0] == "bundled:data/t.jsonl:2"
 
