@@ -47,6 +47,12 @@ class Family:
     position_bias: str = ""
     generates: bool = True
 
+    @property
+    def mlp_module(self) -> str:
+        """The sub-module that is nothing but the MLP, below the block; "" where there is none."""
+        (parent, *others) = {name.rpartition(".")[0] for name in self.mlp} or {""}
+        return "" if others else parent
+
 
 def _maps(inside: str, names: str = "q_proj k_proj v_proj o_proj") -> tuple[str, ...]:
     return tuple(f"{inside}.{name}" for name in names.split())

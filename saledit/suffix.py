@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
@@ -162,6 +163,8 @@ def run(
         if not entry.first_token_only and _last_reads_first_token(base):
             last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
             stack.callback(last.register_forward_hook(_first_token).remove)
+        if at is not None:
+            _leave_out_what_is_not_scored(stack, base, at, start.shape[1])
         return forward(base, inputs, at, **extra)
 
 
@@ -213,6 +216,27 @@ def _returned(
     if form == "pair":
         return states, None
     return states, bias if make_bias is None else make_bias(states.shape[1]), None
+
+
+def _leave_out_what_is_not_scored(
+    stack: ExitStack, base: TaskModel, at: Tensor, length: int
+) -> None:
+    """Behind the last attention the head reads scored positions alone: the MLP needs no others."""
+    name = base.family.mlp_module
+    if not name or base.in_encoder or 2 * at.shape[1] > length:
+        return
+    mlp = base.block(base.n_blocks - 1).get_submodule(name)
+    whole = mlp.forward
+    # Fillers repeat a position; what one position is answerable for must not count twice.
+    real = ~(at[:, :, None] == at[:, None, :]).tril(-1).any(-1)
+
+    def where_scored(hidden: Tensor) -> Tensor:
+        index = at[..., None].expand(-1, -1, hidden.shape[-1])
+        found = whole(hidden.gather(1, index))
+        found = torch.where(real[..., None], found, found.detach())
+        return found.new_zeros(hidden.shape).scatter(1, index, found)
+
+    stack.enter_context(forward_replaced(mlp, where_scored))
 
 
 def _last_reads_first_token(base: TaskModel) -> bool:
