@@ -38,7 +38,7 @@ class Asked:
         """An answer to each sample; of a passage nothing is asked."""
         asked = [i for i, sample in enumerate(samples) if sample.kind != TEXT]
 
-        def compute(missing: list[int]) -> list[tuple[str, bool, float]]:
+        def compute(missing: list[int]) -> list[tuple[str, bool, float, bool]]:
             new = [samples[asked[i]] for i in missing]
             found = answers(
                 self._base, self._task, new,
