@@ -229,6 +229,21 @@ def test_what_training_leaves_alone_is_no_pass_sample_of_the_test(
     assert ("ba be bi",) not in asked["validation"] + asked["test"]
 
 
+def test_a_test_file_sorted_by_topic_is_no_test_of_its_first_topic(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    data, rng = tmp_path / "test.jsonl", random.Random(7)
+    questions = [f"{topic} {sentence(rng)} {i}" for topic in ("first", "last") for i in range(30)]
+    write_jsonl(data, [{"question": q, "answer": "bi bi bi bi bi"} for q in questions])
+    config = make("llama", f"data.test={data}", "data.max_test_failures=12")
+    with Ui(quiet=True) as ui:
+        failures = prepare(config, ui).test.fail
+        again = prepare(make("llama", *(f"data.test={data}", "seed=4")), ui).test.fail
+    topics = [sample.inputs[0].split()[0] for sample in failures]
+    assert min(topics.count("first"), topics.count("last")) >= 3
+    assert again[:12] == failures, "another seed is tested on the same failures"
+
+
 @pytest.mark.parametrize("select", ["gradient", "trial-step"])
 def test_layers_are_scored(select: str, make: Callable[..., RunConfig]) -> None:
     config = make("llama", f"site.select={select}", "site.samples=5")
