@@ -72,7 +72,7 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         edit,
         passing,
         before,
-        weighted_mean(task.losses(base, edit, batch.targets), batch.weights),
+        weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
         task.divergence(before, passing, batch.pass_targets),
     )
 

@@ -107,12 +107,20 @@ class Task(Protocol):
         ...
 
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
-        """Negative log-likelihood (...) of the right answers.
+        """Negative log-likelihood (...) of the right answers, of text a mean over its tokens.
 
         Args:
             base: the task model.
             logits: as ``logits`` gives them.
             targets: (...), or (..., A) of text.
+        """
+        ...
+
+    def answer_losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """The same of whole answers, what an edit is trained on: of text a sum over its tokens.
+
+        An answer is right only if all of it is. In a mean its first token, which is the hard one,
+        would weigh the less the longer the answer is.
         """
         ...
 

@@ -136,6 +136,10 @@ class Nli:
         flat = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
         return flat.view(targets.shape)
 
+    def answer_losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """The same: an answer is one label."""
+        return self.losses(base, logits, targets)
+
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
         """KL(base || edited) (...) of logits (..., C)."""
         return locality_kl(base_logits, edited)

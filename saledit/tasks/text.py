@@ -158,6 +158,10 @@ class TextTask(ABC):
             chosen = chosen.masked_scatter(last, logits[last][:, ends].logsumexp(-1))
         return _mean_by_sample(logits.logsumexp(-1) - chosen, targets)
 
+    def answer_losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Negative log-likelihood of whole answers (...): the sum over their positions."""
+        return self.losses(base, logits, targets) * (targets != IGNORED).sum(-1)
+
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
         """Mean KL(base || edited) a position (...), logits (P, C), targets (..., A)."""
         return _mean_by_sample(locality_kl(base_logits.float(), edited.float()), targets)
