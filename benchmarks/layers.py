@@ -21,9 +21,12 @@ from typing import Any
 from table import files
 
 from saledit import config as configuration
+from saledit.config import RunConfig
 from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, saliency, test
+from saledit.run.fitting import banks_at
+from saledit.run.prepare import prepare
 
 PICKERS = {
     "mean_abs": ["site.select=gradient", "site.score=mean_abs"],
@@ -68,6 +71,15 @@ def train_at(layer: int, args: argparse.Namespace, overrides: list[str], ui: Ui)
     return {"layer": layer, "score": score, "seconds": found["timing"]["train_seconds"], **judged}
 
 
+def cache_all(layers: list[int], config: RunConfig, ui: Ui) -> None:
+    """Cache the samples at all layers in one pass, which each layer's run then finds."""
+    prepared = prepare(config, ui)
+    chosen = [prepared.base.layer(i, config.site.maps) for i in layers]
+    banks_at(prepared, prepared.train, chosen, moments=config.editor.whiten > 0)
+    for part in (prepared.validation, prepared.test):
+        banks_at(prepared, part, chosen)
+
+
 def main() -> None:
     """Ask the pickers, sweep the layers, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -95,6 +107,7 @@ def main() -> None:
         }
         # A picked layer that the sweep leaves out is trained as well.
         layers = sorted({*args.layers, *(table["pick"] for table in tables.values())})
+        cache_all(layers, configuration.load(f"{args.group}/{name}", overrides), ui)
         rows = {layer: train_at(layer, args, overrides, ui) for layer in layers}
     best = max(rows.values(), key=lambda r: r["score"])
     order = sorted(rows.values(), key=lambda r: -r["score"])

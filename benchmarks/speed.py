@@ -399,7 +399,7 @@ def main(given: Sequence[str] | None = None) -> None:
         spec = BankSpec(layer, setting.editor.sample_rank, moments=True)
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            banks = open_banks(base, task, setting.part, spec, Path(folder))
+            (banks,) = open_banks(base, task, setting.part, [spec], Path(folder))
             spent = time.perf_counter() - began
             result["cache"].append(
                 {"layer": layer.index, "seconds": spent, "samples": len(records)}

@@ -33,6 +33,7 @@ from saledit.tasks.prompts import TEXT
 
 _SCHEMA = 7
 _SHARD = 1024  # samples a shard
+_WHAT = "a shard of cached states"
 
 Progress = Callable[[int, int], None]
 
@@ -65,37 +66,61 @@ def open_bank(
     folder: Path,
     progress: Progress | None = None,
 ) -> Bank:
-    """Open a bank, building what is not on disk yet or is damaged there.
+    """Open a bank, building what is not on disk yet or is damaged there; see ``open_several``."""
+    return open_several(base, task, samples, [spec], folder, progress)[0]
+
+
+def open_several(
+    base: TaskModel,
+    task: Task,
+    samples: Sequence[Sample],
+    specs: Sequence[BankSpec],
+    folder: Path,
+    progress: Progress | None = None,
+) -> list[Bank]:
+    """Open banks of the same samples; what is missing of them is built in one pass.
 
     Args:
         base: the task model.
         task: encodes and scores the samples.
         samples: at least one.
-        spec: what to keep.
+        specs: what to keep, a bank for each.
         folder: where banks live; each gets a sub-folder named by its key.
         progress: called with (samples done, samples in all) after each shard.
 
     Returns:
-        The bank, memory-mapped.
+        The banks, memory-mapped.
 
     Raises:
         JobError: the disk is full.
     """
     assert samples, "a bank needs at least one sample"
-    place = folder / bank_key(base, task, samples, spec)
-    shards = []
+    places = [folder / bank_key(base, task, samples, spec) for spec in specs]
+    shards: list[list[dict[str, Tensor]]] = [[] for _ in specs]
     for start in range(0, len(samples), _SHARD):
-        path = place / f"shard-{start // _SHARD:05d}.safetensors"
-        try:
-            shard = read_tensors(path, "a shard of cached states")
-        except ArtifactError:  # not there yet, or damaged: it is a cache, so it is built again
+        paths = [place / f"shard-{start // _SHARD:05d}.safetensors" for place in places]
+        found = [_read_shard(path) for path in paths]
+        missing = [i for i, shard in enumerate(found) if shard is None]
+        if missing:
             part = samples[start : start + _SHARD]
-            write_tensors(path, _build(base, task, part, [spec])[0])
-            shard = read_tensors(path, "a shard of cached states")
-        shards.append(shard)
+            built = _build(base, task, part, [specs[i] for i in missing])
+            for i, tensors in zip(missing, built, strict=True):
+                write_tensors(paths[i], tensors)
+        for shard, path, known in zip(shards, paths, found, strict=True):
+            shard.append(known or read_tensors(path, _WHAT))
         if progress is not None:
             progress(min(start + _SHARD, len(samples)), len(samples))
-    return Bank(shards, _entry(base, spec), spec.layer)
+    return [
+        Bank(parts, _entry(base, spec), spec.layer)
+        for parts, spec in zip(shards, specs, strict=True)
+    ]
+
+
+def _read_shard(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return read_tensors(path, _WHAT)
+    except ArtifactError:  # not there yet, or damaged: it is a cache, so it is built again
+        return None
 
 
 def memory_bank(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> Bank:

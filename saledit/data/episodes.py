@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from saledit.bank import IGNORED, Bank, BankSpec
-from saledit.cache import Progress, open_bank
+from saledit.cache import Progress, open_several
 from saledit.data.splits import Part
 from saledit.delta import LowRank
 from saledit.editors.base import aggregate
@@ -187,44 +187,36 @@ def open_banks(
     base: TaskModel,
     task: Task,
     part: Part,
-    spec: BankSpec,
+    specs: Sequence[BankSpec],
     folder: Path,
     progress: Progress | None = None,
-) -> PartBanks:
-    """Open the banks of one part, building what is missing.
+) -> list[PartBanks]:
+    """Open the banks of one part at one layer or several, building what is missing.
 
     Args:
         base: the task model.
         task: the task.
         part: the samples.
-        spec: what the bank of the failures keeps; rewordings and pass samples keep no
-            factors, and moments are taken over the pass samples.
+        specs: for each layer what the bank of the failures keeps; rewordings and pass samples keep
+            no factors, and moments are taken over the pass samples.
         folder: where banks live.
-        progress: see ``open_bank``.
+        progress: see ``open_several``.
     """
-    bare = BankSpec(spec.layer, batch_tokens=spec.batch_tokens)
-    fail = open_bank(
-        base,
-        task,
-        [*part.fail, *part.made],
-        BankSpec(spec.layer, spec.rank, False, spec.batch_tokens),
-        folder,
-        progress,
-    )
+
+    def opened(samples: Sequence[Sample], wanted: Sequence[BankSpec]) -> list[Bank]:
+        return open_several(base, task, samples, wanted, folder, progress)
+
     groups = [*part.adapt, *part.made_adapt]
     rewordings = [sample for group in groups for sample in group]
-    adapt = open_bank(base, task, rewordings, bare, folder, progress) if rewordings else None
-    index, weight = _adapt_table(groups)
-    passing = open_bank(
-        base,
-        task,
-        part.passing,
-        BankSpec(spec.layer, 0, spec.moments, spec.batch_tokens),
-        folder,
-        progress,
-    )
     made_from = torch.tensor(part.made_from, dtype=torch.long)
-    return PartBanks(fail, adapt, index, weight, passing, made_from)
+    bare = [replace(spec, rank=0, moments=False) for spec in specs]
+    fail = opened([*part.fail, *part.made], [replace(spec, moments=False) for spec in specs])
+    adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
+    passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
+    return [
+        PartBanks(*banks[:2], *_adapt_table(groups), banks[2], made_from)
+        for banks in zip(fail, adapt, passing, strict=True)
+    ]
 
 
 def _adapt_table(groups: Sequence[Sequence[Sample]]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import inspect
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,19 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 
 def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
     """Cached samples of a part for a layer."""
+    return banks_at(prepared, part, [layer], moments)[0]
+
+
+def banks_at(
+    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False
+) -> list[PartBanks]:
+    """Cached samples of a part for several layers; what is missing is computed in one pass."""
     config = prepared.config
     groups = (*part.adapt, *part.made_adapt)
     n = len(part.fail) + len(part.made) + sum(map(len, groups)) + len(part.passing)
-    spec = BankSpec(layer, rank=config.editor.sample_rank, moments=moments)
-    with prepared.ui.progress(f"caching {n} samples at layer {layer.index}", n) as bar:
+    specs = [BankSpec(layer, rank=config.editor.sample_rank, moments=moments) for layer in layers]
+    where = ", ".join(str(layer.index) for layer in layers)
+    with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
         done = 0
 
         def advance(now: int, total: int) -> None:
@@ -139,7 +148,7 @@ def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False
             bar.update(done + now)
             done += total if now == total else 0
 
-        return open_banks(prepared.base, prepared.task, part, spec, config.cache, advance)
+        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance)
 
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from saledit import cache
 from saledit.bank import Bank, BankSpec
-from saledit.cache import bank_key, memory_bank, memory_banks, open_bank
+from saledit.cache import bank_key, memory_bank, memory_banks, open_bank, open_several
 from saledit.delta import LowRank
 from saledit.errors import JobError
 from saledit.models import TaskModel
@@ -239,6 +239,32 @@ def test_an_interrupted_build_goes_on(bert: TaskModel, tmp_path: Path, counted: 
     assert files[1].read_bytes() == content
     assert seen == [(4, 11), (8, 11), (11, 11)]
     assert torch.equal(first.logits, again.logits)
+
+
+def test_of_several_layers_those_that_are_missing_are_built_in_one_pass(
+    bert: TaskModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [BankSpec(layer, rank=2, moments=True) for layer in bert.layers()]
+    known = open_bank(bert, TASK, samples(N), specs[1], tmp_path)
+    built: list[list[int]] = []
+    real = cache._build
+
+    def build_and_tell(base: Any, task: Any, chosen: Any, wanted: Any) -> Any:
+        built.append([spec.layer.index for spec in wanted])
+        return real(base, task, chosen, wanted)
+
+    monkeypatch.setattr(cache, "_build", build_and_tell)
+    banks = open_several(bert, TASK, samples(N), specs, tmp_path)
+    others = [spec.layer.index for spec in specs if spec is not specs[1]]
+    assert built == [others] * 3
+    assert [bank.layer for bank in banks] == [spec.layer for spec in specs]
+    assert torch.equal(banks[1].logits, known.logits)
+    for spec, bank in zip(specs, banks, strict=True):
+        alone = memory_bank(bert, TASK, samples(N), spec)
+        torch.testing.assert_close(bank.moments(), alone.moments())
+        index = torch.arange(N)
+        for got, want in zip(bank.factors(index), alone.factors(index), strict=True):
+            torch.testing.assert_close(got.dense(), want.dense(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_build_that_is_killed_leaves_whole_shards(

@@ -44,8 +44,8 @@ def part() -> Part:
 def banks(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory) -> PartBanks:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "_SHARD", 4)
-        made = open_banks(
-            base, Nli(), part, BankSpec(base.layer(1), RANK), tmp_path_factory.mktemp("banks")
+        (made,) = open_banks(
+            base, Nli(), part, [BankSpec(base.layer(1), RANK)], tmp_path_factory.mktemp("banks")
         )
         yield made
 
@@ -127,7 +127,7 @@ def test_without_rewordings_there_are_no_fillers(
     base: TaskModel, part: Part, tmp_path: Path
 ) -> None:
     bare = Part(part.fail, ((),) * N_FAIL, part.passing)
-    made = open_banks(base, Nli(), bare, BankSpec(base.layer(2), RANK), tmp_path)
+    (made,) = open_banks(base, Nli(), bare, [BankSpec(base.layer(2), RANK)], tmp_path)
     assert made.adapt is None
     batch = made.batch(torch.tensor([[0, 1]]), torch.tensor([[3]]), RANK)
     assert batch.targets.shape == batch.weights.shape == (1, 2)
@@ -263,9 +263,10 @@ def mixed(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory)
         part, made=tuple(made), made_adapt=tuple((s,) for s in made),
         made_from=tuple(i for i in range(4) for _ in range(2)),
     )  # fmt: skip
-    return open_banks(
-        base, Nli(), own, BankSpec(base.layer(1), RANK), tmp_path_factory.mktemp("mixed")
+    (made,) = open_banks(
+        base, Nli(), own, [BankSpec(base.layer(1), RANK)], tmp_path_factory.mktemp("mixed")
     )
+    return made
 
 
 def test_counterfactual_failures_stand_behind_the_real_ones(mixed: PartBanks) -> None:

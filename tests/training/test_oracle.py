@@ -75,7 +75,7 @@ def make_case(
     part = Part(tuple(chosen[:8]), adapt, tuple(chosen[16:]))
     layer = base.layer(block)
     spec = BankSpec(layer, sample_rank, moments=True, batch_tokens=80)
-    banks = open_banks(base, TASK, part, spec, folder)
+    (banks,) = open_banks(base, TASK, part, [spec], folder)
     torch.manual_seed(0)
     editor = Mend(layer.sites, rank=5, style=style)
     editor.to(base.model.dtype)
