@@ -51,6 +51,11 @@ class LowRank:
         """Leading shape: () for one delta, (E,) for a batch of them."""
         return self.u.shape[:-2]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is added to outputs."""
+        return self.v.dtype
+
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
         return (x @ self.u.mT) @ self.v
@@ -134,6 +139,11 @@ class Dense:
         """Leading shape: () for one delta, (E,) for a batch of them."""
         return self.w.shape[:-2]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the change."""
+        return self.w.dtype
+
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
         return x @ self.w.mT
@@ -211,8 +221,11 @@ class Edits(Mapping[Site, Delta]):
             merged[site] = delta if mine is None else _add(mine, delta)
         return Edits(merged)
 
-    def __mul__(self, scale: float) -> Edits:
-        """Scale every delta."""
+    def __mul__(self, scale: float | Tensor) -> Edits:
+        """Scale every delta, by a number or of a batch by one number an edit (E,)."""
+        if isinstance(scale, Tensor):
+            each = scale[:, None, None]
+            return Edits({site: delta * each.to(delta.dtype) for site, delta in self.items()})
         return Edits({site: delta * scale for site, delta in self.items()})
 
     __rmul__ = __mul__

@@ -17,7 +17,8 @@ from saledit.editors.base import Editor
 from saledit.errors import JobError
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
-from saledit.session import EditMetrics, Outcome, outcome
+from saledit.session import EditMetrics, Outcome, far_enough, outcome
+from saledit.stepping import StepSearch
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
@@ -42,11 +43,13 @@ class EditModule(L.LightningModule):
         entry: where the cached states enter.
         loss: weights.
         train: learning rates and length of training.
+        search: how far edits go in validation; training has the editor's own step.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, editor: Editor, entry: Entry,
         loss: LossConfig | None = None, train: TrainConfig | None = None,
+        search: StepSearch | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.base, self.task, self.entry = base, task, entry
@@ -54,6 +57,7 @@ class EditModule(L.LightningModule):
         self.editor = editor
         self.loss_weights = loss or LossConfig()
         self.train_config = train or TrainConfig()
+        self.search = search or StepSearch()
         self.metrics = EditMetrics()
         # Of text: right as spoken freely, not word by word after the right words.
         self.spoken = EditMetrics() if task.generates else None
@@ -114,7 +118,9 @@ class EditModule(L.LightningModule):
 
     def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
         """Count one batch of validation edits."""
-        loss, seen = self._loss(batch)
+        edits = self.editor(batch.gradients)
+        edits = far_enough(self.base, self.task, self.entry, edits, batch, self.search)
+        loss, seen = self.loss_of(edits, batch)
         self.metrics.update(self.base, self.task, batch, seen)
         if self.spoken is not None:
             self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)

@@ -23,8 +23,9 @@ from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.rows import run_edits
+from saledit.rows import Rows, run_edits
 from saledit.site import Layer
+from saledit.stepping import OwnLosses, StepSearch
 from saledit.suffix import Entry, run
 from saledit.tasks.base import Task
 
@@ -75,6 +76,28 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
         task.divergence(before, passing, batch.pass_targets),
     )
+
+
+@torch.no_grad()
+def far_enough(
+    base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch, search: StepSearch
+) -> Edits:
+    """A batch's edits (E,), each at the length that mends its failures; see ``StepSearch``."""
+    n_edits, rows = len(batch.targets), batch.targets.shape[1] + batch.pass_targets.shape[1]
+    first = torch.arange(n_edits)[:, None] * rows
+    own = (first + torch.arange(batch.n_fail)).flatten().to(batch.targets.device)
+    fail = batch.rows.pick(own, _width(batch.rows))
+    targets = batch.targets[:, : batch.n_fail]
+
+    def losses(tried: Edits) -> Tensor:
+        logits = task.logits(base, run_edits(base, entry, fail, tried), targets)
+        return task.answer_losses(base, logits, targets).mean(1)
+
+    return search(edits, losses)
+
+
+def _width(rows: Rows) -> int:
+    return next(iter(rows.inputs.values())).shape[1]
 
 
 _LOG_MOST = 700.0
@@ -197,12 +220,14 @@ class EditSession:
         layer: the layer it edits.
         sample_rank: terms kept of each failure's gradient.
         gradient_rank: terms kept of the aggregated gradient.
+        search: how far each edit goes.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, editor: Editor, layer: Layer, sample_rank: int,
-        gradient_rank: int,
+        gradient_rank: int, search: StepSearch | None = None,
     ) -> None:  # fmt: skip
+        self._search = search or StepSearch()
         self.base, self.task, self.editor, self.layer = base, task, editor, layer
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
@@ -224,9 +249,23 @@ class EditSession:
         index = torch.arange(len(failures))[None]  # (E=1, K)
         factors, losses = bank.factors(index), bank.losses[index]
         batched = self.editor(aggregate(factors, losses, self._gradient_rank))
+        batched = self._search(batched, self._own_losses(bank))
         new = Edits({site: delta[0] for site, delta in batched.items()})
         self.edits = self.edits + new
         return new
+
+    def _own_losses(self, bank: Bank) -> OwnLosses:
+        """Losses of the failures of this step under one more edit (1,), on top of those so far."""
+        index = torch.arange(len(bank))
+        rows, targets = bank.rows(index), bank.targets_of(index)[None]
+        so_far = Edits({site: delta.unsqueeze() for site, delta in self.edits.items()})
+
+        def losses(tried: Edits) -> Tensor:
+            outputs = run_edits(self.base, bank.entry, rows, so_far + tried)
+            logits = self.task.logits(self.base, outputs, targets)
+            return self.task.answer_losses(self.base, logits, targets).mean(1)
+
+        return losses
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from saledit.errors import ConfigError, did_you_mean
 from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
+from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 
 SCHEMA = 1
@@ -84,6 +86,22 @@ def check_editor(config: EditorConfig) -> None:
         raise ConfigError(
             f"editor.style: unknown name '{config.style}'; {did_you_mean(config.style, styles)}"
         )
+    make_search(config)
+
+
+def make_search(config: EditorConfig) -> StepSearch:
+    """How far edits go, as a configuration has it.
+
+    Raises:
+        ConfigError: no lengths, or lengths that do not rise from above zero.
+    """
+    steps = tuple(config.steps)
+    if not steps or steps[0] <= 0 or any(a >= b for a, b in pairwise(steps)):
+        raise ConfigError(
+            f"editor.steps: expected rising numbers above 0, got {config.steps}; "
+            "[1.0] for the editor's own step alone"
+        )
+    return StepSearch(steps, config.enough)
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,14 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from saledit import config as configuration
-from saledit.artifact.building import SCHEMA, make_editor, make_task, sites_as_json, versions
+from saledit.artifact.building import (
+    SCHEMA,
+    make_editor,
+    make_search,
+    make_task,
+    sites_as_json,
+    versions,
+)
 from saledit.config import RunConfig
 from saledit.delta import Edits
 from saledit.editors.base import Editor
@@ -19,6 +26,7 @@ from saledit.files import read_json, read_tensors, write_json, write_tensors
 from saledit.models import TaskModel, wrap
 from saledit.session import EditSession
 from saledit.site import Layer, Site
+from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 
 EDITOR_WEIGHTS = "editor.safetensors"
@@ -90,7 +98,14 @@ class TrainedEditor:
         """
         self.check(base)
         c = self.config.editor
-        return EditSession(base, self.task, self.editor, self.layer, c.sample_rank, c.gradient_rank)
+        return EditSession(
+            base, self.task, self.editor, self.layer, c.sample_rank, c.gradient_rank, self.search
+        )
+
+    @property
+    def search(self) -> StepSearch:
+        """How far its edits go."""
+        return make_search(self.config.editor)
 
     def edit(
         self,

@@ -47,6 +47,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.decouple", 0, 1),
     ("editor.sample_rank", 1, 512),
     ("editor.gradient_rank", 1, 512),
+    ("editor.enough", 0, None),
     ("loss.edit", 0, None),
     ("loss.locality", 0, None),
     ("schedule.batch_size", 1, None),

@@ -156,6 +156,10 @@ class EditorConfig:
     """terms kept of each failure's gradient"""
     gradient_rank: int = 16
     """terms kept of the aggregated gradient of an edit"""
+    steps: list[float] = field(default_factory=lambda: [1.0])
+    """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
+    enough: float = 0.3
+    """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
-from saledit.artifact import check_editor, make_editor, save_editor
+from saledit.artifact import check_editor, make_editor, make_search, save_editor
 from saledit.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
@@ -161,8 +161,9 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         config.seed, prepared.base.vocabulary,
     )  # fmt: skip
     module = EditModule(
-        prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train
-    )
+        prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train,
+        make_search(config.editor),
+    )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
     moments = train.passing.moments() if editor.needs_moments else None

@@ -6,13 +6,14 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import TrainedEditor, load_editor, sites_as_json, versions
+from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.episodes import PartBanks
 from saledit.errors import JobError
@@ -21,7 +22,7 @@ from saledit.report import Ui
 from saledit.run.fitting import banks_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
-from saledit.session import outcome
+from saledit.session import far_enough, outcome
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -44,6 +45,8 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
         folder = configuration.load(target, overrides).folder
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
+    check_editor(config.editor)
+    trained = replace(trained, config=config)
     prepared = prepare(config, ui)
     trained.check(prepared.base)
     results = measure(prepared, trained)
@@ -109,6 +112,7 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
         for i in range(len(episodes)):
             batch = episodes[i]
             edits = trained.editor(batch.gradients)
+            edits = far_enough(base, prepared.task, banks.fail.entry, edits, batch, trained.search)
             seen = outcome(base, prepared.task, banks.fail.entry, edits, batch)
             tally.count_batch(batch, seen, edits)
             n_edits += len(batch.targets)

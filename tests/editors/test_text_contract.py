@@ -17,10 +17,12 @@ from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.files import read_tensors, write_tensors
 from saledit.overlay import applied
+from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
 from saledit.session import EditSession
+from saledit.stepping import StepSearch
 
 BLOCK = 1
 E, K, RANK = 2, 2, 4
@@ -148,3 +150,39 @@ def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
     assert not torch.equal(
         run_whole(case.base, encoded, session.edits), run_whole(case.base, encoded, one)
     )
+
+
+@torch.no_grad()
+def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> None:
+    """The length is the one that the whole edited model would choose, for every step anew."""
+    editor, factors = case.editor(name).eval(), (0.25, 1.0, 4.0, 16.0)
+    plain = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    groups = (case.failures[:K], case.failures[K:])
+    own = plain.step(groups[0])
+
+    def loss(edits: Edits, failures: list[Sample]) -> float:
+        encoded = QA.encode(case.base, failures)
+        logits = run_whole(case.base, encoded, edits)[encoded.scored]
+        return QA.answer_losses(case.base, logits, encoded.targets).mean().item()
+
+    losses = [loss(own * factor, groups[0]) for factor in factors]
+    enough = sorted(losses)[1] + 1e-4  # the second best length will do
+    search = StepSearch(factors, enough)
+    session = EditSession(case.base, QA, editor, case.layer, RANK, RANK, search)
+    with untouched(case.base.model):
+        found = session.step(groups[0])
+    want = factors[next(i for i, value in enumerate(losses) if value <= enough)]
+    for site, delta in found.items():
+        torch.testing.assert_close(delta.dense(), own[site].dense() * want, rtol=1e-3, atol=1e-6)
+
+    # The second step is judged on top of the first.
+    again = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    again.edits = session.edits
+    step = again.step(groups[1])
+    session.step(groups[1])
+    losses = [loss(found + step * factor, groups[1]) for factor in factors]
+    mended = [i for i, value in enumerate(losses) if value <= enough]
+    want = factors[mended[0] if mended else losses.index(min(losses))]
+    for site, delta in session.edits.items():
+        total = (found + step * want)[site].dense()
+        torch.testing.assert_close(delta.dense(), total, rtol=1e-3, atol=1e-6)

@@ -18,9 +18,12 @@ from saledit.bank import BankSpec
 from saledit.config import LossConfig
 from saledit.data.episodes import EditBatch, PartBanks, open_banks
 from saledit.data.splits import Part
+from saledit.delta import Edits
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
 from saledit.module import EditModule, calibrate
+from saledit.session import far_enough, outcome
+from saledit.stepping import StepSearch
 from saledit.tasks.nli import Nli
 
 TASK = Nli()
@@ -175,3 +178,27 @@ def test_calibration_keeps_the_size_of_the_least_loss(tmp_path: Path) -> None:
     after = case.module.editor.state_dict()["log_rate"]
     torch.testing.assert_close(after, rates + math.log(best))
     assert case.module.editor.training
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@torch.no_grad()
+def test_each_edit_of_a_batch_goes_as_far_as_its_own_failures_need(
+    family: str, k: int, tmp_path: Path
+) -> None:
+    case, factors = make_case(tmp_path, family, 1), (0.1, 0.3, 1.0, 3.0)
+    fail, passing = case.draw(k)
+    batch, entry = case.batch(fail, passing), case.banks.fail.entry
+    edits = case.module.editor.eval()(batch.gradients)
+
+    def losses(tried: Edits) -> Tensor:
+        seen = outcome(case.base, TASK, entry, tried, batch)
+        return TASK.losses(case.base, seen.edit, batch.targets)[:, :k].mean(1)
+
+    table = torch.stack([losses(edits * factor) for factor in factors])
+    enough = table.min(0).values.max().item() + 1e-9  # just enough for the worse one
+    found = far_enough(case.base, TASK, entry, edits, batch, StepSearch(factors, enough))
+    for i in range(EDITS):
+        want = factors[next(j for j in range(len(factors)) if table[j, i] <= enough)]
+        for site, delta in found.items():
+            torch.testing.assert_close(delta[i].dense(), edits[site][i].dense() * want)

@@ -1,0 +1,53 @@
+"""How far an edit goes: the shortest of a few steps that mends the edit's own failures.
+
+An editor makes steps of about the length that is best on average. Some failures need more than
+that; a longer step for all would disturb what needs none. What an edit is made for is at hand when
+it is made, so a few lengths are tried on it, without gradients: Armijo's backtracking line search,
+forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saledit.delta import Edits
+
+#: Mean loss of the failures of each edit (E,), given edits (E,).
+OwnLosses = Callable[[Edits], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StepSearch:
+    """What lengths are tried, and what is enough.
+
+    Attributes:
+        factors: lengths in units of the editor's own step, from short to long; (1.0,) tries none.
+        enough: mean loss of an edit's failures, in nats an answer, at which they count as mended.
+    """
+
+    factors: tuple[float, ...] = (1.0,)
+    enough: float = 0.3
+
+    @torch.no_grad()
+    def __call__(self, edits: Edits, losses: OwnLosses) -> Edits:
+        """Choose each edit's length.
+
+        Args:
+            edits: batch shape (E,).
+            losses: see ``OwnLosses``.
+
+        Returns:
+            The edits (E,), each times the first factor that mends its failures, or where none
+            does, times the one that leaves them the least loss.
+        """
+        if self.factors == (1.0,):
+            return edits
+        tried = torch.stack([losses(edits * factor) for factor in self.factors])  # (F, E)
+        tried = tried.masked_fill(tried.isnan(), torch.inf)
+        mended = tried <= self.enough
+        chosen = torch.where(mended.any(0), mended.int().argmax(0), tried.argmin(0))
+        return edits * tried.new_tensor(self.factors)[chosen]
