@@ -25,7 +25,7 @@ from saledit.config import RunConfig
 from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, saliency, test
-from saledit.run.fitting import banks_at
+from saledit.run.caching import banks_at
 from saledit.run.prepare import prepare
 
 PICKERS = {

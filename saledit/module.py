@@ -17,7 +17,8 @@ from saledit.editors.base import Editor
 from saledit.errors import JobError
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
-from saledit.session import EditMetrics, Outcome, far_enough, outcome
+from saledit.outcomes import Outcome, far_enough, outcome
+from saledit.session import EditMetrics
 from saledit.stepping import StepSearch
 from saledit.suffix import Entry
 from saledit.tasks.base import Task

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,87 +17,16 @@ from saledit.cache import memory_bank
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
-from saledit.losses import weighted_mean
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
+from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.rows import Rows, run_edits
+from saledit.rows import run_edits
 from saledit.site import Layer
 from saledit.stepping import OwnLosses, StepSearch
-from saledit.suffix import Entry, run
+from saledit.suffix import run
 from saledit.tasks.base import Task
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What the edited model says in a batch of E edits. Logits of text are (P, C), see ``Task``.
-
-    Attributes:
-        edit: logits of failures and rewordings (E, K + K m, C).
-        passing: logits of the pass samples (E, n, C).
-        base: logits of the pass samples without edits (E, n, C).
-        edit_nll: mean negative log-likelihood of the right answers.
-        locality: KL(base || edited) of each pass row (E, n).
-    """
-
-    edit: Tensor
-    passing: Tensor
-    base: Tensor
-    edit_nll: Tensor
-    locality: Tensor
-
-
-def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch) -> Outcome:
-    """Run a batch's rows under its edits.
-
-    Args:
-        base: the task model.
-        task: scores the logits.
-        entry: where the batch's states were captured.
-        edits: batch shape (E,).
-        batch: the rows.
-
-    Returns:
-        The outcome, differentiable in the edits.
-    """
-    n = batch.targets.shape[1]
-    with torch.no_grad():
-        before = task.logits(base, batch.base_outputs, batch.pass_targets)
-    outputs = run_edits(base, entry, batch.rows, edits)  # (E, S, A, D)
-    # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
-    edit = task.logits(base, outputs[:, :n], batch.targets).to(before.dtype)
-    passing = task.logits(base, outputs[:, n:], batch.pass_targets).to(before.dtype)
-    return Outcome(
-        edit,
-        passing,
-        before,
-        weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
-        task.divergence(before, passing, batch.pass_targets),
-    )
-
-
-@torch.no_grad()
-def far_enough(
-    base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch, search: StepSearch
-) -> Edits:
-    """A batch's edits (E,), each at the length that mends its failures; see ``StepSearch``."""
-    n_edits, rows = len(batch.targets), batch.targets.shape[1] + batch.pass_targets.shape[1]
-    first = torch.arange(n_edits)[:, None] * rows
-    own = (first + torch.arange(batch.n_fail)).flatten().to(batch.targets.device)
-    fail = batch.rows.pick(own, _width(batch.rows))
-    targets = batch.targets[:, : batch.n_fail]
-
-    def losses(tried: Edits) -> Tensor:
-        logits = task.logits(base, run_edits(base, entry, fail, tried), targets)
-        return task.answer_losses(base, logits, targets).mean(1)
-
-    return search(edits, losses)
-
-
-def _width(rows: Rows) -> int:
-    return next(iter(rows.inputs.values())).shape[1]
-
 
 _LOG_MOST = 700.0
 

@@ -72,8 +72,9 @@ class PartBanks:
         adapt_index: (N_fail, m) positions in ``adapt``; fillers point at 0.
         adapt_weight: (N_fail, m) 1 for a rewording, 0 for a filler.
         passing: pass samples.
-        made_from: (N_made,) positions in ``passing`` of what the counterfactual failures,
-            the last ones in ``fail``, were made of.
+        apart: (N_fail,) the position in ``passing`` that never stands beside a failure: what a
+            counterfactual one was made of, or the model's own answer to a real one; -1 for none.
+        n_made: counterfactual failures, the last ones in ``fail``.
     """
 
     def __init__(
@@ -83,33 +84,29 @@ class PartBanks:
         adapt_index: Tensor,
         adapt_weight: Tensor,
         passing: Bank,
-        made_from: Tensor,
+        apart: Tensor,
+        n_made: int = 0,
     ) -> None:
         self.fail, self.adapt, self.passing = fail, adapt, passing
         self.adapt_index, self.adapt_weight = adapt_index, adapt_weight
-        self._made_from = made_from
+        self._apart, self.n_made = apart, n_made
 
     @property
     def n_real(self) -> int:
         """Failures of the model itself; those behind them in ``fail`` are counterfactual."""
-        return len(self.fail) - len(self._made_from)
-
-    @property
-    def n_made(self) -> int:
-        """Counterfactual failures."""
-        return len(self._made_from)
+        return len(self.fail) - self.n_made
 
     def draw_passes(self, fail: Tensor, count: int, draws: torch.Generator) -> Tensor:
         """Draw pass samples (E, n) for failures (E, K), none twice in an edit.
 
-        A pass sample never stands beside a counterfactual failure made of it: no edit
-        could satisfy both.
+        A pass sample never stands beside a counterfactual failure made of it, nor the model's own
+        answer beside the failure that it is: no edit could satisfy both.
         """
         chance = torch.rand(len(fail), len(self.passing), generator=draws)
-        if self.n_made:
-            made = fail >= self.n_real
-            source = self._made_from[(fail - self.n_real).clamp_min(0)]
-            chance.scatter_reduce_(1, source, torch.where(made, -1.0, 2.0), "amin")
+        apart = self._apart[fail]
+        if bool((apart >= 0).any()):
+            never = torch.where(apart >= 0, -1.0, 2.0)
+            chance.scatter_reduce_(1, apart.clamp_min(0), never, "amin")
         return chance.topk(min(count, len(self.passing)), dim=1).indices
 
     def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> Tensor | None:
@@ -208,13 +205,14 @@ def open_banks(
 
     groups = [*part.adapt, *part.made_adapt]
     rewordings = [sample for group in groups for sample in group]
-    made_from = torch.tensor(part.made_from, dtype=torch.long)
+    own = part.own_from or (-1,) * len(part.fail)
+    apart = torch.tensor([*own, *part.made_from], dtype=torch.long)
     bare = [replace(spec, rank=0, moments=False) for spec in specs]
     fail = opened([*part.fail, *part.made], [replace(spec, moments=False) for spec in specs])
     adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
     passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
     return [
-        PartBanks(*banks[:2], *_adapt_table(groups), banks[2], made_from)
+        PartBanks(*banks[:2], *_adapt_table(groups), banks[2], apart, len(part.made))
         for banks in zip(fail, adapt, passing, strict=True)
     ]
 

@@ -43,8 +43,9 @@ class Limits:
         passes: pass samples at most.
         rewordings: rewordings of each failure at most.
         counterfactual: pass samples at most that counterfactual failures are made of.
-        own_answers: True to keep samples of other matters with the model's own answer, right or
-            wrong: what it says is what an editor in training learns to leave alone.
+        own_answers: True to keep samples of other matters, and the failures, with the model's own
+            answer, right or wrong: what it says is what an editor in training learns to leave
+            alone.
     """
 
     key: str
@@ -76,6 +77,8 @@ class Part:
             texts that it has not learned by heart. Nothing is ever measured on them.
         made_adapt: for each of them its rewordings.
         made_from: for each of them the position of its pass sample.
+        own_from: for each of ``fail`` the position in ``passing`` of what the model says to it,
+            which every other edit has to leave alone; -1 for none of them, () for all none.
     """
 
     fail: tuple[Sample, ...]
@@ -84,6 +87,7 @@ class Part:
     made: tuple[Sample, ...] = ()
     made_adapt: tuple[tuple[Sample, ...], ...] = ()
     made_from: tuple[int, ...] = ()
+    own_from: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, object]:
         """Sizes, and the kinds of the rewordings."""
@@ -157,6 +161,9 @@ def make_part(
         others = [*locality, *(s for r in records for s in r.locality)]
         if limits.own_answers and task.generates:
             others += [record.sample for record in rest]
+            # An edit of one failure is to leave the others to their own edits. Of records beyond
+            # the failures there may be few, and a KL term learns few samples by heart.
+            others += [] if task.by_perplexity else [record.sample for record in failing]
         others = [sample for sample in others if matter_key(sample) not in seen]
         passing += _kept(task, others, {r.sample.id for r in failing}, limits, room, ask)
     if not passing:
@@ -178,7 +185,15 @@ def make_part(
         tuple(_retarget(sources[i][0].sample, answer) for i, answer in made),
         tuple(tuple(_retarget(s, a) for s in groups[len(failing) + i]) for i, a in made),
         tuple(i for i, _ in made),
+        _places(failing, passing),
     )
+
+
+def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, ...]:
+    """Where the failures' own questions stand among the pass samples; () if nowhere."""
+    places = {sample.id: i for i, sample in enumerate(passing)}
+    found = tuple(places.get(record.sample.id, -1) for record in failing)
+    return found if any(place >= 0 for place in found) else ()
 
 
 def _sorted_out(

@@ -7,7 +7,6 @@ import inspect
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
 from saledit.artifact import check_editor, make_editor, make_search, save_editor
-from saledit.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
-from saledit.data.episodes import PartBanks, open_banks
-from saledit.data.splits import Part
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
+from saledit.run.caching import banks_of
 from saledit.run.picking import check_site, pick_layer
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
@@ -124,31 +121,6 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     }
     write_json(folder / "fit.json", result)
     return result
-
-
-def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
-    """Cached samples of a part for a layer."""
-    return banks_at(prepared, part, [layer], moments)[0]
-
-
-def banks_at(
-    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False
-) -> list[PartBanks]:
-    """Cached samples of a part for several layers; what is missing is computed in one pass."""
-    config = prepared.config
-    groups = (*part.adapt, *part.made_adapt)
-    n = len(part.fail) + len(part.made) + sum(map(len, groups)) + len(part.passing)
-    specs = [BankSpec(layer, rank=config.editor.sample_rank, moments=moments) for layer in layers]
-    where = ", ".join(str(layer.index) for layer in layers)
-    with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
-        done = 0
-
-        def advance(now: int, total: int) -> None:
-            nonlocal done
-            bar.update(done + now)
-            done += total if now == total else 0
-
-        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance)
 
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:

@@ -17,9 +17,10 @@ from saledit.decoding import generate
 from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
+from saledit.outcomes import Outcome
 from saledit.records import Sample
 from saledit.run.fluency import Fluency
-from saledit.session import EditMetrics, Judge, Outcome, bank_batches, bank_right
+from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 

@@ -18,11 +18,11 @@ from saledit.data.datamodule import TestEpisodes
 from saledit.data.episodes import PartBanks
 from saledit.errors import JobError
 from saledit.files import read_json, write_json
+from saledit.outcomes import far_enough, outcome
 from saledit.report import Ui
-from saledit.run.fitting import banks_of
+from saledit.run.caching import banks_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
-from saledit.session import far_enough, outcome
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:

@@ -257,11 +257,15 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
 
 @pytest.fixture(scope="module")
 def mixed(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory) -> PartBanks:
-    """Two counterfactual failures of each of the first four pass samples."""
+    """Two counterfactual failures of each of the first four pass samples.
+
+    The last but one pass sample is what the model says to failure 0, the last one to failure 2.
+    """
     made = [replace(part.passing[i], target=t) for i in range(4) for t in ("neutral", "entailment")]
     own = replace(
         part, made=tuple(made), made_adapt=tuple((s,) for s in made),
         made_from=tuple(i for i in range(4) for _ in range(2)),
+        own_from=(N_PASS - 2, -1, N_PASS - 1, *(-1,) * (N_FAIL - 3)),
     )  # fmt: skip
     (made,) = open_banks(
         base, Nli(), own, [BankSpec(base.layer(1), RANK)], tmp_path_factory.mktemp("mixed")
@@ -276,12 +280,12 @@ def test_counterfactual_failures_stand_behind_the_real_ones(mixed: PartBanks) ->
 
 
 @pytest.mark.parametrize("count", [1, 4, N_PASS, 50])
-def test_a_pass_sample_never_stands_beside_a_failure_made_of_it(
+def test_a_pass_sample_never_stands_beside_a_failure_made_of_it_or_the_failure_that_it_is(
     mixed: PartBanks, count: int
 ) -> None:
     draws = torch.Generator().manual_seed(0)
     fail = torch.tensor([[N_FAIL, 0], [N_FAIL + 3, N_FAIL + 6], [1, 2], [N_FAIL + 1, N_FAIL]])
-    sources = [{0}, {1, 3}, set(), {0}]
+    sources = [{0, N_PASS - 2}, {1, 3}, {N_PASS - 1}, {0}]
     for _ in range(30):
         drawn = mixed.draw_passes(fail, count, draws).tolist()
         for row, banned in zip(drawn, sources, strict=True):

@@ -22,7 +22,7 @@ from saledit.delta import Edits
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
 from saledit.module import EditModule, calibrate
-from saledit.session import far_enough, outcome
+from saledit.outcomes import far_enough, outcome
 from saledit.stepping import StepSearch
 from saledit.tasks.nli import Nli
 

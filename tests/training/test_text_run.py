@@ -229,6 +229,19 @@ def test_what_training_leaves_alone_is_no_pass_sample_of_the_test(
     assert ("ba be bi",) not in asked["validation"] + asked["test"]
 
 
+def test_every_edit_leaves_the_other_failures_alone(make: Callable[..., RunConfig]) -> None:
+    with Ui(quiet=True) as ui:
+        prepared = prepare(make("llama", "task.stop=' bi'"), ui)
+        train, others = prepared.train, (prepared.validation, prepared.test)
+    places = [(i, place) for i, place in enumerate(train.own_from) if place >= 0]
+    assert places
+    said = answers(prepared.base, prepared.task, [train.fail[i] for i, _ in places])
+    for (i, place), answer in zip(places, said, strict=True):
+        assert train.passing[place].inputs == train.fail[i].inputs
+        assert train.passing[place].target == answer.text != train.fail[i].target
+    assert not any(part.own_from for part in others), "only what was right is measured"
+
+
 def test_a_test_file_sorted_by_topic_is_no_test_of_its_first_topic(
     make: Callable[..., RunConfig], tmp_path: Path
 ) -> None:

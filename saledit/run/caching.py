@@ -1,0 +1,36 @@
+"""The cached samples of a run's parts, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saledit.bank import BankSpec
+from saledit.data.episodes import PartBanks, open_banks
+from saledit.data.splits import Part
+from saledit.run.prepare import Prepared
+from saledit.site import Layer
+
+
+def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
+    """Cached samples of a part for a layer."""
+    return banks_at(prepared, part, [layer], moments)[0]
+
+
+def banks_at(
+    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False
+) -> list[PartBanks]:
+    """Cached samples of a part for several layers; what is missing is computed in one pass."""
+    config = prepared.config
+    groups = (*part.adapt, *part.made_adapt)
+    n = len(part.fail) + len(part.made) + sum(map(len, groups)) + len(part.passing)
+    specs = [BankSpec(layer, rank=config.editor.sample_rank, moments=moments) for layer in layers]
+    where = ", ".join(str(layer.index) for layer in layers)
+    with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
+        done = 0
+
+        def advance(now: int, total: int) -> None:
+            nonlocal done
+            bar.update(done + now)
+            done += total if now == total else 0
+
+        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance)
