@@ -28,10 +28,13 @@ def sizes(edits: Edits) -> Tensor:
     return edits[SITE].dense()[:, 0, 0]
 
 
-LOSS = st.floats(0, 3) | st.just(float("nan")) | st.just(float("inf"))
+LOSS = st.floats(0, 3, width=32) | st.just(float("nan")) | st.just(float("inf"))
 
 
-@given(st.lists(st.lists(LOSS, min_size=4, max_size=4), min_size=1, max_size=5), st.floats(0, 2))
+@given(
+    st.lists(st.lists(LOSS, min_size=4, max_size=4), min_size=1, max_size=5),
+    st.floats(0, 2, width=32),
+)
 def test_the_first_that_is_enough_else_the_least(table: list[list[float]], enough: float) -> None:
     def losses(tried: Edits) -> Tensor:
         column = [FACTORS.index(size) for size in sizes(tried).tolist()]

@@ -295,7 +295,9 @@ def test_what_fit_leaves(fitted: RunConfig) -> None:
 
 
 def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
-    config = make("trial", "site.select=trial-step", "site.samples=6", "train.epochs=1")
+    config = make(
+        "trial", "site.select=trial-step", "site.layer=-1", "site.samples=6", "train.epochs=1"
+    )
     result = fit(config, False, ui())
     assert len(result["saliency"]["layers"]) == result["n_layers"]
     assert result["layer"] == result["saliency"]["pick"]
