@@ -12,7 +12,7 @@ from saledit.delta import Edits
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
 from saledit.rows import Rows, run_edits
-from saledit.stepping import StepSearch
+from saledit.stepping import OwnLosses, StepSearch
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
 
@@ -70,18 +70,21 @@ def far_enough(
     base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch, search: StepSearch
 ) -> Edits:
     """A batch's edits (E,), each at the length that mends its failures; see ``StepSearch``."""
+    if search.is_off:
+        return edits
     n_edits, rows = len(batch.targets), batch.targets.shape[1] + batch.pass_targets.shape[1]
     first = torch.arange(n_edits)[:, None] * rows
     own = (first + torch.arange(batch.n_fail)).flatten().to(batch.targets.device)
-    fail = batch.rows.pick(own, _width(batch.rows))
+    width = next(iter(batch.rows.inputs.values())).shape[1]
     targets = batch.targets[:, : batch.n_fail]
+    return search(edits, own_losses(base, task, entry, batch.rows.pick(own, width), targets))
 
-    def losses(tried: Edits) -> Tensor:
-        logits = task.logits(base, run_edits(base, entry, fail, tried), targets)
+
+def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> OwnLosses:
+    """How edits (E,) do on their own failures: E x K rows with targets (E, K, ...)."""
+
+    def losses(edits: Edits) -> Tensor:
+        logits = task.logits(base, run_edits(base, entry, rows, edits), targets)
         return task.answer_losses(base, logits, targets).mean(1)
 
-    return search(edits, losses)
-
-
-def _width(rows: Rows) -> int:
-    return next(iter(rows.inputs.values())).shape[1]
+    return losses

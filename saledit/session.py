@@ -19,12 +19,11 @@ from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome
+from saledit.outcomes import Outcome, own_losses
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.rows import run_edits
 from saledit.site import Layer
-from saledit.stepping import OwnLosses, StepSearch
+from saledit.stepping import StepSearch
 from saledit.suffix import run
 from saledit.tasks.base import Task
 
@@ -177,23 +176,21 @@ class EditSession:
         index = torch.arange(len(failures))[None]  # (E=1, K)
         factors, losses = bank.factors(index), bank.losses[index]
         batched = self.editor(aggregate(factors, losses, self._gradient_rank))
-        batched = self._search(batched, self._own_losses(bank))
+        batched = self._far_enough(batched, bank)
         new = Edits({site: delta[0] for site, delta in batched.items()})
         self.edits = self.edits + new
         return new
 
-    def _own_losses(self, bank: Bank) -> OwnLosses:
-        """Losses of the failures of this step under one more edit (1,), on top of those so far."""
+    def _far_enough(self, edits: Edits, bank: Bank) -> Edits:
+        """This step's edit (1,) at the length that mends its failures, on top of those so far."""
+        if self._search.is_off:
+            return edits
         index = torch.arange(len(bank))
-        rows, targets = bank.rows(index), bank.targets_of(index)[None]
         so_far = Edits({site: delta.unsqueeze() for site, delta in self.edits.items()})
-
-        def losses(tried: Edits) -> Tensor:
-            outputs = run_edits(self.base, bank.entry, rows, so_far + tried)
-            logits = self.task.logits(self.base, outputs, targets)
-            return self.task.answer_losses(self.base, logits, targets).mean(1)
-
-        return losses
+        own = own_losses(
+            self.base, self.task, bank.entry, bank.rows(index), bank.targets_of(index)[None]
+        )
+        return self._search(edits, lambda tried: own(so_far + tried))
 
 
 @torch.no_grad()

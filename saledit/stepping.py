@@ -32,6 +32,11 @@ class StepSearch:
     factors: tuple[float, ...] = (1.0,)
     enough: float = 0.3
 
+    @property
+    def is_off(self) -> bool:
+        """Whether there is nothing to choose from but the editor's own step."""
+        return self.factors == (1.0,)
+
     @torch.no_grad()
     def __call__(self, edits: Edits, losses: OwnLosses) -> Edits:
         """Choose each edit's length.
@@ -44,7 +49,7 @@ class StepSearch:
             The edits (E,), each times the first factor that mends its failures, or where none
             does, times the one that leaves them the least loss.
         """
-        if self.factors == (1.0,):
+        if self.is_off:
             return edits
         tried = torch.stack([losses(edits * factor) for factor in self.factors])  # (F, E)
         tried = tried.masked_fill(tried.isnan(), torch.inf)
