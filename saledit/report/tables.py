@@ -102,6 +102,12 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
             style="bold",
         )
     yield table
+    judged = rows.get("edited, generated", metrics)
+    if "drawdown_decided" in judged:
+        yield line(
+            f"Of the pass samples {percent(judged['share_decided'])} are decided by more than a "
+            f"tenth of a nat; drawdown among them: {points(judged['drawdown_decided'])}."
+        )
     if "perplexity_before" in metrics:
         pair = [number(metrics.get(f"perplexity_{when}")) for when in ("before", "after")]
         yield line(

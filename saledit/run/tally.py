@@ -19,6 +19,7 @@ from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
 from saledit.records import Sample
+from saledit.run.decided import Decided
 from saledit.run.fluency import Fluency
 from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
@@ -45,6 +46,7 @@ class Tally:
         if isinstance(task, TextTask) and task.by_perplexity:
             self._fluency = Fluency(base, task, fluency)
         self._spoken = _Spoken(base, task, part, banks) if isinstance(task, TextTask) else None
+        self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
         self._reworded = [sample for group in part.adapt for sample in group]
         self._right: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
@@ -53,8 +55,11 @@ class Tally:
         """Count a batch of edits (E,) that are each judged on the base."""
         self._all.update(self._base, self._task, batch, seen)
         right = self._task.correct(seen.edit, batch.targets)
+        kept = self._task.correct(seen.passing, batch.pass_targets)
         if self._spoken is not None:
-            right = self._spoken.count_batch(batch, seen, edits)
+            right, kept = self._spoken.count_batch(batch, seen, edits)
+        if self._decided is not None:
+            self._decided.count(batch.members[2], kept)
         k = batch.n_fail
         if self._fluency is not None:
             which = torch.arange(len(right)).repeat_interleave(k)
@@ -74,11 +79,16 @@ class Tally:
         for (index, before), (_, logits) in zip(*pairs, strict=True):
             targets = banks.passing.targets_of(index)
             kl = task.divergence(before, logits, targets)
-            self._all.count_passes(task.correct(before, targets), task.correct(logits, targets), kl)
+            right = task.correct(logits, targets)
+            self._all.count_passes(task.correct(before, targets), right, kl)
             if task.by_perplexity:
                 self._all.count_texts(base, task, (before, logits), targets)
+            if self._decided is not None and self._spoken is None:
+                self._decided.count(index, right)
         if self._spoken is not None:
-            adapt = self._spoken.count_final(edits)
+            adapt, kept = self._spoken.count_final(edits)
+            if self._decided is not None:
+                self._decided.count(torch.arange(kept.shape[1])[None], kept)
         if self._fluency is not None:
             batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})
             chosen = self._part.fail
@@ -104,7 +114,10 @@ class Tally:
         found: dict[str, Any] = self._all.compute()
         if self._fluency is not None:
             found |= self._fluency.compute()
-        return found if self._spoken is None else found | {"generated": self._spoken.metrics()}
+        decided = {} if self._decided is None else self._decided.metrics()
+        if self._spoken is None:
+            return found | decided
+        return found | {"generated": self._spoken.metrics() | decided}
 
     def by_kind(self) -> dict[str, dict[str, float]]:
         """Accuracy on rewordings of each kind, of text under free generation."""
@@ -145,8 +158,12 @@ class _Spoken:
         self._reworded = [sample for group in part.adapt for sample in group]
         self._n_generated = self._n_asked = 0
 
-    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> Tensor:
-        """Count a batch; returns which failures and rewordings (E, K + K m) are right."""
+    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> tuple[Tensor, Tensor]:
+        """Count a batch.
+
+        Returns:
+            Which failures and rewordings (E, K + K m) and which pass samples (E, n) are right.
+        """
         k = batch.n_fail
         fail, adapt, passing = batch.members
         lists = (self._part.fail, self._reworded, self._part.passing)
@@ -163,10 +180,12 @@ class _Spoken:
         for name, (_, f1), (_, _, weights) in zip(self._f1, found, parts, strict=False):
             self._f1[name].update(f1, weights)
         self._metrics.count_edits(found[0][0], found[1][0], batch.weights)
+        kept = torch.ones_like(passing, dtype=torch.bool)
         if not self._task.by_perplexity:
             # Pass samples are what the base answers right in its own words.
-            self._metrics.count_passes(torch.ones_like(found[2][0]), found[2][0])
-        return torch.cat([found[0][0], found[1][0]], 1)
+            kept = found[2][0]
+            self._metrics.count_passes(torch.ones_like(kept), kept)
+        return torch.cat([found[0][0], found[1][0]], 1), kept
 
     def _judged(
         self, samples: Sequence[Sample], index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
@@ -183,8 +202,8 @@ class _Spoken:
                 right[e, i], f1[e, i] = answer.right, answer.f1
         return right, f1
 
-    def count_final(self, edits: Edits) -> Tensor:
-        """Count one edit of everything; returns which rewordings (1, n) are right."""
+    def count_final(self, edits: Edits) -> tuple[Tensor, Tensor]:
+        """Count one edit of everything; returns the right of rewordings and pass samples (1, n)."""
         banks, part = self._banks, self._part
         batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})  # (E=1,)
         groups: list[tuple[Bank | None, Sequence[Sample]]] = [
@@ -205,7 +224,7 @@ class _Spoken:
         self._metrics.count_edits(found[0], found[1], weights)
         if not self._task.by_perplexity:
             self._metrics.count_passes(torch.ones_like(found[2]), found[2])
-        return found[1]
+        return found[1], found[2]
 
     def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
         return self._task.spoken(self._base, logits, targets)

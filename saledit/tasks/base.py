@@ -132,6 +132,14 @@ class Task(Protocol):
         """Whether each answer is right, of text under teacher forcing: bool (...)."""
         ...
 
+    def leads(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Nats by which each right answer leads the next best (...), negative where it does not.
+
+        Of text at the token where it leads by least, its end among them. Arguments as in
+        ``losses``.
+        """
+        ...
+
 
 def task_settings(task: Task) -> dict[str, object]:
     """A task's settings, for cache keys."""

@@ -148,6 +148,12 @@ class Nli:
         """Whether the highest logit is the target's."""
         return logits.argmax(-1) == targets
 
+    def leads(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logit of the right label minus the highest of the others (...)."""
+        right = logits.gather(-1, targets[..., None])
+        others = logits.scatter(-1, targets[..., None], float("-inf"))
+        return (right - others.amax(-1, keepdim=True)).squeeze(-1)
+
     def label_names(self, base: TaskModel, logits: Tensor) -> list[str]:
         """Label names of the highest logits (B, C)."""
         names = {number: label for label, number in base.labels.items()}

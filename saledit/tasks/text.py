@@ -182,6 +182,30 @@ class TextTask(ABC):
         ended = stop_tables(base, self.stop)[0].to(best.device)[best]
         return _all_by_sample(torch.where(wanted == END, ended, best == wanted), targets)
 
+    def leads(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Nats by which each answer is spoken rather than another (...), see ``Task.leads``.
+
+        At a token: its logit minus the highest of the others. At the end: the highest of the
+        tokens that end an answer minus the highest of those that do not.
+        """
+        wanted = targets[targets != IGNORED]
+        ends = stop_tables(base, self.stop)[0].to(logits.device)
+        at_end, token = wanted == END, wanted.clamp_min(0)[:, None]
+        best = logits.topk(2, -1)
+        # The highest of the others is the second where the token itself is the highest.
+        other = torch.where(best.indices[:, 0] == token[:, 0], best.values[:, 1], best.values[:, 0])
+        lead = logits.gather(-1, token)[:, 0] - other
+        over = logits[at_end]
+        stays = over.masked_fill(ends, -torch.inf).amax(-1)
+        lead[at_end] = over.masked_fill(~ends, -torch.inf).amax(-1) - stays
+        return _least_by_sample(lead, targets)
+
+
+def _least_by_sample(values: Tensor, targets: Tensor) -> Tensor:
+    """Minima (...) of values (P,) over each sample's positions, targets (..., A)."""
+    placed = values.new_full(targets.shape, torch.inf).masked_scatter(targets != IGNORED, values)
+    return placed.amin(-1)
+
 
 def _mean_by_sample(values: Tensor, targets: Tensor) -> Tensor:
     """Means (...) of values (P,) over each sample's positions, targets (..., A)."""

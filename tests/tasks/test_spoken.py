@@ -59,6 +59,7 @@ def assert_spoken(base: TaskModel, of: TextTask, chosen: list[Sample], edits: Ed
     found = generate(base, of, chosen, edits)
     assert spoken.tolist() == [a.text == s.target for a, s in zip(found, chosen, strict=True)]
     assert not (spoken & ~of.correct(logits, encoded.targets)).any()
+    assert ((of.leads(base, logits, encoded.targets) > 0) == spoken).all()
     assert all(answer.right for answer, said in zip(found, spoken.tolist(), strict=True) if said)
     return spoken.tolist()
 

@@ -211,6 +211,8 @@ def test_correct_ignores_how_it_ends() -> None:
     assert QA.correct(logits.flatten(0, 1), targets).tolist() == [True, True, False]
     spoken = QA.spoken(build("gpt2"), logits.flatten(0, 1), targets)
     assert spoken.tolist() == [True, False, False]
+    leads = QA.leads(build("gpt2"), logits.flatten(0, 1), targets)
+    assert leads.tolist() == [1.0, -1.0, -1.0]  # of the token that leads by least
     shorter = torch.tensor([*ids("ba"), END, IGNORED]).expand(3, -1)
     assert QA.correct(logits[:, :2].flatten(0, 1), shorter).all()
     assert not QA.spoken(build("gpt2"), logits[:, :2].flatten(0, 1), shorter).any()  # it goes on

@@ -119,6 +119,9 @@ def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: P
         metrics, spoken = results["metrics"], results["metrics"]["generated"]
         assert spoken["pass_accuracy_before"] == 1
         assert spoken["drawdown"] == pytest.approx(1 - spoken["pass_accuracy_after"])
+        assert 0 < spoken["share_decided"] <= 1
+        if spoken["share_decided"] == 1:
+            assert spoken["drawdown_decided"] == pytest.approx(spoken["drawdown"])
         for key in ("fail_accuracy", "adapt_accuracy", "edit_accuracy"):
             assert 0 <= spoken[key] <= 1
             assert 0 <= metrics[key] <= 1

@@ -24,7 +24,7 @@ from saledit.models import TaskModel, load_classifier
 from saledit.module import EditModule
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import fit, fix, saliency
+from saledit.run import decided, fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.fitting import banks_of
 from saledit.run.prepare import prepare
@@ -351,13 +351,13 @@ CONTRACT = {
 }  # fmt: skip
 METRICS = {
     "fail_accuracy", "adapt_accuracy", "edit_accuracy", "pass_accuracy_before",
-    "pass_accuracy_after", "drawdown", "locality_kl",
+    "pass_accuracy_after", "drawdown", "locality_kl", "share_decided",
 }  # fmt: skip
 
 
 def check_results(results: dict[str, Any], mode: str, k: int, failures: int) -> None:
     assert results.keys() >= CONTRACT
-    assert results["metrics"].keys() == METRICS
+    assert results["metrics"].keys() - {"drawdown_decided"} == METRICS
     assert results["base_model"].keys() == {"name", "fingerprint"}
     assert results["schedule"] == {"mode": mode, "batch_size": k}
     assert results["timing"].keys() >= {
@@ -520,3 +520,19 @@ def test_rewritten_rewordings_and_none_at_all(
     found = run_test(str(config.folder), [], ui())
     assert "adapt_accuracy" not in found["metrics"]
     assert found["metrics"]["edit_accuracy"] == found["metrics"]["fail_accuracy"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["schedule.cumulative=true"]])
+def test_what_is_decided_is_a_part_of_the_drawdown(
+    fitted: RunConfig, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for lead in (-float("inf"), 0.0, float("inf")):
+        monkeypatch.setattr(decided, "LEAD", lead)
+        found.append(run_test(str(fitted.folder), overrides, ui())["metrics"])
+    every, ahead, none = found
+    for m in (every, ahead):  # a pass sample's right label leads
+        assert m["share_decided"] == 1
+        assert m["drawdown_decided"] == pytest.approx(m["drawdown"])
+    assert none["share_decided"] == 0
+    assert "drawdown_decided" not in none
