@@ -34,14 +34,18 @@ SIZE, BLOCKS, HEADS, VOCABULARY = 256, 4, 4, 4000
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _ENCODER_DECODER = {"d_model": SIZE, "decoder_start_token_id": 0, **_IDS}
 
+# Without dropout: facts are to be learnt by heart.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": (
         "GPT2LMHeadModel",
-        {"n_embd": SIZE, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": 128, **_IDS},
+        {"n_embd": SIZE, "n_layer": BLOCKS, "n_head": HEADS, "n_positions": 128}
+        | {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+        | _IDS,
     ),
     "t5": (
         "T5ForConditionalGeneration",
         {"d_ff": 4 * SIZE, "d_kv": SIZE // HEADS, "num_layers": BLOCKS, "num_heads": HEADS}
+        | {"dropout_rate": 0.0}
         | _ENCODER_DECODER,
     ),
     "bart": (
@@ -49,7 +53,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         {f"{side}_{what}": value for side in ("encoder", "decoder") for what, value in (
             ("layers", BLOCKS), ("attention_heads", HEADS), ("ffn_dim", 4 * SIZE),
         )}
-        | {"max_position_embeddings": 128, "forced_eos_token_id": None}
+        | {"max_position_embeddings": 128, "forced_eos_token_id": None, "dropout": 0.0}
         | _ENCODER_DECODER,
     ),
 }  # fmt: skip
