@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,8 +10,6 @@ from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.site import Layer
 from saledit.tasks.base import Task
-
-_CLEAR = 2.0  # standard errors of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +56,15 @@ class Saliency:
     def pick(self) -> int:
         """The top layer among those whose score is not clearly below the highest.
 
-        Clearly is by more than two standard errors of the difference, and by more than
+        Clearly is by more than the standard error of the highest, and by more than
         ``tolerance``. Scores so close say nothing about which layer is better, and the nearer a
         layer is to the output, the fewer blocks an edit has to run (of the choices that are as
-        good as the best, the cheapest: the standard-error rule of Breiman et al., 1984).
+        good as the best, the cheapest: the one-standard-error rule of Breiman et al., 1984).
         """
         finalists = [s for s in self.scores if s.final]
         best = max(finalists, key=lambda s: s.score)
-        return max(
-            s.layer
-            for s in finalists
-            if s.score >= best.score - max(self.tolerance, _CLEAR * math.hypot(s.error, best.error))
-        )
+        least = best.score - max(self.tolerance, best.error)
+        return max(s.layer for s in finalists if s.score >= least)
 
     def as_json(self) -> dict[str, Any]:
         """For ``saliency.json``."""

@@ -128,11 +128,10 @@ def test_pick_is_the_highest_and_the_top_layer_on_a_tie(scores: list[float], pic
     ("best", "others", "pick"),
     [
         (0.0, 0.0, 1),
-        (0.04, 0.0, 1),  # two errors above .8 is less than .9
-        (0.06, 0.0, 2),
-        (0.0, 0.06, 2),
-        (0.03, 0.03, 1),
-        (0.04, 0.04, 2),  # 2 x hypot(.04, .04) = .113
+        (0.09, 0.0, 1),  # one error above .8 is less than .9
+        (0.11, 0.0, 2),
+        (0.0, 0.5, 1),  # that of the others does not count
+        (0.09, 0.5, 1),
         (1.0, 0.0, 3),
     ],
 )
