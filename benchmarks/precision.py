@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import torch
 from table import files
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from saledit import config as configuration
 from saledit.batching import batches_by_length
@@ -46,11 +47,12 @@ def right(base: TaskModel, task: Task, samples: Sequence[Sample]) -> Tensor:
 
 @torch.no_grad()
 def int8_weights(model: nn.Module) -> None:
-    """Round each output row of the linear maps, the head left out, to 255 levels."""
+    """Round the weights of each output of the linear maps, the head left out, to 255 levels."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     for module in model.modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            step = module.weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+        if isinstance(module, nn.Linear | Conv1D) and module is not head:
+            inputs = 0 if isinstance(module, Conv1D) else 1  # Conv1D of GPT-2 is transposed
+            step = module.weight.abs().amax(inputs, keepdim=True).clamp_min(1e-12) / 127
             module.weight.copy_((module.weight / step).round() * step)
 
 

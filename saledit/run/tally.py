@@ -54,10 +54,11 @@ class Tally:
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
         """Count a batch of edits (E,) that are each judged on the base."""
         self._all.update(self._base, self._task, batch, seen)
-        right = self._task.correct(seen.edit, batch.targets)
-        kept = self._task.correct(seen.passing, batch.pass_targets)
         if self._spoken is not None:
             right, kept = self._spoken.count_batch(batch, seen, edits)
+        else:
+            right = self._task.correct(seen.edit, batch.targets)
+            kept = self._task.correct(seen.passing, batch.pass_targets)
         if self._decided is not None:
             self._decided.count(batch.members[2], kept)
         k = batch.n_fail
