@@ -31,7 +31,7 @@ from saledit.tap import tap
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 7
+_SCHEMA = 8
 _SHARD = 1024  # samples a shard
 _WHAT = "a shard of cached states"
 
@@ -43,13 +43,12 @@ def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankS
     digest = hashlib.blake2b(digest_size=16)
     head = {
         "schema": _SCHEMA,
-        "model": base.fingerprint,
+        "model": base.reading,
+        "stack": base.blocks_path,
         "sites": [site.name for site in spec.layer.sites],
         "rank": spec.rank,
         "moments": spec.moments,
         "task": [task.name, task_settings(task)],
-        "labels": base.model.config.label2id,  # targets are numbers, and no weight holds these
-        "stack": base.blocks_path,
     }
     digest.update(json.dumps(head, sort_keys=True).encode())
     for sample in samples:

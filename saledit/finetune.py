@@ -176,7 +176,7 @@ def _key(
 ) -> str:
     digest = hashlib.blake2b(digest_size=16)
     settings = task_settings(task)
-    head = [_SCHEMA, plain.fingerprint, asdict(config), settings, list(plain.labels)]
+    head = [_SCHEMA, plain.reading, asdict(config), settings]
     digest.update(json.dumps(head, sort_keys=True).encode())
     for record in records:
         digest.update(json.dumps([*record.sample.inputs, record.sample.target]).encode())

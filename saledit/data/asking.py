@@ -12,7 +12,7 @@ from saledit.records import Answer, Sample
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 2  # of remembered answers
+_SCHEMA = 3  # of remembered answers
 
 
 class Asked:
@@ -29,8 +29,7 @@ class Asked:
         self, base: TaskModel, task: Task, folder: Path, progress: Callable[[int], object]
     ) -> None:
         self._base, self._task, self._progress = base, task, progress
-        # No weight holds the label names, yet they decide what is right.
-        context = [_SCHEMA, base.fingerprint, base.labels, task.name, task_settings(task)]
+        context = [_SCHEMA, base.reading, task.name, task_settings(task)]
         self._memo = Memo(folder, "answers", context)
         self._done = 0
 

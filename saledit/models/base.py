@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
 from saledit.site import Layer, list_sites, resolve
+
+# Where a model came from, and which version wrote it down, say nothing about what it does.
+_NOT_READ = ("_name_or_path", "transformers_version")
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
 UNKNOWN = "unknown"  # what a block returns
@@ -46,6 +50,20 @@ class TaskModel:
     def fingerprint(self) -> str:
         """Hash of every weight; two models with it are the same model."""
         return fingerprint(self.model)
+
+    @cached_property
+    def reading(self) -> str:
+        """Hash of all that decides what the model makes of a text, for the keys of caches.
+
+        That is its weights, its configuration (activations, position base and label names are in
+        no weight) and its tokenizer with the chat template.
+        """
+        own = self.model.config.to_dict()
+        for name in _NOT_READ:
+            own.pop(name, None)
+        head = [self.fingerprint, own, *_tokenizer_facts(self.tokenizer)]
+        text = json.dumps(head, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
     def n_blocks(self) -> int:
@@ -177,3 +195,14 @@ def fingerprint(model: nn.Module) -> str:
         data = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(data.view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[object]:
+    """All that decides which tokens a text becomes."""
+    rules: object = sorted(tokenizer.get_vocab().items())
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        rules = json.loads(backend.to_str())
+        for name in ("padding", "truncation"):  # are of the last call, not of the tokenizer
+            rules.pop(name, None)
+    limits = [tokenizer.model_max_length, tokenizer.special_tokens_map]
+    return [rules, limits, tokenizer.chat_template]

@@ -152,7 +152,16 @@ def _keeper(folder: Path) -> ModelCheckpoint:
         filename=Path(BEST).stem,
         monitor=SCORE,
         mode="max",
-        save_last=True,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+
+
+def _last_keeper(folder: Path) -> ModelCheckpoint:
+    """Keeps the state of every epoch's end for --resume, also of those that are not the best."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(LAST).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -161,7 +170,12 @@ def _keeper(folder: Path) -> ModelCheckpoint:
 def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
     patience = config.train.patience
     stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
-    callbacks: list[Callback] = [keep, stop, training_bar(ui, "training", SCORE)]
+    callbacks: list[Callback] = [
+        keep,
+        _last_keeper(folder),
+        stop,
+        training_bar(ui, "training", SCORE),
+    ]
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= config.trainer

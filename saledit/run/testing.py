@@ -16,7 +16,7 @@ from saledit import config as configuration
 from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.episodes import PartBanks
-from saledit.errors import JobError
+from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.outcomes import far_enough, outcome
 from saledit.report import Ui
@@ -40,9 +40,7 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
         UserError: no such run, or wrong data.
         JobError: an edit made NaN.
     """
-    folder = Path(target)
-    if not (folder / "config.yaml").exists():
-        folder = configuration.load(target, overrides).folder
+    folder = _run_folder(Path(target), overrides)
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
     check_editor(config.editor)
@@ -55,6 +53,22 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     name = "results.json" if not overrides else f"results-{_slug(overrides)}.json"
     write_json(folder / name, results)
     return results
+
+
+def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
+    """The folder of a run that was named itself or by its configuration."""
+    if (target / "config.yaml").exists():
+        return target
+    try:
+        return configuration.load(target, overrides).folder
+    except ConfigError as error:
+        runs = [found.parent.name for found in target.parent.glob("*/config.yaml")]
+        if not runs or target.is_file():
+            raise
+        raise ArtifactError(
+            f"{target}: expected a run folder or a configuration, got neither; "
+            + did_you_mean(target.name, runs)
+        ) from error
 
 
 def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:

@@ -303,6 +303,14 @@ def test_a_damaged_shard_is_built_again(
     torch.testing.assert_close(bank.logits, base_logits(bert, encode(bert, samples(N))), **CLOSE)
 
 
+def test_the_key_does_not_know_the_last_call_or_where_the_model_came_from(bert: TaskModel) -> None:
+    key = bank_key(build("bert"), TASK, samples(N), BankSpec(bert.layer(1)))
+    padded = build("bert")
+    padded.tokenizer(["ba", "ba be"], padding="max_length", truncation=True, max_length=7)
+    padded.model.config._name_or_path = "elsewhere"
+    assert bank_key(padded, TASK, samples(N), BankSpec(bert.layer(1))) == key
+
+
 def test_the_key_knows_what_the_numbers_depend_on(bert: TaskModel) -> None:
     layer = bert.layer(1)
     key = bank_key(bert, TASK, samples(N), BankSpec(layer))
@@ -314,6 +322,10 @@ def test_the_key_knows_what_the_numbers_depend_on(bert: TaskModel) -> None:
     words[3] = Sample("3", (words[3].inputs[0], "ba"), words[3].target)
     relabelled = build("bert")
     relabelled.model.config.label2id = {label: 2 - i for i, label in enumerate(LABELS)}
+    chatty, respelt, other_act = build("bert"), build("bert"), build("bert")
+    chatty.tokenizer.chat_template = "{{ messages[0].content }}"
+    respelt.tokenizer.add_tokens(["zzz"])
+    other_act.model.config.hidden_act = "relu"
     touched = build("bert")
     with torch.no_grad():
         touched.model.get_submodule(layer.sites[0].name).weight[0, 0] += 1e-6
@@ -321,6 +333,9 @@ def test_the_key_knows_what_the_numbers_depend_on(bert: TaskModel) -> None:
         bank_key(build("bert", seed=1), TASK, samples(N), BankSpec(layer)),
         bank_key(touched, TASK, samples(N), BankSpec(layer)),
         bank_key(relabelled, TASK, samples(N), BankSpec(layer)),
+        bank_key(chatty, TASK, samples(N), BankSpec(layer)),
+        bank_key(respelt, TASK, samples(N), BankSpec(layer)),
+        bank_key(other_act, TASK, samples(N), BankSpec(layer)),
         bank_key(bert, TASK, samples(N, seed=1), BankSpec(layer)),
         bank_key(bert, TASK, samples(N)[::-1], BankSpec(layer)),
         bank_key(bert, TASK, samples(N - 1), BankSpec(layer)),

@@ -196,7 +196,7 @@ class TestCached:
         assert len(part.passing) == 7
         assert {s.id for s in part.fail} == {str(i) for i in range(0, N, 3)}
 
-    @pytest.mark.parametrize("cause", ["record", "weights", "labels", "task"])
+    @pytest.mark.parametrize("cause", ["record", "weights", "labels", "tokenizer", "task"])
     def test_another_cause(
         self, base: TaskModel, records: list[Record], folder: Path, cause: str
     ) -> None:
@@ -213,6 +213,9 @@ class TestCached:
             names = dict(enumerate(reversed(LABELS)))
             model.model.config.id2label = names
             model.model.config.label2id = {name: i for i, name in names.items()}
+        elif cause == "tokenizer":
+            model = build("bert")
+            model.tokenizer.add_tokens(["zzz"])
         else:
             task = Nli(max_length=12)
         with pytest.raises(AssertionError, match="nothing was cached"):

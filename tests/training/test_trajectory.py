@@ -208,6 +208,25 @@ def test_resuming_twice_loses_nothing(
     assert_same_run(whole, broken)
 
 
+def test_last_is_the_last_epoch_and_not_the_last_best_one(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("worse")
+    scores = iter(range(EPOCHS + 1, 0, -1))
+    real = EditModule.log
+
+    def log(self: EditModule, name: str, value: Any, **options: Any) -> None:
+        real(self, name, float(next(scores)) if name == "val/score" else value, **options)
+
+    monkeypatch.setattr(EditModule, "log", log)
+    fit(config, False, ui())
+    steps = {
+        name: torch.load(config.folder / name, weights_only=True)["global_step"]
+        for name in ("best.ckpt", "last.ckpt")
+    }
+    assert steps == {"best.ckpt": STEPS, "last.ckpt": EPOCHS * STEPS}
+
+
 def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig]) -> None:
     config = make("done")
     first = fit(config, False, ui())
@@ -490,6 +509,14 @@ def test_a_model_without_mistakes_is_refused(
     with pytest.raises(DataError, match=r"data\.train: expected samples .* answers wrongly"):
         fit(config, False, ui())
     assert not (config.folder / EDITOR_FACTS).exists()
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(
+    fitted: RunConfig,
+) -> None:
+    wrong = fitted.folder.with_name(fitted.folder.name + "x")
+    with pytest.raises(ArtifactError, match=f"got neither; did you mean '{fitted.folder.name}'"):
+        run_test(str(wrong), [], ui())
 
 
 def test_an_editor_of_another_model_is_refused(
