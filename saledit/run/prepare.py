@@ -97,7 +97,7 @@ class Prepared:
         rewriter = RuleRewriter(adapt) if adapt.rewrite and not task.generates else None
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
-        most = len(records) + len(learned) + len(others)
+        most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
         # Records of both sides may bring the same question that is to stay as it is.
         trained = () if side == 2 else self._sides[1]
         seen = frozenset(matter_key(s) for r in trained for s in (r.sample, *r.locality))
