@@ -23,7 +23,7 @@ from saledit.saliency.base import Picker, Probes
 from saledit.site import Layer
 
 TABLE = "saliency.json"
-_SCHEMA = 5  # of cached scores; to be raised when a picker computes something else
+_SCHEMA = 6  # of cached scores; to be raised with what a picker computes and how it picks
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 
 

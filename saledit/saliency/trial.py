@@ -60,14 +60,13 @@ class TrialStep:
         steps: norms to try; None for ``WHITENED_STEPS``, or ``STEPS`` without whitening.
         rank: terms kept of each failure's gradient.
         passes: pass samples that each edit is held against.
-        price: what a nat of KL costs. What a layer can mend is in its step; what the step
-            disturbs an editor learns to leave alone, best where training is cheap. So the price
-            is low; see docs/results.md for how far that is shown.
+        price: what a nat of KL costs; None for what the task says, see docs/results.md for how
+            far that is shown.
     """
 
     def __init__(
         self, whiten: float = 0.1, steps: Sequence[float] | None = None, rank: int = 8,
-        passes: int = 3, price: float = 0.5,
+        passes: int = 3, price: float | None = None,
     ) -> None:  # fmt: skip
         self._ridge = whiten
         self._steps = tuple(steps or (WHITENED_STEPS if whiten else STEPS))
@@ -137,8 +136,9 @@ class TrialStep:
     ) -> LayerScore:  # fmt: skip
         """The score of one layer on some of the failures, at the best of the steps."""
         seen = [self._trial(base, task, trial, index, step) for step in steps]
+        price = task.kl_price if self._price is None else self._price
         gains = torch.stack(  # (steps, N)
-            [mended - (self._price * kl).clamp(max=1).mean(1) for mended, kl in seen]
+            [mended - (price * kl).clamp(max=1).mean(1) for mended, kl in seen]
         )
         best = int(gains.mean(1).argmax())
         mended, kl = (float(values.mean()) for values in seen[best])

@@ -50,11 +50,14 @@ class Task(Protocol):
         generates: True where the model answers in words, so that answers are also scored under
             free generation.
         by_perplexity: True where what must not change is text, measured by its perplexity.
+        kl_price: what a nat of KL on a pass sample costs in mended failures where untrained steps
+            are compared (``saledit.saliency.trial``).
     """
 
     name: str
     generates: bool
     by_perplexity: bool
+    kl_price: float
 
     @classmethod
     def of(cls, config: TaskConfig) -> Task:

@@ -30,6 +30,8 @@ class Nli:
     name = "nli"
     generates = False
     by_perplexity = False
+    # An editor learns to leave alone what a step disturbs, best at the top, where training is cheap.
+    kl_price = 0.5
 
     def __init__(
         self,

@@ -41,6 +41,9 @@ class TextTask(ABC):
     name = TEXT
     generates = True
     by_perplexity = False
+    # Of tens of thousands of tokens a small change of all probabilities already moves some answer,
+    # and training takes less of that away: editors of every layer rank as steps do at this price.
+    kl_price = 50.0
     names: tuple[str, ...] = ()  # prompt, answer, then what is optional
 
     def __init__(

@@ -242,6 +242,20 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
         assert score.error == pytest.approx(errors[best], rel=1e-3, abs=1e-5)
 
 
+def test_a_nat_costs_what_the_task_says() -> None:
+    base = build("bert")
+
+    class Dear(type(TASK)):  # type: ignore[misc]
+        kl_price = 3.0
+
+    own = TrialStep()(base, TASK, base.layers(), probes(base))
+    dear = TrialStep()(base, Dear(), base.layers(), probes(base))
+    for table, price in ((own, TASK.kl_price), (dear, 3.0)):
+        given = TrialStep(price=price)(base, TASK, base.layers(), probes(base))
+        assert [s.score for s in table.scores] == [s.score for s in given.scores]
+    assert [s.score for s in own.scores] != [s.score for s in dear.scores]
+
+
 def test_without_any_gradient_no_step_is_taken() -> None:
     base = build("bert")
     with torch.no_grad():  # a norm without weight lets nothing through, above all no gradient
