@@ -30,7 +30,7 @@ class Nli:
     name = "nli"
     generates = False
     by_perplexity = False
-    # An editor learns to leave alone what a step disturbs, best at the top, where training is cheap.
+    # What a step disturbs an editor learns to leave alone, best at the top: training is cheap there.
     kl_price = 0.5
 
     def __init__(
