@@ -30,7 +30,7 @@ class Nli:
     name = "nli"
     generates = False
     by_perplexity = False
-    # What a step disturbs an editor learns to leave alone, best at the top: training is cheap there.
+    # What a step disturbs an editor learns to leave alone, best at the top, where training is quick
     kl_price = 0.5
 
     def __init__(
