@@ -199,7 +199,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[object]:
     """All that decides which tokens a text becomes."""
-    rules: object = sorted(tokenizer.get_vocab().items())
+    rules: Any = sorted(tokenizer.get_vocab().items())
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         rules = json.loads(backend.to_str())
         for name in ("padding", "truncation"):  # are of the last call, not of the tokenizer
