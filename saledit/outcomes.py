@@ -50,12 +50,13 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         The outcome, differentiable in the edits.
     """
     n = batch.targets.shape[1]
-    with torch.no_grad():
-        before = task.logits(base, batch.base_outputs, batch.pass_targets)
     outputs = run_edits(base, entry, batch.rows, edits)  # (E, S, A, D)
+    before, passing = task.logits_beside(
+        base, batch.base_outputs, outputs[:, n:], batch.pass_targets
+    )
     # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
+    passing = passing.to(before.dtype)
     edit = task.logits(base, outputs[:, :n], batch.targets).to(before.dtype)
-    passing = task.logits(base, outputs[:, n:], batch.pass_targets).to(before.dtype)
     return Outcome(
         edit,
         passing,

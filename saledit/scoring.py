@@ -64,6 +64,29 @@ def forward(
     return seen[0]
 
 
+def logits_beside(
+    base: TaskModel, reference: Tensor, outputs: Tensor, scored: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits of outputs and of a reference, true to the difference between them.
+
+    Under autocast a logit of 20 comes in steps of an eighth of a nat, and a KL divergence of two
+    such roundings is no smaller than that of a good edit. So the second logits are the first ones
+    plus the head's product of the difference, which is rounded as finely as it is small.
+
+    Args:
+        base: the task model.
+        reference: (..., A, D), without gradient.
+        outputs: the same shape.
+        scored: bool (..., A), positions that are wanted.
+
+    Returns:
+        Twice (P, C), of the wanted positions in order; at least in single precision.
+    """
+    flat = torch.cat([reference[scored], outputs[scored]])
+    before, after = _headed(base, flat, beside=True)[0].chunk(2)
+    return before.detach(), after
+
+
 def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) -> Tensor:
     """Logits from what the head reads.
 
@@ -78,6 +101,18 @@ def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) ->
     if base.kind == CLASSIFIER:
         return outputs
     flat = outputs.flatten(0, -2) if scored is None else outputs[scored]  # (P, D)
+    logits = _headed(base, flat)
+    return logits[0] if scored is not None else logits.view(*outputs.shape[:-1], -1)
+
+
+def _headed(base: TaskModel, flat: Tensor, beside: bool = False) -> Tensor:
+    """Logits (1, P, C) of outputs (P, D), with all that the model does before and after its head.
+
+    Args:
+        base: the task model.
+        flat: what the head reads.
+        beside: the second half is to be true to its difference from the first.
+    """
     # The values are not read; the stack that would read them is short-circuited.
     ids = torch.zeros((1, len(flat)), dtype=torch.long, device=flat.device)
     inputs: dict[str, Any] = {"input_ids": ids}
@@ -89,13 +124,23 @@ def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) ->
     head: Any = base.model.get_output_embeddings()
     with (
         forward_replaced(stack, lambda *_args, **_kwargs: result),
-        forward_replaced(head, lambda x: _project(base, head, x)),
+        forward_replaced(head, lambda x: (_project_beside if beside else _project)(base, head, x)),
     ):
         logits: Tensor = base.model(**inputs, use_cache=False).logits
-    return logits[0] if scored is not None else logits.view(*outputs.shape[:-1], -1)
+    return logits
 
 
-def _project(base: TaskModel, head: nn.Linear, x: Tensor) -> Tensor:
+def _project_beside(base: TaskModel, head: nn.Linear, x: Tensor) -> Tensor:
+    """The head's product (1, 2 P, D) -> (1, 2 P, C); see ``logits_beside``."""
+    first, second = x.chunk(2, 1)
+    with torch.no_grad():
+        before = _project(base, head, first)
+        before = before.to(torch.promote_types(before.dtype, torch.float32))
+    moved = _project(base, head, second - first, biased=False)
+    return torch.cat([before, before + moved], 1)
+
+
+def _project(base: TaskModel, head: nn.Linear, x: Tensor, biased: bool = True) -> Tensor:
     """The head's product (B, A, D) -> (B, A, C), as one matrix product.
 
     Under autocast every call would convert the frozen matrix, the largest of the model, again (a
@@ -105,7 +150,7 @@ def _project(base: TaskModel, head: nn.Linear, x: Tensor) -> Tensor:
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     weight, bias = base.head_weights(dtype)
     flat = x.to(weight.dtype).flatten(0, -2)
-    return nn.functional.linear(flat, weight, bias).view(*x.shape[:-1], -1)
+    return nn.functional.linear(flat, weight, bias if biased else None).view(*x.shape[:-1], -1)
 
 
 @contextmanager

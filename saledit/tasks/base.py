@@ -109,6 +109,19 @@ class Task(Protocol):
         """
         ...
 
+    def logits_beside(
+        self, base: TaskModel, reference: Tensor, outputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the base's outputs and of an edited model's, true to their difference.
+
+        Args:
+            base: the task model.
+            reference: what the base gives to the head, shaped as ``outputs``.
+            outputs: as in ``logits``.
+            targets: as in ``logits``.
+        """
+        ...
+
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood (...) of the right answers, of text a mean over its tokens.
 

@@ -133,6 +133,12 @@ class Nli:
         """The outputs themselves."""
         return outputs
 
+    def logits_beside(
+        self, base: TaskModel, reference: Tensor, outputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The outputs themselves."""
+        return reference, outputs
+
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy (...) of logits (..., C)."""
         flat = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")

@@ -18,7 +18,7 @@ from saledit.errors import ConfigError, DataError
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
-from saledit.scoring import logits_of
+from saledit.scoring import logits_beside, logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
@@ -145,6 +145,12 @@ class TextTask(ABC):
     def logits(self, base: TaskModel, outputs: Tensor, targets: Tensor) -> Tensor:
         """Logits (P, C) of the positions that have a target, of outputs (..., A, D)."""
         return logits_of(base, outputs, targets != IGNORED)
+
+    def logits_beside(
+        self, base: TaskModel, reference: Tensor, outputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both (P, C), see ``saledit.scoring.logits_beside``."""
+        return logits_beside(base, reference, outputs, targets != IGNORED)
 
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean negative log-likelihood a position (...), logits (P, C), targets (..., A).

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.scoring import base_logits, forward, logits_of
+from saledit.scoring import base_logits, forward, logits_beside, logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.prompts import IGNORED
 
@@ -133,6 +133,54 @@ def test_under_autocast_logits_are_nearly_the_same(name: str) -> None:
     torch.testing.assert_close(rounded.float(), whole, rtol=0.05, atol=0.05)
     assert (rounded.float() - whole).abs().max() > 0
     assert torch.equal(logits_of(base, outputs.float()), whole)  # float32 again afterwards
+
+
+class TestBeside:
+    """Logits of a reference and of outputs near it."""
+
+    NAMES = ("gpt2", "gemma2", "t5", "bart", "phi")  # caps, scales and biases among them
+
+    @pytest.mark.parametrize("name", NAMES)
+    @torch.no_grad()
+    def test_they_are_the_logits_of_both(self, name: str) -> None:
+        base = build(name)
+        width = base.model.get_output_embeddings().weight.shape[1]
+        reference, outputs = torch.randn(2, 2, 3, width)
+        scored = torch.tensor([[True, True, False], [True, False, False]])
+        found = logits_beside(base, reference, outputs, scored)
+        for logits, x in zip(found, (reference, outputs), strict=True):
+            torch.testing.assert_close(logits, logits_of(base, x, scored), **CLOSE)
+
+    @pytest.mark.parametrize("name", NAMES)
+    @torch.no_grad()
+    def test_under_autocast_what_rounds_is_the_difference(self, name: str) -> None:
+        base = build(name)
+        width = base.model.get_output_embeddings().weight.shape[1]
+        reference = 4 * torch.randn(1, 50, width)
+        outputs = reference + 1e-3 * torch.randn(1, 50, width)
+        scored = torch.ones(1, 50, dtype=torch.bool)
+        true = logits_of(base, outputs, scored) - logits_of(base, reference, scored)
+        with torch.autocast("cpu", torch.bfloat16):
+            before, after = logits_beside(base, reference, outputs, scored)
+            same, again = logits_beside(base, reference, reference, scored)
+            rounded = logits_of(base, outputs, scored) - logits_of(base, reference, scored)
+        assert before.dtype == after.dtype == torch.float32
+        assert torch.equal(same, again)
+        error, before_error = (after - before - true).norm(), (rounded - true).norm()
+        assert error < 0.05 * true.norm() < before_error
+
+    def test_its_gradient_is_that_of_the_logits(self) -> None:
+        base = build("gemma2")
+        width = base.model.get_output_embeddings().weight.shape[1]
+        reference = torch.randn(1, 4, width)
+        outputs = torch.randn(1, 4, width, requires_grad=True)
+        scored = torch.ones(1, 4, dtype=torch.bool)
+        before, after = logits_beside(base, reference, outputs, scored)
+        assert not before.requires_grad
+        own = torch.autograd.grad(logits_of(base, outputs, scored).logsumexp(-1).sum(), outputs)
+        torch.testing.assert_close(
+            torch.autograd.grad(after.logsumexp(-1).sum(), outputs), own, rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
