@@ -24,11 +24,16 @@ from saledit.site import Layer
 
 TABLE = "saliency.json"
 _SCHEMA = 6  # of cached scores; to be raised with what a picker computes and how it picks
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's words
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 
 
-def make_picker(config: SiteConfig) -> Picker:
+def make_picker(config: SiteConfig, dtype: torch.dtype | None = None) -> Picker:
     """The layer picker that a configuration names.
+
+    Args:
+        config: the picker.
+        dtype: type that trial steps are cast to; None for the weights' own.
 
     Raises:
         ConfigError: no such picker or score.
@@ -40,7 +45,7 @@ def make_picker(config: SiteConfig) -> Picker:
         )
     kind = look_up(PICKERS, config.select, "site.select")
     if config.select == "trial-step":
-        picker: Picker = kind(config.whiten)
+        picker: Picker = kind(config.whiten, dtype=dtype)
         return picker
     scores = ("mean_abs", "frobenius")
     if config.score not in scores:
@@ -79,7 +84,8 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     config = prepared.config.site
     if config.select == "fixed":  # asked for by `saledit saliency` alone
         config = replace(config, select="trial-step")
-    picker = make_picker(config)
+    dtype = _MIXED.get(str(prepared.config.trainer.get("precision")))
+    picker = make_picker(config, dtype)
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
     fail = _draw(range(len(part.fail)), config.samples, draws)
     probes = Probes(
@@ -89,7 +95,8 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
         _draw(part.passing, _BACKGROUND * config.samples, draws),
     )
     layers = prepared.base.layers(config.maps)
-    kept = prepared.config.cache / f"layers-{_key(prepared, config, layers, probes)}.json"
+    key = _key(prepared, config, layers, probes, dtype)
+    kept = prepared.config.cache / f"layers-{key}.json"
     with contextlib.suppress(ArtifactError):
         table: dict[str, Any] = read_json(kept, "layer scores")
         return table
@@ -99,12 +106,15 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     return table
 
 
-def _key(prepared: Prepared, config: SiteConfig, layers: Sequence[Layer], probes: Probes) -> str:
+def _key(
+    prepared: Prepared, config: SiteConfig, layers: Sequence[Layer], probes: Probes,
+    dtype: torch.dtype | None,
+) -> str:  # fmt: skip
     """Fingerprint of everything that the scores depend on."""
     kinds = (probes.fail, probes.adapt, probes.passing, probes.background)
     # Which layer a fixed choice names says nothing about the scores.
     settings = asdict(replace(config, layer=0))
-    head = [_SCHEMA, settings, [s.name for layer in layers for s in layer.sites]]
+    head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()

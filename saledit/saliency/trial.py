@@ -62,15 +62,17 @@ class TrialStep:
         passes: pass samples that each edit is held against.
         price: what a nat of KL costs; None for what the task says, see docs/results.md for how
             far that is shown.
+        dtype: type that suffix runs are cast to (autocast); None for the weights' own.
     """
 
     def __init__(
         self, whiten: float = 0.1, steps: Sequence[float] | None = None, rank: int = 8,
         passes: int = 3, price: float | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         self._ridge = whiten
         self._steps = tuple(steps or (WHITENED_STEPS if whiten else STEPS))
-        self._rank, self._passes, self._price = rank, passes, price
+        self._rank, self._passes, self._price, self._dtype = rank, passes, price, dtype
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -116,12 +118,8 @@ class TrialStep:
         adapts = memory_banks(base, task, probes.adapt or probes.fail, bare)
         passes = memory_banks(base, task, probes.passing, bare)
         matrices = self._whiteners(base, task, layers, probes.background or probes.passing)
-        with torch.no_grad():  # the same at every layer
-            before = [
-                task.logits(base, passes[0].outputs(row), passes[0].targets_of(row)) for row in held
-            ]
         return [
-            _Trial(fail, adapt, passing, held, before, directions(fail, whitening))
+            _Trial(fail, adapt, passing, held, directions(fail, whitening))
             for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
         ]
 
@@ -160,6 +158,9 @@ class TrialStep:
             for bank in memory_banks(base, task, samples, specs)
         ]
 
+    def _cast(self, base: TaskModel) -> torch.autocast:
+        return torch.autocast(base.model.device.type, self._dtype, self._dtype is not None)
+
     @torch.no_grad()
     def _trial(
         self, base: TaskModel, task: Task, trial: _Trial, chosen: Tensor, step: float
@@ -176,16 +177,18 @@ class TrialStep:
                 [1, 1, held.shape[1]],
             )
             edits = normalized_steps(fail.layer, [pair[index] for pair in trial.pairs], step)
-            outputs = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, A, D)
+            with self._cast(base):
+                outputs = run_edits(base, fail.entry, rows, edits)  # (E, 2 + n, A, D)
             for column, bank, places in ((0, fail, index), (1, reworded, other)):
                 targets = bank.targets_of(places)
-                logits = task.logits(base, _cut(bank, outputs[:, column], targets), targets)
+                with self._cast(base):
+                    logits = task.logits(base, _cut(bank, outputs[:, column], targets), targets)
                 right[column].append(task.correct(logits, targets).float())
             wanted = passing.targets_of(held)
-            after = task.logits(base, _cut(passing, outputs[:, 2:], wanted), wanted)
-            own = [trial.before[i] for i in index.tolist()]
-            before = torch.stack(own) if passing.answer_lengths is None else torch.cat(own)
-            kl.append(task.divergence(before, after, wanted))
+            after = _cut(passing, outputs[:, 2:], wanted)
+            with self._cast(base):
+                both = task.logits_beside(base, passing.outputs(held), after, wanted)
+            kl.append(task.divergence(*both, wanted))
         mended = torch.stack([torch.cat(part) for part in right]).mean(0)
         return mended, torch.cat(kl)
 
@@ -199,7 +202,6 @@ class _Trial:
         adapt: a rewording of each.
         passing: pass samples.
         held: (N, n) the pass samples that each failure's step is held against.
-        before: for each failure the base's logits of these.
         pairs: for each site the directions of the failures' steps.
     """
 
@@ -207,7 +209,6 @@ class _Trial:
     adapt: Bank
     passing: Bank
     held: Tensor
-    before: list[Tensor]
     pairs: list[LowRank]
 
 

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import replace
 
 import pytest
+import tiny_text as text
 import torch
 from tiny import N_BLOCKS, build, encode, samples, targets, untouched
 from torch import Tensor
@@ -240,6 +241,30 @@ def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt:
         assert score.details["locality_kl"] == pytest.approx(damage, rel=1e-3, abs=1e-5)
         assert score.score == pytest.approx(gains[best], rel=1e-3, abs=1e-5)
         assert score.error == pytest.approx(errors[best], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_cast_trials_are_nearly_the_same_trials(name: str) -> None:
+    base = text.build(name)
+    asked = text.samples(12)
+    read = Probes(asked[:6], [], asked[6:], asked[6:])
+    steps, seen = (1.0, 8.0, 64.0), []
+    for dtype in (None, torch.bfloat16):
+        picker = TrialStep(steps=steps, price=0.0, dtype=dtype)
+        tables = [TrialStep(steps=[step], dtype=dtype) for step in steps]
+        seen.append(
+            [
+                score.details["locality_kl"]
+                for one in tables
+                for score in one(base, text.task(), base.layers(), read).scores
+            ]
+        )
+        assert picker(base, text.task(), base.layers(), read).pick in range(base.n_blocks)
+    whole, cast = map(torch.tensor, seen)
+    assert whole.max() > 1e-2
+    assert not torch.equal(whole, cast)
+    # A KL of two roundings would be a floor under all of them.
+    torch.testing.assert_close(cast, whole, rtol=0.1, atol=5e-5)
 
 
 def test_a_nat_costs_what_the_task_says() -> None:
