@@ -133,7 +133,10 @@ def _headed(base: TaskModel, flat: Tensor, beside: bool = False) -> Tensor:
 def _project_beside(base: TaskModel, head: nn.Linear, x: Tensor) -> Tensor:
     """The head's product (1, 2 P, D) -> (1, 2 P, C); see ``logits_beside``."""
     first, second = x.chunk(2, 1)
-    with torch.no_grad():
+    # In training the first logits weigh a divergence, which a rounding hardly changes. Where
+    # nothing is trained they also say what is right, and near-ties must not be rounded to ties.
+    cast = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=cast):
         before = _project(base, head, first)
         before = before.to(torch.promote_types(before.dtype, torch.float32))
     moved = _project(base, head, second - first, biased=False)

@@ -165,6 +165,7 @@ class TestBeside:
             same, again = logits_beside(base, reference, reference, scored)
             rounded = logits_of(base, outputs, scored) - logits_of(base, reference, scored)
         assert before.dtype == after.dtype == torch.float32
+        torch.testing.assert_close(before, logits_of(base, reference, scored), **CLOSE)
         assert torch.equal(same, again)
         error, before_error = (after - before - true).norm(), (rounded - true).norm()
         assert error < 0.05 * true.norm() < before_error
