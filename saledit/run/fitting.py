@@ -86,7 +86,7 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     module, data = _assemble(prepared, layer)
     _write_check(prepared, folder)
     began = time.perf_counter()
-    keep = _keeper(folder)
+    keep = _keeper(folder, BEST, SCORE)
     trainer = _trainer(config, folder, keep, ui)
     _set_metrics_aside(folder)
     ui.stage(f"training the editor at layer {layer.index}")
@@ -146,22 +146,13 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     return module, data
 
 
-def _keeper(folder: Path) -> ModelCheckpoint:
+def _keeper(folder: Path, file: str, score: str | None = None) -> ModelCheckpoint:
+    """Keeps the newest state, or the one with the highest score."""
     return ModelCheckpoint(
         dirpath=folder,
-        filename=Path(BEST).stem,
-        monitor=SCORE,
+        filename=Path(file).stem,
+        monitor=score,
         mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-
-
-def _last_keeper(folder: Path) -> ModelCheckpoint:
-    """Keeps the state of every epoch's end for --resume, also of those that are not the best."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(LAST).stem,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
@@ -172,7 +163,7 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
     stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
     callbacks: list[Callback] = [
         keep,
-        _last_keeper(folder),
+        _keeper(folder, LAST),  # of every epoch, for --resume
         stop,
         training_bar(ui, "training", SCORE),
     ]

@@ -42,7 +42,7 @@ class TextTask(ABC):
     generates = True
     by_perplexity = False
     # Of tens of thousands of tokens a small change of all probabilities already moves some answer,
-    # and training takes less of that away: editors of every layer rank as steps do at this price.
+    # and training takes less of that away: trained editors rank layers as steps at this price do.
     kl_price = 50.0
     names: tuple[str, ...] = ()  # prompt, answer, then what is optional
 
