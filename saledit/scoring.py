@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from saledit.detour import forward_replaced
 from saledit.models import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
 
 _MASK = "attention_mask"
+# Logits of what a head (the first argument) reads.
+Project = Callable[[nn.Linear, Tensor], Tensor]
 
 
 def forward(
@@ -82,9 +85,24 @@ def logits_beside(
     Returns:
         Twice (P, C), of the wanted positions in order; at least in single precision.
     """
-    flat = torch.cat([reference[scored], outputs[scored]])
-    before, after = _headed(base, flat, beside=True)[0].chunk(2)
-    return before.detach(), after
+    read: list[tuple[Tensor, Tensor]] = []  # what the head itself reads of the reference, and gives
+
+    def first(head: nn.Linear, x: Tensor) -> Tensor:
+        logits = _project(base, head, x)
+        read.append((x, logits.to(torch.promote_types(logits.dtype, torch.float32))))
+        return read[0][1]
+
+    def second(head: nn.Linear, x: Tensor) -> Tensor:
+        inputs, logits = read[0]
+        return logits + _project(base, head, x - inputs, biased=False)
+
+    # In training the first logits weigh a divergence, which a rounding hardly changes. Where
+    # nothing is trained they also say what is right, and near-ties must not be rounded to ties.
+    kind = outputs.device.type
+    cast = torch.is_grad_enabled() and torch.is_autocast_enabled(kind)
+    with torch.no_grad(), torch.autocast(kind, enabled=cast):
+        before = _headed(base, reference[scored], first)[0]
+    return before, _headed(base, outputs[scored], second)[0]
 
 
 def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) -> Tensor:
@@ -105,13 +123,13 @@ def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) ->
     return logits[0] if scored is not None else logits.view(*outputs.shape[:-1], -1)
 
 
-def _headed(base: TaskModel, flat: Tensor, beside: bool = False) -> Tensor:
+def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Tensor:
     """Logits (1, P, C) of outputs (P, D), with all that the model does before and after its head.
 
     Args:
         base: the task model.
         flat: what the head reads.
-        beside: the second half is to be true to its difference from the first.
+        project: what stands in for the head; None for its product.
     """
     # The values are not read; the stack that would read them is short-circuited.
     ids = torch.zeros((1, len(flat)), dtype=torch.long, device=flat.device)
@@ -122,25 +140,13 @@ def _headed(base: TaskModel, flat: Tensor, beside: bool = False) -> Tensor:
     result = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat[None])
     stack = base.model.get_submodule(base.head_path)
     head: Any = base.model.get_output_embeddings()
+    product = project or partial(_project, base)
     with (
         forward_replaced(stack, lambda *_args, **_kwargs: result),
-        forward_replaced(head, lambda x: (_project_beside if beside else _project)(base, head, x)),
+        forward_replaced(head, partial(product, head)),
     ):
         logits: Tensor = base.model(**inputs, use_cache=False).logits
     return logits
-
-
-def _project_beside(base: TaskModel, head: nn.Linear, x: Tensor) -> Tensor:
-    """The head's product (1, 2 P, D) -> (1, 2 P, C); see ``logits_beside``."""
-    first, second = x.chunk(2, 1)
-    # In training the first logits weigh a divergence, which a rounding hardly changes. Where
-    # nothing is trained they also say what is right, and near-ties must not be rounded to ties.
-    cast = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=cast):
-        before = _project(base, head, first)
-        before = before.to(torch.promote_types(before.dtype, torch.float32))
-    moved = _project(base, head, second - first, biased=False)
-    return torch.cat([before, before + moved], 1)
 
 
 def _project(base: TaskModel, head: nn.Linear, x: Tensor, biased: bool = True) -> Tensor:
