@@ -23,7 +23,9 @@ def locality_kl(base: Tensor, edited: Tensor) -> Tensor:
     Returns:
         (...), non-negative, 0 where the distributions are equal.
     """
-    divergence: Tensor = _Divergence.apply(base.flatten(0, -2), edited.flatten(0, -2))
+    size = edited.shape[-1]
+    rows = (base.reshape(-1, size), edited.reshape(-1, size))
+    divergence: Tensor = _Divergence.apply(*rows)  # type: ignore[no-untyped-call]
     return divergence.view(edited.shape[:-1])
 
 
@@ -50,8 +52,8 @@ class _Divergence(torch.autograd.Function):
         return out.clamp_min_(0)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor]:
         (slope,) = ctx.saved_tensors
         return None, slope * upstream[:, None]
 

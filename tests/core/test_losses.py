@@ -1,0 +1,81 @@
+"""The KL of locality: its laws, its gradient, and that taking it in parts changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saledit import losses
+from saledit.losses import locality_kl, weighted_mean
+
+
+def by_definition(base: Tensor, edited: Tensor) -> Tensor:
+    p, q = base.softmax(-1), edited.softmax(-1)
+    return (p * (p.log() - q.log())).sum(-1)
+
+
+def logits(shape: tuple[int, ...], seed: int, size: float = 3.0) -> Tensor:
+    return size * torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**16), st.integers(2, 9), st.lists(st.integers(1, 4), max_size=3))
+def test_it_is_the_definition_in_any_shape(seed: int, classes: int, shape: list[int]) -> None:
+    base, edited = (logits((*shape, classes), seed + i) for i in range(2))
+    found = locality_kl(base, edited)
+    assert found.shape == tuple(shape)
+    torch.testing.assert_close(found, by_definition(base, edited), rtol=1e-9, atol=1e-12)
+    assert bool((found >= 0).all())
+    assert float(locality_kl(base, base).abs().max()) == 0
+    # Adding a number to all logits changes no distribution.
+    torch.testing.assert_close(locality_kl(base + 5, edited - 2), found, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 20, 1 << 20])  # a row, rows that do not divide, all
+def test_parts_do_not_show(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", chunk)
+    base, edited, weights = logits((5, 7), 0), logits((5, 7), 1), logits((5,), 2)
+    edited.requires_grad_()
+    found = locality_kl(base, edited)
+    want = by_definition(base, edited)
+    torch.testing.assert_close(found, want, rtol=1e-9, atol=1e-12)
+    got, right = (torch.autograd.grad((x * weights).sum(), edited)[0] for x in (found, want))
+    torch.testing.assert_close(got, right, rtol=1e-9, atol=1e-12)
+
+
+def test_its_gradient_is_that_of_torch_s_own() -> None:
+    base, edited = logits((3, 2, 6), 3), logits((3, 2, 6), 4).requires_grad_()
+    own = F.kl_div(
+        edited.log_softmax(-1), base.log_softmax(-1), log_target=True, reduction="none"
+    ).sum()
+    want = torch.autograd.grad(own, edited)[0]
+    got = torch.autograd.grad(locality_kl(base, edited).sum(), edited)[0]
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
+    assert torch.autograd.gradcheck(lambda x: locality_kl(base, x), edited)
+
+
+def test_it_stays_finite_where_a_probability_underflows() -> None:
+    base = torch.tensor([[0.0, 500.0, -900.0]])
+    edited = torch.tensor([[0.0, -500.0, 900.0]], requires_grad=True)
+    found = locality_kl(base, edited)
+    assert float(found.detach()) == pytest.approx(1400)
+    assert bool(torch.autograd.grad(found.sum(), edited)[0].isfinite().all())
+
+
+def test_no_gradient_is_made_where_none_is_asked_for_and_none_reaches_the_base() -> None:
+    base, edited = logits((2, 3), 5).requires_grad_(), logits((2, 3), 6)
+    with torch.no_grad():
+        assert not locality_kl(base, edited).requires_grad
+    edited.requires_grad_()
+    grads = torch.autograd.grad(locality_kl(base, edited).sum(), (base, edited), allow_unused=True)
+    assert grads[0] is None
+    assert grads[1] is not None
+
+
+def test_a_weighted_mean_of_nothing_is_nothing() -> None:
+    assert float(weighted_mean(torch.ones(3), torch.zeros(3))) == 0
+    assert float(weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))) == 2
