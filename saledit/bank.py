@@ -43,6 +43,7 @@ class Bank:
         shards: the tensors of each shard.
         entry: where suffix runs enter.
         layer: the edited layer.
+        device: where the model is; what is gathered is put there, what is kept stays on disk.
 
     Attributes:
         targets: right answers: (n,) of a classifier, else (n, A) tokens.
@@ -51,8 +52,11 @@ class Bank:
         answer_lengths: scored positions of each sample (n,); None of a classifier.
     """
 
-    def __init__(self, shards: Sequence[dict[str, Tensor]], entry: Entry, layer: Layer) -> None:
-        self.entry, self.layer = entry, layer
+    def __init__(
+        self, shards: Sequence[dict[str, Tensor]], entry: Entry, layer: Layer,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self.entry, self.layer, self.device = entry, layer, device
         self._shards = shards
         self._per_shard = len(shards[0]["losses"])  # all but the last are full
         self.losses = torch.cat([s["losses"] for s in shards])
@@ -77,7 +81,7 @@ class Bank:
     @property
     def logits(self) -> Tensor:
         """Logits (n, C) of a classifier's samples."""
-        return torch.cat([s["outputs"] for s in self._shards])
+        return torch.cat([s["outputs"] for s in self._shards]).to(self.device)
 
     def rows(self, index: Tensor) -> Rows:
         """Gather samples into padded rows.
@@ -105,7 +109,7 @@ class Bank:
         lengths = self.lengths[index]
         inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
         at = None if self._at is None else self._at[index, : self.width(index)]
-        return Rows(inputs, states, at, frozenset(short))
+        return Rows(inputs, states, at, frozenset(short)).to(self.device)
 
     def width(self, index: Tensor) -> int:
         """The most scored positions A that samples have."""
@@ -114,9 +118,14 @@ class Bank:
 
     def targets_of(self, index: Tensor) -> Tensor:
         """Targets of samples: index (...) -> (...) of a classifier, else (..., A)."""
-        if self.answer_lengths is None:
-            return self.targets[index]
-        return self.targets[index][..., : self.width(index)]
+        found = self.targets[index]
+        if self.answer_lengths is not None:
+            found = found[..., : self.width(index)]
+        return found.to(self.device)
+
+    def losses_of(self, index: Tensor) -> Tensor:
+        """Losses of samples' right answers, of the shape of the index."""
+        return self.losses[index].to(self.device)
 
     def outputs(self, index: Tensor) -> Tensor:
         """What the base's head reads: index (...) -> (..., A, D), or a classifier's logits."""
@@ -125,7 +134,7 @@ class Bank:
             found = self._pick("outputs", flat, flat % self._per_shard)
         else:
             found = self._along(ANSWERS, "answers.outputs", flat)
-        return found.view(*index.shape, *found.shape[1:])
+        return found.view(*index.shape, *found.shape[1:]).to(self.device)
 
     def _along(self, group: str, key: str, index: Tensor, fill: int | None = None) -> Tensor:
         """Gather what runs along the tokens or the answers, padded: (B, T, ...)."""
@@ -152,16 +161,15 @@ class Bank:
         out = []
         for i in range(len(self.layer.sites)):
             u, v = (self._pick(f"{side}.{i}", flat, local) for side in "uv")
-            out.append(
-                LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:]))
-            )
+            pair = LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:]))
+            out.append(pair.to(self.device))
         return out
 
     def moments(self) -> list[Tensor]:
         """Mean of x x^T over the inputs x of each site, (D_in, D_in)."""
 
         def total(name: str) -> Tensor:
-            return torch.stack([shard[name] for shard in self._shards]).sum(0)
+            return torch.stack([shard[name] for shard in self._shards]).sum(0).to(self.device)
 
         sites = range(len(self.layer.sites))
         return [total(f"moment.{i}") / total(f"count.{i}") for i in sites]

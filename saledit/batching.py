@@ -12,7 +12,7 @@ from saledit.tasks.base import Encoded, Task
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """A batch of samples of similar length: their positions and their encoding."""
+    """A batch of samples of similar length: their positions and their encoding, by the model."""
 
     index: list[int]
     encoded: Encoded
@@ -33,7 +33,7 @@ def batches_by_length(
         The batches; together their ``index`` covers every sample once.
     """
     return [
-        TextBatch(index, task.encode(base, [samples[i] for i in index]))
+        TextBatch(index, task.encode(base, [samples[i] for i in index]).to(base.device))
         for index in by_length([size(sample) for sample in samples], batch_tokens)
     ]
 

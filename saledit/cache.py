@@ -110,7 +110,7 @@ def open_several(
         if progress is not None:
             progress(min(start + _SHARD, len(samples)), len(samples))
     return [
-        Bank(parts, _entry(base, spec), spec.layer)
+        Bank(parts, _entry(base, spec), spec.layer, base.device)
         for parts, spec in zip(shards, specs, strict=True)
     ]
 
@@ -143,7 +143,7 @@ def memory_banks(
         for start in range(0, len(samples), _SHARD)
     ]
     return [
-        Bank([shard[i] for shard in built], _entry(base, spec), spec.layer)
+        Bank([shard[i] for shard in built], _entry(base, spec), spec.layer, base.device)
         for i, spec in enumerate(specs)
     ]
 
@@ -191,6 +191,12 @@ def _build(
             ragged["answers.at"] = encoded.at.int()
             if base.kind == SEQ2SEQ and not base.in_encoder:
                 along, mask = ANSWERS, answered
+        sizes = [
+            {TOKENS: read, ANSWERS: scored}
+            for read, scored in zip(
+                whole["lengths"].tolist(), answered.sum(1).tolist(), strict=True
+            )
+        ]
         for spec, entry, seen, total, kept in zip(
             specs, entries, states, totals, rows, strict=True
         ):
@@ -217,14 +223,18 @@ def _build(
                 f"{TOKENS if name == ENCODER else along}states.{name}": tensor
                 for name, tensor in seen.items()
             }
-            for b, i in enumerate(batch.index):
-                lengths = {TOKENS: int(whole["lengths"][b]), ANSWERS: int(answered[b].sum())}
+            own, long = _in_main_memory(own), _in_main_memory(long)
+            for b, (i, lengths) in enumerate(zip(batch.index, sizes, strict=True)):
                 kept[i] = {name: tensor[b] for name, tensor in own.items()}
                 kept[i] |= {
                     name: tensor[b, : lengths[name[: name.index(".") + 1]]]
                     for name, tensor in long.items()
                 }
-    return [_pack(kept) | total for kept, total in zip(rows, totals, strict=True)]
+    return [_pack(kept) | _in_main_memory(total) for kept, total in zip(rows, totals, strict=True)]
+
+
+def _in_main_memory(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
 
 
 def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

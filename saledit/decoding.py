@@ -157,9 +157,8 @@ def _generate(
         if edits is not None:
             stack.enter_context(applied(base.model, edits))
         stack.enter_context(_greedily(base, ends, new_tokens))
-        device = base.model.device
         found = base.model.generate(  # type: ignore[operator]
-            input_ids=ids.to(device), attention_mask=mask.to(device)
+            input_ids=ids.to(base.device), attention_mask=mask.to(base.device)
         )
     new = found if base.kind == SEQ2SEQ else found[:, width:]
     texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)

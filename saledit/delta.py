@@ -115,6 +115,11 @@ class LowRank:
         sign = torch.where(along < 0, -1.0, 1.0).to(u.dtype)
         return LowRank(u * sign, v * sign)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+        return self.u.device
+
     def to(self, device: torch.device | str) -> LowRank:
         """The same values on a device."""
         return LowRank(self.u.to(device), self.v.to(device))
@@ -174,6 +179,15 @@ class Dense:
         """Frobenius norm (...)."""
         norm: Tensor = torch.linalg.matrix_norm(self.w)
         return norm
+
+    @property
+    def device(self) -> torch.device:
+        """Where the change is."""
+        return self.w.device
+
+    def to(self, device: torch.device | str) -> Dense:
+        """The same values on a device."""
+        return Dense(self.w.to(device))
 
     def detach(self) -> Dense:
         """The same values without a graph."""

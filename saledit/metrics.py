@@ -25,8 +25,8 @@ class Accuracy(Metric):
     def update(self, correct: Tensor, weights: Tensor | None = None) -> None:
         """Count answers: bool (...), weights (...) or 1 each."""
         weights = torch.ones_like(correct, dtype=torch.float64) if weights is None else weights
-        self.right += (correct * weights).sum()
-        self.total += weights.sum()
+        self.right += (correct * weights).sum().to(self.right.device)
+        self.total += weights.sum().to(self.total.device)
 
     def compute(self) -> Tensor:
         """Right / total."""
@@ -49,8 +49,8 @@ class Drawdown(Metric):
 
     def update(self, before: Tensor, after: Tensor) -> None:
         """Count pass samples: bool (...) right without and with the edit."""
-        self.before += before.sum()
-        self.after += after.sum()
+        self.before += before.sum().to(self.before.device)
+        self.after += after.sum().to(self.after.device)
         self.total += before.numel()
 
     def compute(self) -> Tensor:
@@ -73,8 +73,8 @@ class Mean(Metric):
     def update(self, values: Tensor, weights: Tensor | None = None) -> None:
         """Take in values (...), weighing 1 each or as given."""
         weights = torch.ones_like(values) if weights is None else weights
-        self.value += (values.double() * weights).sum()
-        self.total += weights.sum()
+        self.value += (values.double() * weights).sum().to(self.value.device)
+        self.total += weights.sum().to(self.total.device)
 
     def compute(self) -> Tensor:
         """The mean."""

@@ -18,9 +18,11 @@ from saledit.delta import Delta, Edits
 from saledit.site import Site
 
 
-def _hook(delta: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+def _hook(given: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x: Tensor = args[0]
+        # Edits read from disk lie in main memory, and where a model is only its inputs say.
+        delta = given if given.device == x.device else given.to(x.device)
         if not delta.batch_shape:
             return output + delta(x.to(_dtype(delta))).to(output.dtype)
         if x.shape[0] % delta.batch_shape.numel():

@@ -155,7 +155,7 @@ class EditSession:
         gradient_rank: int, search: StepSearch | None = None,
     ) -> None:  # fmt: skip
         self._search = search or StepSearch()
-        self.base, self.task, self.editor, self.layer = base, task, editor, layer
+        self.base, self.task, self.editor, self.layer = base, task, editor.to(base.device), layer
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
         self.edits = Edits({})
@@ -174,7 +174,7 @@ class EditSession:
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
         index = torch.arange(len(failures))[None]  # (E=1, K)
-        factors, losses = bank.factors(index), bank.losses[index]
+        factors, losses = bank.factors(index), bank.losses_of(index)
         batched = self.editor(aggregate(factors, losses, self._gradient_rank))
         batched = self._far_enough(batched, bank)
         new = Edits({site: delta[0] for site, delta in batched.items()})
@@ -228,5 +228,5 @@ def bank_right(
     """Which samples of a bank (n,) are answered right, with or without an edit."""
     right = torch.zeros(len(bank), dtype=torch.bool)
     for index, logits in bank_batches(base, task, bank, edits):
-        right[index] = judge(logits, bank.targets_of(index))
+        right[index] = judge(logits, bank.targets_of(index)).cpu()
     return right

@@ -132,6 +132,7 @@ class PartBanks:
         sizes = [k]
         targets = [self.fail.targets_of(fail)]
         weights = [torch.ones(n_edits, k)]
+        losses = self.fail.losses_of(fail)
         reworded = torch.zeros(n_edits, 0, dtype=torch.long)
         if self.adapt is not None:
             rows = slice(None) if column is None else column
@@ -151,10 +152,10 @@ class PartBanks:
             gap = width - outputs.shape[-2]
             outputs = torch.nn.functional.pad(outputs, (0, 0, 0, gap))
         return EditBatch(
-            aggregate(self.fail.factors(fail), self.fail.losses[fail], rank),
+            aggregate(self.fail.factors(fail), losses, rank),
             joined,
             torch.cat(targets, 1),
-            torch.cat(weights, 1),
+            torch.cat(weights, 1).to(losses.device),
             k,
             outputs,
             pass_targets,

@@ -66,6 +66,11 @@ class TaskModel:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
+    def device(self) -> torch.device:
+        """Where the model reads its inputs."""
+        return self.model.device
+
+    @property
     def n_blocks(self) -> int:
         """Number of blocks."""
         return len(self._blocks)

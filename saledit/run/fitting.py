@@ -26,6 +26,7 @@ from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
 from saledit.run.caching import banks_of
 from saledit.run.picking import check_site, pick_layer
+from saledit.run.placing import place
 from saledit.run.prepare import Prepared, prepare
 from saledit.site import Layer
 
@@ -95,6 +96,7 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     _fit(trainer, module, data, found)
     seconds = time.perf_counter() - began
     validation = _restore_best(trainer, keep, module, data)
+    place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
     _write_metrics(folder / METRICS, _all_metrics(folder))
     (folder / EARLIER).unlink(missing_ok=True)
     save_editor(folder, module.editor, config, prepared.base, layer)
@@ -125,7 +127,7 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:
     config = prepared.config
-    editor = make_editor(config.editor, layer.sites)
+    editor = make_editor(config.editor, layer.sites).to(prepared.base.device)
     train = banks_of(prepared, prepared.train, layer, editor.needs_moments)
     validation = banks_of(prepared, prepared.validation, layer)
     data = EditDataModule(

@@ -21,6 +21,7 @@ from saledit.errors import DataError, JobError, UserError
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
 from saledit.report import Ui
+from saledit.run.placing import place
 from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
@@ -59,6 +60,7 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
     model = replace(trained.config.model, name=trained.base_name)
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
+    place(base, trained.config.trainer)
     ui.stage("checking before")
     before = answers(base, task, samples)
     wrong = [sample for sample, answer in zip(samples, before, strict=True) if not answer.right]

@@ -17,6 +17,7 @@ from saledit.finetune import finetuned
 from saledit.models import TaskModel
 from saledit.records import Record
 from saledit.report import Ui, training_bar
+from saledit.run.placing import device_of, place
 from saledit.tasks.base import Task
 
 _ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
@@ -121,6 +122,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     """
     if not config.data.train:
         raise ConfigError("data.train: expected a file or a hub name, got nothing; name your data")
+    device_of(config.trainer)  # refused before minutes are spent
     task = make_task(config.task)
     d, f = config.data, config.model.finetune
     ui.stage("reading data")
@@ -166,6 +168,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_model(task, config.model, config.cache)
+    place(base, config.trainer)
     others = apart_from(locality, [*pool, *test])
     return Prepared(config, base, task, pool, test, learned, ui, others)
 

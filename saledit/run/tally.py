@@ -173,7 +173,7 @@ class _Spoken:
         parts.append((adapt, draft[:, k:], batch.weights[:, k:]))
         if not self._task.by_perplexity:
             kept = self._task.spoken(self._base, seen.passing, batch.pass_targets)
-            parts.append((passing, kept, torch.ones(kept.shape)))
+            parts.append((passing, kept, torch.ones(kept.shape, device=kept.device)))
         found = [
             self._judged(samples, *given, edits)
             for samples, given in zip(lists, parts, strict=False)

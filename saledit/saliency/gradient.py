@@ -54,7 +54,7 @@ class GradientSaliency:
         began = time.perf_counter()
         samples = [*probes.passing, *probes.fail, *probes.adapt]
         sites = [site for layer in layers for site in layer.sites]
-        norms = {site: torch.zeros(()) for site in sites}
+        norms = {site: torch.zeros((), device=base.device) for site in sites}
         sums: dict[Site, Tensor] = {}
         for batch in batches_by_length(task, base, samples, self._batch_tokens):
             seen = batch.encoded
@@ -68,8 +68,8 @@ class GradientSaliency:
         scores = []
         for layer in layers:
             weights = sum(site.d_in * site.d_out for site in layer.sites)
-            total = sum((sums[s].abs().sum() for s in layer.sites), torch.zeros(()))
-            mean_abs = float(total) / weights / len(samples)
+            total = sum(float(sums[s].abs().sum()) for s in layer.sites)
+            mean_abs = total / weights / len(samples)
             frobenius = float(sum(norms[s] for s in layer.sites)) / len(samples)
             size = _weight_norm(base, layer)
             values = {"mean_abs": mean_abs, "frobenius": frobenius}

@@ -1,0 +1,51 @@
+"""Where a model runs outside training: where lightning.Trainer will train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from saledit.errors import ConfigError
+from saledit.models import TaskModel
+
+_PLACES = ("accelerator", "devices")
+
+
+def place(base: TaskModel, trainer: Mapping[str, Any]) -> None:
+    """Move a model to where it is asked, cached and tested.
+
+    Args:
+        base: the task model; moved in place.
+        trainer: arguments of lightning.Trainer.
+
+    Raises:
+        ConfigError: see ``device_of``.
+    """
+    base.model.to(device_of(trainer))  # type: ignore[arg-type]
+
+
+def device_of(trainer: Mapping[str, Any]) -> torch.device:
+    """The device that lightning.Trainer would train on, of several the first.
+
+    Accelerators other than CUDA have no double precision, which whitening and metrics need: what
+    is done outside training stays on the CPU there.
+
+    Raises:
+        ConfigError: there is no such accelerator here.
+    """
+    chosen = {name: trainer[name] for name in _PLACES if name in trainer}
+    try:
+        found: torch.device = L.Trainer(
+            **chosen, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        ).strategy.root_device  # fmt: skip
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"trainer: expected an accelerator of this machine, got {chosen}: {reason}"
+        ) from error
+    return found if found.type == "cuda" else torch.device("cpu")
