@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.errors import JobError
-from saledit.losses import weighted_mean
+from saledit.losses import penalty, weighted_mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome, far_enough, outcome
 from saledit.session import EditMetrics
@@ -34,8 +33,9 @@ class EditModule(L.LightningModule):
     """loss = c_edit NLL(right answers of fail, adapt) + c_loc / sqrt(k) KL(base || edited on pass).
 
     Source of the loss: MEND (Mitchell et al., ICLR 2022), section 3.3, with SaLEM's
-    three kinds of samples. The base model is part of the module, so that it moves with
-    it between devices, but never of a checkpoint.
+    three kinds of samples; what else than KL may count: ``saledit.losses.PENALTIES``. The base
+    model is part of the module, so that it moves with it between devices, but never of a
+    checkpoint.
 
     Args:
         base: the frozen task model.
@@ -79,11 +79,8 @@ class EditModule(L.LightningModule):
         """The loss of given edits (E,) on a batch, and what the edited model says."""
         seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
-        # The KL of an edit grows with its failures, the mean likelihood does not. The root
-        # lies between a weight that forbids large edits and one that lets each failure of
-        # a large edit disturb as much as it would alone.
-        locality = c.locality / math.sqrt(batch.n_fail)
-        return c.edit * seen.edit_nll + locality * seen.locality.mean(), seen
+        damage = penalty(c.penalty, batch.n_fail)(seen.locality).mean()
+        return c.edit * seen.edit_nll + c.locality * damage, seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.

@@ -170,6 +170,8 @@ class LossConfig:
     """c_edit, weight of the likelihood of the right answers on fail and adapt"""
     locality: float = 24.0
     """c_loc, weight of KL(base || edited) on pass at k = 1; it is divided by sqrt(k)"""
+    penalty: str = "kl"
+    """what counts of each pass sample's KL: kl, or root-kl (text, at a tenth of c_loc)"""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_jsonl, write_text
+from saledit.losses import penalty
 from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
 from saledit.run.caching import banks_of
@@ -58,6 +59,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     _check_trainer(config)
     check_site(config.site)
     check_editor(config.editor)
+    penalty(config.loss.penalty, config.schedule.batch_size)  # refuses unknown names
     if resume:
         _check_same(config, config.folder)
     return train(prepare(config, ui), resume)

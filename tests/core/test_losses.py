@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from saledit import losses
-from saledit.losses import locality_kl, weighted_mean
+from saledit.errors import ConfigError
+from saledit.losses import PENALTIES, locality_kl, penalty, root_kl, weighted_mean
 
 
 def by_definition(base: Tensor, edited: Tensor) -> Tensor:
@@ -79,3 +80,43 @@ def test_no_gradient_is_made_where_none_is_asked_for_and_none_reaches_the_base()
 def test_a_weighted_mean_of_nothing_is_nothing() -> None:
     assert float(weighted_mean(torch.ones(3), torch.zeros(3))) == 0
     assert float(weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 1.0]))) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 20, allow_subnormal=False), st.floats(1e-6, 5))
+def test_the_root_rises_ever_more_slowly(kl: float, more: float) -> None:
+    low, high = root_kl(torch.tensor([kl, kl + more], dtype=torch.float64)).tolist()
+    assert 0 <= low < high
+    if kl > 1e-9:
+        assert high / (kl + more) < low / kl  # a nat counts the less the more there are
+
+
+def test_the_root_bounds_what_an_event_can_gain() -> None:
+    base, edited = logits((200, 5), 5), logits((200, 5), 6)
+    moved = (base.softmax(-1) - edited.softmax(-1)).abs().sum(-1) / 2
+    kl = locality_kl(base, edited)
+    assert bool((moved <= (root_kl(kl) + 0.01) / 2**0.5).all())  # 0.01: the root of 1e-4
+    # A tenth of the way has about a tenth of the root, but a hundredth of the KL.
+    near = locality_kl(base, base + 0.1 * (edited - base))
+    assert float(near.mean() / kl.mean()) < 0.02
+    assert 0.05 < float(root_kl(near).mean() / root_kl(kl).mean()) < 0.12
+
+
+def test_its_slope_at_no_change_is_finite() -> None:
+    base = logits((4, 7), 7)
+    edited = base.clone().requires_grad_()
+    slope = torch.autograd.grad(root_kl(locality_kl(base, edited)).sum(), edited)[0]
+    assert float(slope.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_damage_that_adds_up_weighs_the_root_of_k(name: str) -> None:
+    kl = torch.rand(50, generator=torch.Generator().manual_seed(0)) + 1  # far above 1e-4
+    one, ten = (float(penalty(name, k)(k * kl).mean()) for k in (1, 10))
+    assert ten / one == pytest.approx(10**0.5, rel=0.02)
+    assert torch.equal(penalty("kl", 1)(kl), kl)
+
+
+def test_an_unknown_penalty_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"loss\.penalty: unknown name 'root_kl'.*'root-kl'"):
+        penalty("root_kl", 1)

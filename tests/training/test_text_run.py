@@ -144,6 +144,44 @@ def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: P
     assert said == [row["after"] for row in fixed["rows"]]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("select", ["fixed", "trial-step", "gradient"])
+@pytest.mark.parametrize("name", MODELS)
+def test_an_accelerator_gives_the_cpu_s_numbers(
+    name: str, select: str, make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    found = []
+    for kind in ("cpu", "gpu"):
+        # A cache of its own: the accelerator asks and caches itself.
+        own = [f"output={tmp_path / kind}", f"trainer.accelerator={kind}", "trainer.devices=1"]
+        own += [f"site.select={select}", f"site.layer={1 if select == 'fixed' else -1}"]
+        config = make(name, *own)
+        failures = tmp_path / "failures.jsonl"
+        known = Path(config.data.train).read_text(encoding="utf-8").splitlines()
+        failures.write_text("\n".join(known[:6]) + "\n", encoding="utf-8")
+        with Ui(quiet=True) as ui:
+            fitted = run.fit(config, False, ui)
+            tested = run.test(str(config.folder), [], ui)
+            out = str(tmp_path / f"{kind}-fix")
+            fixed = run.fix(str(config.folder), str(failures), out, None, ui)
+        found.append((fitted, tested, fixed))
+    (fit_a, test_a, fix_a), (fit_b, test_b, fix_b) = found
+    assert fit_a["layer"] == fit_b["layer"]
+    assert fit_a["splits"] == fit_b["splits"]
+    assert fit_a["validation"]["loss"] == pytest.approx(fit_b["validation"]["loss"], rel=0.02)
+    kl = [tested["metrics"]["locality_kl"] for tested in (test_a, test_b)]
+    assert kl[0] == pytest.approx(kl[1], rel=0.05, abs=1e-5)
+    assert test_a["unedited"] == test_b["unedited"]
+    assert fix_a["n_wrong_before"] == fix_b["n_wrong_before"]
+    # The edits of one device act on a model on the other.
+    base = tiny_text.build(name)
+    edits = saledit.load_edits(tmp_path / "gpu-fix", base.model)
+    base.model.to("cuda")
+    asked = [Sample(r["id"], (r["inputs"][0],), r["target"]) for r in fix_b["rows"]]
+    said = generate(base, Qa(stop=STOP, max_new_tokens=4), asked, edits)
+    assert [answer.text for answer in said] == [row["after"] for row in fix_b["rows"]]
+
+
 def test_the_schedules_judge_the_same_failures(make: Callable[..., RunConfig]) -> None:
     config = make("llama")
     with Ui(quiet=True) as ui:
