@@ -102,9 +102,6 @@ class LowRank:
         Returns:
             The delta of rank min(rank, R, D_in, D_out), terms by falling singular value.
         """
-        if self.device.type != "cpu":
-            # A GPU takes matrices of a few dozen columns one after another.
-            return self.to("cpu").compress(rank).to(self.device)
         q_u, r_u = torch.linalg.qr(self.u.mT)  # (..., D_in, r), (..., r, R)
         q_v, r_v = torch.linalg.qr(self.v.mT)
         left, sigma, right = torch.linalg.svd(r_v @ r_u.mT, full_matrices=False)
