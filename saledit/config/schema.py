@@ -106,8 +106,9 @@ class DataConfig:
     """failures to train on at most"""
     max_passes: int = 4000
     """pass samples to train on at most"""
-    max_counterfactual: int = 1000
-    """pass samples at most that counterfactual failures are made of, for training"""
+    max_made: int = 1000
+    """for training, at most: pass samples that are also asked for other answers (nli), or
+    rewordings that also stand for their failure (qa, generation)"""
     max_test_failures: int = 1000
     """failures to test on at most"""
     max_test_passes: int = 1000
@@ -196,8 +197,8 @@ class TrainConfig:
     """edits in one training batch; 0 for 24 / sqrt(k), at least two"""
     passes_per_edit: int = 16
     """pass samples that each edit is held against"""
-    counterfactual: float = 0.5
-    """share of the training failures that are pass samples asked for another answer; 0 for none"""
+    made: float = 0.5
+    """share of the training failures that are made ones, see data.max_made; 0 for none"""
     learning_rate: float = 3e-4
     """of the hypernetwork (Adam)"""
     rate_learning_rate: float = 1e-2

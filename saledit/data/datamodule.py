@@ -27,21 +27,21 @@ class Episodes(Dataset[EditBatch]):
         length: batches an epoch.
         seed: of the draws.
         epoch: the epoch.
-        counterfactual: share of the failures that are counterfactual ones.
+        made: share of the failures that are made ones.
     """
 
     def __init__(
         self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, length: int,
-        seed: int, epoch: int, counterfactual: float = 0.0,
+        seed: int, epoch: int, made: float = 0.0,
     ) -> None:  # fmt: skip
         self._banks, self._k, self._edits, self._passes = banks, k, edits, passes
         self._rank, self._length, self._seed, self._epoch = rank, length, seed, epoch
         draws, size = _generator(seed, epoch, -1), length * edits * k
         self._deck = _deck(banks.n_real, size, draws)
-        if banks.n_made and counterfactual:
-            made = banks.n_real + _deck(banks.n_made, size, draws)
+        if banks.n_made and made:
+            others = banks.n_real + _deck(banks.n_made, size, draws)
             chance = torch.rand(size, generator=draws)
-            self._deck = torch.where(chance < counterfactual, made, self._deck)
+            self._deck = torch.where(chance < made, others, self._deck)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -156,7 +156,7 @@ class EditDataModule(L.LightningDataModule):
         k = min(self._k, self._train.n_real)
         return Episodes(
             self._train, k, c.edits(k), c.passes_per_edit, self._rank,
-            c.steps_per_epoch, self._seed, epoch, c.counterfactual,
+            c.steps_per_epoch, self._seed, epoch, c.made,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[EditBatch]:

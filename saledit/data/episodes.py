@@ -67,14 +67,14 @@ class PartBanks:
     """The cached samples of one part of a split.
 
     Args:
-        fail: failures, with gradient factors; counterfactual ones behind the real ones.
+        fail: failures, with gradient factors; made ones behind the real ones.
         adapt: all rewordings in one bank; None where there is none.
         adapt_index: (N_fail, m) positions in ``adapt``; fillers point at 0.
         adapt_weight: (N_fail, m) 1 for a rewording, 0 for a filler.
         passing: pass samples.
         apart: (N_fail,) the position in ``passing`` that never stands beside a failure: what a
-            counterfactual one was made of, or the model's own answer to a real one; -1 for none.
-        n_made: counterfactual failures, the last ones in ``fail``.
+            counterfactual one was made of, or the model's own answer to it; -1 for none.
+        n_made: made failures (see ``Part``), the last ones in ``fail``.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PartBanks:
 
     @property
     def n_real(self) -> int:
-        """Failures of the model itself; those behind them in ``fail`` are counterfactual."""
+        """Failures of the model itself; those behind them in ``fail`` are made."""
         return len(self.fail) - self.n_made
 
     def draw_passes(self, fail: Tensor, count: int, draws: torch.Generator) -> Tensor:
@@ -204,8 +204,7 @@ def open_banks(
     def opened(samples: Sequence[Sample], wanted: Sequence[BankSpec]) -> list[Bank]:
         return open_several(base, task, samples, wanted, folder, progress)
 
-    groups = [*part.adapt, *part.made_adapt]
-    rewordings = [sample for group in groups for sample in group]
+    rewordings, index, weight = _adapt_table(part.adapt, part.made_adapt)
     own = part.own_from or (-1,) * len(part.fail)
     apart = torch.tensor([*own, *part.made_from], dtype=torch.long)
     bare = [replace(spec, rank=0, moments=False) for spec in specs]
@@ -213,18 +212,28 @@ def open_banks(
     adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
     passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
     return [
-        PartBanks(*banks[:2], *_adapt_table(groups), banks[2], apart, len(part.made))
+        PartBanks(*banks[:2], index, weight, banks[2], apart, len(part.made))
         for banks in zip(fail, adapt, passing, strict=True)
     ]
 
 
-def _adapt_table(groups: Sequence[Sequence[Sample]]) -> tuple[Tensor, Tensor]:
-    width = max((len(group) for group in groups), default=0)
+def _adapt_table(
+    real: Sequence[Sequence[Sample]], made: Sequence[Sequence[Sample]]
+) -> tuple[list[Sample], Tensor, Tensor]:
+    """All rewordings, and for each failure their positions and weights, padded: (N_fail, m).
+
+    Those of real failures stand first, one after another; made ones may share them.
+    """
+    rewordings = [sample for group in real for sample in group]
+    places = {sample: i for i, sample in enumerate(rewordings)}
+    for sample in (sample for group in made for sample in group):
+        if places.setdefault(sample, len(rewordings)) == len(rewordings):
+            rewordings.append(sample)
+    groups = (*real, *made)
+    width = max(map(len, groups), default=0)
     index = torch.zeros(len(groups), width, dtype=torch.long)
     weight = torch.zeros(len(groups), width)
-    start = 0
     for i, group in enumerate(groups):
-        index[i, : len(group)] = torch.arange(start, start + len(group))
+        index[i, : len(group)] = torch.tensor([places[sample] for sample in group]).long()
         weight[i, : len(group)] = 1
-        start += len(group)
-    return index, weight
+    return rewordings, index, weight

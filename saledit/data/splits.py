@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from saledit.data.asking import Asked
+from saledit.data.made import counterfactual, reworded
 from saledit.data.memo import Memo
 from saledit.errors import DataError
 from saledit.models import TaskModel
@@ -42,7 +43,8 @@ class Limits:
         failures: failures at most.
         passes: pass samples at most.
         rewordings: rewordings of each failure at most.
-        counterfactual: pass samples at most that counterfactual failures are made of.
+        made: pass samples at most that counterfactual failures are made of; of text rewordings
+            at most that also stand for their failure.
         own_answers: True to keep samples of other matters, and the failures, with the model's own
             answer, right or wrong: what it says is what an editor in training learns to leave
             alone.
@@ -52,7 +54,7 @@ class Limits:
     failures: int
     passes: int
     rewordings: int
-    counterfactual: int = 0
+    made: int = 0
     own_answers: bool = False
 
 
@@ -72,11 +74,13 @@ class Part:
         fail: samples that the task model answers wrongly.
         adapt: for each of them its rewordings, possibly none.
         passing: samples that the task model answers rightly.
-        made: counterfactual failures: pass samples with another answer for a target. There
-            are far more of them than of real failures, so an editor in training meets
-            texts that it has not learned by heart. Nothing is ever measured on them.
+        made: further failures for training, so that an editor meets texts that it has not
+            learned by heart. Of a classifier they are counterfactual: pass samples with another
+            answer for a target, far more than there are real failures. Of text they are
+            rewordings in the place of their failure. Nothing is ever measured on them.
         made_adapt: for each of them its rewordings.
-        made_from: for each of them the position of its pass sample.
+        made_from: for each of them the position in ``passing`` that never stands beside it: its
+            pass sample, or what the model says to its failure; -1 for none.
         own_from: for each of ``fail`` the position in ``passing`` of what the model says to it,
             which every other edit has to leave alone; -1 for none of them, () for all none.
     """
@@ -97,7 +101,7 @@ class Part:
             "adapt": sum(kinds.values()),
             "adapt_kinds": dict(sorted(kinds.items())),
             "pass": len(self.passing),
-            "counterfactual": len(self.made),
+            "made": len(self.made),
         }
 
 
@@ -150,7 +154,7 @@ def make_part(
             f"{len(records)}: the model makes no mistake here; give other data or another model"
         )
     right = right[: limits.passes]
-    sources = right[: limits.counterfactual]
+    sources = [] if task.generates else right[: limits.made]
     passing = [_own(answer, record.sample) for record, answer in right]
     room = limits.passes - len(passing)
     if room and learned:
@@ -173,19 +177,20 @@ def make_part(
         )
     asked = [*failing, *(record for record, _ in sources)]
     groups = adapt_samples(asked, limits.rewordings, rewriter, folder)
-    made = [
-        (i, answer)
-        for i, (record, _) in enumerate(sources)
-        for answer in task.other_answers(base, record.sample.target)
-    ]
+    fail, own = tuple(record.sample for record in failing), _places(failing, passing)
+    if task.generates:
+        made = reworded(fail, groups, own)[: limits.made]
+    else:
+        asked_otherwise = [record.sample for record, _ in sources]
+        made = counterfactual(base, task, asked_otherwise, groups[len(fail) :])
     return Part(
-        tuple(record.sample for record in failing),
-        groups[: len(failing)],
+        fail,
+        groups[: len(fail)],
         tuple(passing),
-        tuple(_retarget(sources[i][0].sample, answer) for i, answer in made),
-        tuple(tuple(_retarget(s, a) for s in groups[len(failing) + i]) for i, a in made),
-        tuple(i for i, _ in made),
-        _places(failing, passing),
+        tuple(one.sample for one in made),
+        tuple(one.rewordings for one in made),
+        tuple(one.apart for one in made),
+        own,
     )
 
 
@@ -259,10 +264,6 @@ def other_matters(task: Task, records: Sequence[Record]) -> list[Sample]:
     if task.by_perplexity:
         return [sample for record in records for sample in record.locality or (record.sample,)]
     return [record.sample for record in records]
-
-
-def _retarget(sample: Sample, answer: str) -> Sample:
-    return replace(sample, id=f"{sample.id}~{answer}", target=answer)
 
 
 def adapt_samples(

@@ -21,8 +21,8 @@ def banks_at(
 ) -> list[PartBanks]:
     """Cached samples of a part for several layers; what is missing is computed in one pass."""
     config = prepared.config
-    groups = (*part.adapt, *part.made_adapt)
-    n = len(part.fail) + len(part.made) + sum(map(len, groups)) + len(part.passing)
+    rewordings = {sample for group in (*part.adapt, *part.made_adapt) for sample in group}
+    n = len(part.fail) + len(part.made) + len(rewordings) + len(part.passing)
     specs = [BankSpec(layer, rank=config.editor.sample_rank, moments=moments) for layer in layers]
     where = ", ".join(str(layer.index) for layer in layers)
     with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:

@@ -65,7 +65,7 @@ class Prepared:
     def train(self) -> Part:
         """Samples that the editor learns from."""
         d = self.config.data
-        made = d.max_counterfactual if self.config.train.counterfactual else 0
+        made = d.max_made if self.config.train.made else 0
         limits = (d.max_failures, d.max_passes, made)
         return self._part(2, self._sides[1], "data.train", *limits, self.learned)
 

@@ -18,6 +18,7 @@ from saledit.bank import BankSpec
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.datamodule import EditDataModule, Episodes, TestEpisodes, _deck
 from saledit.data.episodes import EditBatch, PartBanks, open_banks
+from saledit.data.made import reworded
 from saledit.data.splits import Part
 from saledit.models import TaskModel
 from saledit.suffix import run
@@ -253,6 +254,32 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
     held = list(data.val_dataloader())
     assert [(b.targets.shape[0], b.n_fail) for b in held] == [(2, N_FAIL)] * 2
     assert all(equal(a, b) for a, b in zip(held, data.val_dataloader(), strict=True))
+
+
+def test_made_failures_share_the_rewordings_that_are_known(
+    base: TaskModel, part: Part, tmp_path: Path
+) -> None:
+    made = reworded(part.fail, part.adapt, ())
+    own = replace(
+        part, made=tuple(m.sample for m in made), made_from=(-1,) * len(made),
+        made_adapt=tuple(m.rewordings for m in made),
+    )  # fmt: skip
+    spec = BankSpec(base.layer(1), RANK)
+    (plain,), (more,) = (open_banks(base, Nli(), p, [spec], tmp_path) for p in (part, own))
+    assert plain.adapt is not None
+    assert more.adapt is not None
+    # Only the failures themselves are new as rewordings.
+    reworded_ones = sum(1 for group in part.adapt if group)
+    assert len(more.adapt) == len(plain.adapt) + reworded_ones
+    assert torch.equal(more.adapt_index[:N_FAIL, : plain.adapt_index.shape[1]], plain.adapt_index)
+    for i, one in enumerate(made, start=N_FAIL):
+        places = more.adapt_index[i][more.adapt_weight[i] > 0]
+        wanted = [base.tokenizer(*s.inputs)["input_ids"] for s in one.rewordings]
+        rows = more.adapt.rows(places)
+        for ids, mask, own_ids in zip(
+            rows.inputs["input_ids"], rows.inputs["attention_mask"], wanted, strict=True
+        ):
+            assert ids[mask.bool()].tolist() == own_ids
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_every_record_is_on_its_side(
         "adapt": 10,
         "adapt_kinds": {"data": 10},
         "pass": 20,
-        "counterfactual": 0,
+        "made": 0,
     }
 
 
@@ -137,7 +137,7 @@ def test_what_was_learned_fills_up_the_pass_samples(
     base: TaskModel, records: list[Record], tmp_path: Path
 ) -> None:
     pool, learned = records[:12], records[12:]
-    limits = replace(LIMITS, passes=15, counterfactual=100)
+    limits = replace(LIMITS, passes=15, made=100)
     bare = make_part(base, TASK, pool, limits, None, tmp_path)
     full = make_part(base, TASK, pool, limits, None, tmp_path, learned)
     # Only pass samples come of it, after the pool's own, as many as there is room for.
@@ -246,7 +246,7 @@ class TestCached:
 def test_counterfactual_failures_are_pass_samples_with_every_other_answer(
     base: TaskModel, records: list[Record], tmp_path: Path
 ) -> None:
-    limits, rewriter = replace(LIMITS, counterfactual=3), CountingRewriter()
+    limits, rewriter = replace(LIMITS, made=3), CountingRewriter()
     part = part_of(base, records, tmp_path, limits=limits, rewriter=rewriter)
     plain = part_of(base, records, tmp_path, rewriter=rewriter)
     assert (part.fail, part.adapt, part.passing) == (plain.fail, plain.adapt, plain.passing)

@@ -355,13 +355,11 @@ def test_runs_of_the_same_samples_share_their_layer_scores(
 def test_fit_in_mixed_precision_and_on_counterfactual_failures(
     make: Callable[..., RunConfig], share: float
 ) -> None:
-    config = make(
-        f"mixed{share:.0f}", "trainer.precision=bf16-mixed", f"train.counterfactual={share}"
-    )
+    config = make(f"mixed{share:.0f}", "trainer.precision=bf16-mixed", f"train.made={share}")
     result = fit(config, False, ui())
     assert 0 < result["validation"]["loss"] < float("inf")
-    assert (result["splits"]["train"]["counterfactual"] > 0) == (share > 0)
-    assert result["splits"]["validation"]["counterfactual"] == 0
+    assert (result["splits"]["train"]["made"] > 0) == (share > 0)
+    assert result["splits"]["validation"]["made"] == 0
 
 
 CONTRACT = {
