@@ -45,33 +45,19 @@ def root_kl(kl: Tensor) -> Tensor:
     return (kl + _ROUND).sqrt() - math.sqrt(_ROUND)
 
 
-#: What locality counts of each pass row's KL, and how that grows with k failures in one edit.
-#: Their changes add up like random ones: KL grows with k, its root with the root of k.
-PENALTIES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-    "kl": (lambda kl: kl, 0.5),
-    "root-kl": (root_kl, 0.0),
-}
+#: What locality counts of each pass row's KL.
+PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"kl": lambda kl: kl, "root-kl": root_kl}
 
 
-def penalty(name: str, k: int) -> Callable[[Tensor], Tensor]:
-    """What locality counts of the KL of pass rows in edits of k failures.
-
-    The mean likelihood of an edit's failures does not grow with their number, its damage does. At
-    the root of k the weight of each failure's damage lies between a weight that forbids large
-    edits and one that lets each failure of a large edit disturb as much as it would alone. So
-    KL is divided by sqrt(k), and its root, which already grows no faster than sqrt(k), is not.
-
-    Args:
-        name: one of ``PENALTIES``.
-        k: failures an edit.
+def penalty(name: str) -> Callable[[Tensor], Tensor]:
+    """What locality counts of the KL of pass rows.
 
     Raises:
         ConfigError: no such penalty.
     """
     if name not in PENALTIES:
         raise ConfigError(f"loss.penalty: unknown name '{name}'; {did_you_mean(name, PENALTIES)}")
-    counted, power = PENALTIES[name]
-    return lambda kl: counted(kl) / k**power
+    return PENALTIES[name]
 
 
 class _Divergence(torch.autograd.Function):

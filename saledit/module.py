@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,8 +80,11 @@ class EditModule(L.LightningModule):
         """The loss of given edits (E,) on a batch, and what the edited model says."""
         seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
-        damage = penalty(c.penalty, batch.n_fail)(seen.locality).mean()
-        return c.edit * seen.edit_nll + c.locality * damage, seen
+        # The damage of an edit grows with its failures, the mean likelihood does not. The root
+        # lies between a weight that forbids large edits and one that lets each failure of
+        # a large edit disturb as much as it would alone.
+        locality = c.locality / math.sqrt(batch.n_fail)
+        return c.edit * seen.edit_nll + locality * penalty(c.penalty)(seen.locality).mean(), seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.

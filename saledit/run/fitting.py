@@ -59,7 +59,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     _check_trainer(config)
     check_site(config.site)
     check_editor(config.editor)
-    penalty(config.loss.penalty, config.schedule.batch_size)  # refuses unknown names
+    penalty(config.loss.penalty)  # refuses unknown names
     if resume:
         _check_same(config, config.folder)
     return train(prepare(config, ui), resume)
