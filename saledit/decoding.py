@@ -207,6 +207,8 @@ def judge(task: TextTask, sample: Sample, text: str) -> Answer:
         answers = [sample.target]
     cuts = [text[:i] for i, c in enumerate(text) if c in task.stop and text[:i].strip()]
     cuts = list(dict.fromkeys([*cuts, text]))
+    if not any(answers):  # nothing is right; "the" would be, for normalised it is nothing
+        return Answer(cuts[0].strip(), False, 0.0)
     scores = [_squad(cut, answers) for cut in cuts]
     for cut, (exact, _) in zip(cuts, scores, strict=True):
         if exact:

@@ -232,6 +232,8 @@ def _kept(
     """Samples of other matters: those answered right, in training also the model's own answers."""
     # A passage that begins with the prompt of a failure is no other matter.
     others = [s for s in samples if s.kind != TEXT or s.id.split("@")[0] not in failing]
+    if not limits.own_answers:  # what has no right answer cannot be answered right
+        others = [s for s in others if s.target or s.kind == TEXT]
     out: dict[tuple[str, ...], Sample] = {}
     for start in range(0, len(others), _CHUNK):
         if len(out) >= room:
@@ -248,7 +250,11 @@ def _kept(
 
 def _own(answer: Answer, sample: Sample) -> Sample:
     """A sample with the model's own words for a target: they are what must not change."""
-    if sample.kind == TEXT or not answer.text or (answer.right and not sample.accepted):
+    if (
+        sample.kind == TEXT
+        or not answer.text
+        or (answer.right and sample.target and not sample.accepted)
+    ):
         return sample
     accepted = sample.accepted if answer.right else (answer.text,)
     return replace(sample, target=answer.text, accepted=accepted)

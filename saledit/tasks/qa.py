@@ -11,11 +11,11 @@ class Qa(TextTask):
 
     Records: ``question``, ``answer``, optional ``answers`` (all that count as right),
     ``rephrases`` (a text or a list), ``locality`` (an object, or a list, with ``question`` and
-    ``answer``).
+    ``answer``; or a bare question, its answer in ``locality_answer``).
     """
 
     name = "qa"
-    names = ("question", "answer", "answers", "rephrases", "locality")
+    names = ("question", "answer", "answers", "rephrases", "locality", "locality_answer")
 
     @classmethod
     def of(cls, config: TaskConfig) -> Qa:

@@ -97,14 +97,25 @@ class TextTask(ABC):
         )
 
     def _locality(self, row: Mapping[str, Any], name: str, where: str) -> tuple[Sample, ...]:
-        """Samples of other matters: objects with the task's own fields, or a list of them."""
-        value = row.get(self.fields["locality"])
+        """Samples of other matters: objects with the task's own fields, a list, or bare texts.
+
+        A bare text without an answer has no right one: it counts for what the model says to it.
+        """
+        value, field = row.get(self.fields["locality"]), self.fields["locality_answer"]
         if value is None:
             return ()
+        items = value if isinstance(value, list) else [value]
+        answers = texts_of(row, field, where)
+        if answers and len(answers) != len(items):
+            raise DataError(
+                f"{where}: expected an answer in '{field}' to each of {len(items)} in "
+                f"'{self.fields['locality']}', got {len(answers)}"
+            )
         out = []
-        for i, item in enumerate(value if isinstance(value, list) else [value]):
+        for i, item in enumerate(items):
             if isinstance(item, str):
-                out.append(Sample(f"{name}@{i}", (item,), ""))
+                known = tuple(answers[i : i + 1])
+                out.append(Sample(f"{name}@{i}", (item,), "".join(known), "", known))
                 continue
             if not isinstance(item, Mapping):
                 raise DataError(

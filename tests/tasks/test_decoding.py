@@ -242,6 +242,12 @@ def test_any_accepted_answer_is_right_and_the_nearest_one_counts() -> None:
     assert not judge(CITIES, sample, "Great Britain itself").right
 
 
+@pytest.mark.parametrize("text", ["the", "", "a. b", "Paris"])
+def test_nothing_is_right_where_no_answer_is_known(text: str) -> None:
+    for asked in (Qa(stop="."), Generation()):
+        assert not judge(asked, Sample("0", ("q",), ""), text).right
+
+
 def test_a_continuation_has_to_be_met_whole() -> None:
     sample = Sample("0", ("?",), "Paris, France", "", ("Paris, France", "Paris"))
     assert judge(Generation(), sample, "Paris, France").right

@@ -88,7 +88,9 @@ def test_an_unknown_field_gets_a_suggestion(name: str) -> None:
     message = rf"task\.fields\.{name}s: unknown field; did you mean 'question'\?"
     with pytest.raises(ConfigError, match=message):
         Qa(fields=fields)
-    with pytest.raises(ConfigError, match=r"unknown field; .*known: answers, locality, prompt, r"):
+    with pytest.raises(
+        ConfigError, match=r"unknown field; .*known: answers, locality, locality_answer, p"
+    ):
         Generation(fields=fields)
 
 
@@ -102,11 +104,27 @@ def test_an_unknown_field_gets_a_suggestion(name: str) -> None:
         ({"rephrases": {}}, "expected text or a list of texts in 'rephrases', got dict"),
         ({"locality": [3]}, "expected 'locality' to hold objects with question and answer, got"),
         ({"locality": {"question": "?"}}, "expected text in 'answer', got nothing"),
+        (
+            {"locality": ["a", "b"], "locality_answer": "c"},
+            "expected an answer in 'locality_answer' to each of 2 in 'locality', got 1",
+        ),
     ],
 )
 def test_a_wrong_row_is_one_clear_line(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"^{AT}: {re.escape(message)}"):
         Qa().parse({**ROW, **change}, AT)
+
+
+def test_other_matters_may_be_bare_with_their_answers_beside_them() -> None:
+    flat = Qa(fields={"locality": "loc", "locality_answer": "loc_ans"})  # EasyEdit's form
+    one = flat.parse({**ROW, "loc": "Where is Rome?", "loc_ans": "Italy"}, AT).locality
+    assert [(s.inputs, s.target, s.accepted) for s in one] == [
+        (("Where is Rome?",), "Italy", ("Italy",))
+    ]
+    two = Qa().parse({**ROW, "locality": ["a?", "b?"], "locality_answer": ["a", "b"]}, AT)
+    assert [s.target for s in two.locality] == ["a", "b"]
+    (bare,) = Qa().parse({**ROW, "locality": "a?"}, AT).locality
+    assert (bare.target, bare.accepted) == ("", ())
 
 
 def test_a_missing_subject_gets_a_suggestion() -> None:
