@@ -107,8 +107,7 @@ class DataConfig:
     max_passes: int = 4000
     """pass samples to train on at most"""
     max_made: int = 1000
-    """for training, at most: pass samples that are also asked for other answers (nli), or
-    rewordings that also stand for their failure (qa, generation)"""
+    """made failures at most: passes with other answers (nli), rewordings as failures (text)"""
     max_test_failures: int = 1000
     """failures to test on at most"""
     max_test_passes: int = 1000

@@ -12,7 +12,8 @@ import torch
 from tiny import LABELS, build, encode, samples
 
 from saledit import answering
-from saledit.data.splits import Limits, Part, adapt_samples, make_part
+from saledit.data.rewordings import adapt_samples
+from saledit.data.splits import Limits, Part, make_part
 from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
