@@ -1,16 +1,16 @@
 """Small language models that know something: untrained ones, and facts to teach them.
 
     python benchmarks/small_models.py --family t5 --out small/t5
-    saledit fit qa/small model.name=small/t5/model model.finetune.data=small/t5/known.jsonl \
-        data.train=small/t5/unknown.jsonl data.test=small/t5/test.jsonl \
-        "data.locality=[small/t5/shown.jsonl]"
+    saledit fit small/t5/run.yaml
+    saledit test small/t5/runs/small
 
 The script writes a model with random weights, a byte-level BPE tokenizer made from the facts of
 ``data/worldfacts``, and these facts divided by subject: three tenths for the model to learn
 (``saledit fit`` fine-tunes it on them, in minutes), and the rest, which it therefore gets wrong,
 for training and testing an editor. Of what the model learns, most is shown to the editor as what
 works, and a tenth of all facts is kept for the test: an editor may not disturb what it never saw.
-So the encoder-decoder path runs on a model that knows something, without a download.
+So the encoder-decoder path runs on a model that knows something, without a download. The folder's
+``run.yaml`` names all of it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 import transformers
+from omegaconf import OmegaConf
 from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -57,6 +58,11 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | _ENCODER_DECODER,
     ),
 }  # fmt: skip
+
+#: How each learns its facts, where ``configs/qa/small.yaml`` does not fit it.
+LESSONS: dict[str, dict[str, Any]] = {
+    "bart": {"epochs": 40, "learning_rate": 5e-4, "warmup": 0.1},
+}
 
 
 def facts() -> list[dict[str, Any]]:
@@ -94,8 +100,26 @@ def tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
+def run_config(folder: Path, family: str) -> dict[str, Any]:
+    """The configuration of the run, with paths that hold from everywhere."""
+    files = {part: str(folder / f"{part}.jsonl") for part in FILES}
+    return {
+        "include": "qa/small",
+        "output": str(folder / "runs"),
+        "model": {
+            "name": str(folder / "model"),
+            "finetune": {"data": files["known"], **LESSONS.get(family, {})},
+        },
+        "data": {
+            "train": files["unknown"],
+            "test": files["test"],
+            "locality": [files["shown"]],
+        },
+    }
+
+
 def main() -> None:
-    """Write the model and the facts."""
+    """Write the model, the facts and the configuration."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--family", choices=sorted(CONFIGS), required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -115,7 +139,11 @@ def main() -> None:
         text = "".join(f"{line}\n" for line in chosen)
         (args.out / f"{part}.jsonl").write_text(text, encoding="utf-8")
         print(f"{part}: {len(chosen)} facts")
-    print(f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters")
+    run = args.out / "run.yaml"
+    OmegaConf.save(OmegaConf.create(run_config(args.out.resolve(), args.family)), run)
+    print(
+        f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters; saledit fit {run}"
+    )
 
 
 if __name__ == "__main__":
