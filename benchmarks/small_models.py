@@ -141,9 +141,8 @@ def main() -> None:
         print(f"{part}: {len(chosen)} facts")
     run = args.out / "run.yaml"
     OmegaConf.save(OmegaConf.create(run_config(args.out.resolve(), args.family)), run)
-    print(
-        f"{name}: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters; saledit fit {run}"
-    )
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{name}: {size:.1f} M parameters; next: saledit fit {run}")
 
 
 if __name__ == "__main__":
