@@ -76,9 +76,8 @@ def far_enough(
     n_edits, rows = len(batch.targets), batch.targets.shape[1] + batch.pass_targets.shape[1]
     first = torch.arange(n_edits)[:, None] * rows
     own = (first + torch.arange(batch.n_fail)).flatten().to(batch.targets.device)
-    width = next(iter(batch.rows.inputs.values())).shape[1]
     targets = batch.targets[:, : batch.n_fail]
-    return search(edits, own_losses(base, task, entry, batch.rows.pick(own, width), targets))
+    return search(edits, own_losses(base, task, entry, batch.rows.pick(own), targets))
 
 
 def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> OwnLosses:

@@ -41,8 +41,8 @@ class Rows:
             self.along_answer,
         )
 
-    def pick(self, index: Tensor, width: int) -> Rows:
-        """Some rows, cut to the longest of them."""
+    def pick(self, index: Tensor, width: int | None = None) -> Rows:
+        """Some rows, cut to the longest of them where its tokens are given."""
 
         def cut(name: str, tensor: Tensor) -> Tensor:
             return tensor[index] if name in self.along_answer else tensor[index, :width]

@@ -13,16 +13,19 @@ from torch import Tensor
 
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.data.episodes import open_banks
+from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.files import read_tensors, write_tensors
+from saledit.outcomes import far_enough
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
 from saledit.session import EditSession
-from saledit.stepping import StepSearch
+from saledit.stepping import OwnLosses, StepSearch
 
 BLOCK = 1
 E, K, RANK = 2, 2, 4
@@ -186,3 +189,27 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
     for site, delta in session.edits.items():
         total = (found + step * want)[site].dense()
         torch.testing.assert_close(delta.dense(), total, rtol=1e-3, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_batch_s_own_failures_are_judged_whole(case: Case, tmp_path: Path) -> None:
+    """The search reads the failures' rows of a batch: no prompt may lose its end on the way."""
+    part = Part(tuple(case.failures), ((),) * (E * K), tuple(samples(E * K + 3)[E * K :]))
+    (banks,) = open_banks(case.base, QA, part, [BankSpec(case.layer, RANK)], tmp_path)
+    batch = banks.batch(case.index, torch.arange(3).expand(E, 3), RANK)
+    edits = case.editor("mend").eval()(batch.gradients)
+    seen: list[Tensor] = []
+
+    class Looks(StepSearch):
+        def __call__(self, edits: Edits, losses: OwnLosses) -> Edits:
+            seen.append(losses(edits))
+            return edits
+
+    far_enough(case.base, QA, banks.fail.entry, edits, batch, Looks((1.0, 2.0)))
+    for i, judged in enumerate(seen[0]):
+        failures = [case.failures[int(n)] for n in case.index[i]]
+        encoded = QA.encode(case.base, failures)
+        one = Edits({site: delta[i] for site, delta in edits.items()})
+        logits = run_whole(case.base, encoded, one)[encoded.scored]
+        want = QA.answer_losses(case.base, logits, encoded.targets).mean()
+        torch.testing.assert_close(judged, want, rtol=1e-4, atol=1e-4)
