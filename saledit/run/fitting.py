@@ -62,6 +62,9 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     penalty(config.loss.penalty)  # refuses unknown names
     if resume:
         _check_same(config, config.folder)
+    elif not any((config.folder / name).exists() for name in (LAST, "editor.json")):
+        # So that a run that is cut off before its training can go on, too.
+        write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     return train(prepare(config, ui), resume)
 
 

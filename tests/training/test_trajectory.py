@@ -238,6 +238,24 @@ def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig])
     assert again["validation"] == first["validation"]
 
 
+def test_a_run_cut_off_before_its_training_can_be_resumed(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = make("whole"), make("broken")
+    fit(whole, False, ui())
+
+    def cut_off(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    for config in (make("broken", "seed=1"), broken):  # a second try may differ from the first
+        with monkeypatch.context() as patch:
+            patch.setattr("saledit.run.fitting.prepare", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                fit(config, False, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+
+
 def test_resuming_another_configuration_is_refused(make: Callable[..., RunConfig]) -> None:
     config = make("one", "train.epochs=1")
     fit(config, False, ui())
