@@ -75,7 +75,7 @@ def cache_all(layers: list[int], config: RunConfig, ui: Ui) -> None:
     """Cache the samples at all layers in one pass, which each layer's run then finds."""
     prepared = prepare(config, ui)
     chosen = [prepared.base.layer(i, config.site.maps) for i in layers]
-    banks_at(prepared, prepared.train, chosen, moments=config.editor.whiten > 0)
+    banks_at(prepared, prepared.train, chosen, moments=config.editor.mend.whiten > 0)
     for part in (prepared.validation, prepared.test):
         banks_at(prepared, part, chosen)
 

@@ -208,8 +208,8 @@ class Plain:
     def __init__(self, setting: Setting, passes: int, twin: Cached) -> None:
         self._s, self._passes = setting, passes
         self._editor = Mend(
-            twin.module.editor.sites, setting.editor.rank, setting.editor.n_blocks,
-            setting.editor.style, setting.editor.whiten,
+            twin.module.editor.sites, setting.editor.mend.rank, setting.editor.mend.n_blocks,
+            setting.editor.mend.style, setting.editor.mend.whiten,
         )  # fmt: skip
         self._editor.load_state_dict(twin.module.editor.state_dict())
         self._editor.train()

@@ -14,10 +14,12 @@ from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.request import Request
 from saledit.errors import JobError
 from saledit.losses import penalty, weighted_mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, far_enough, outcome
+from saledit.outcomes import Outcome, outcome
+from saledit.requests import Held, request_for
 from saledit.session import EditMetrics
 from saledit.stepping import StepSearch
 from saledit.suffix import Entry
@@ -46,14 +48,16 @@ class EditModule(L.LightningModule):
         loss: weights.
         train: learning rates and length of training.
         search: how far edits go in validation; training has the editor's own step.
+        held: pass samples that the editor may look at, where it needs them.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, editor: Editor, entry: Entry,
         loss: LossConfig | None = None, train: TrainConfig | None = None,
-        search: StepSearch | None = None,
+        search: StepSearch | None = None, held: Held | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.held = held
         self.base, self.task, self.entry = base, task, entry
         self.model = base.model
         self.editor = editor
@@ -74,7 +78,11 @@ class EditModule(L.LightningModule):
         return self
 
     def _loss(self, batch: EditBatch) -> tuple[Tensor, Outcome]:
-        return self.loss_of(self.editor(batch.gradients), batch)
+        return self.loss_of(self.editor(self.request(batch)), batch)
+
+    def request(self, batch: EditBatch) -> Request:
+        """What the editor may look at for a batch of edits."""
+        return request_for(self.base, self.task, self.entry, batch, self.held)
 
     def loss_of(self, edits: Edits, batch: EditBatch) -> tuple[Tensor, Outcome]:
         """The loss of given edits (E,) on a batch, and what the edited model says."""
@@ -120,8 +128,8 @@ class EditModule(L.LightningModule):
 
     def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
         """Count one batch of validation edits."""
-        edits = self.editor(batch.gradients)
-        edits = far_enough(self.base, self.task, self.entry, edits, batch, self.search)
+        request = self.request(batch)
+        edits = self.search(self.editor(request), request.losses)
         loss, seen = self.loss_of(edits, batch)
         self.metrics.update(self.base, self.task, batch, seen)
         if self.spoken is not None:
@@ -201,8 +209,8 @@ def calibrate(
     """Set the editor's first edit rate by trial steps.
 
     The step that mends a failure differs by an order of magnitude between layers, and
-    an overshoot ruins both the fix and the locality. So the untrained editor's deltas
-    are tried at several sizes, and the size with the least training loss is kept.
+    an overshoot ruins both the fix and the locality. So the untrained editor is tried at several
+    rates, and the one with the least training loss is kept.
 
     Args:
         module: holds the primed editor; its rate is changed in place.
@@ -213,13 +221,14 @@ def calibrate(
         The chosen factor.
     """
     module.eval()
-    grid = list(grid)
-    tried = [(module.editor(batch.gradients), batch) for batch in batches]
-    losses = []
+    grid, batches = list(grid), list(batches)
+    losses, so_far = [], 1.0
     for factor in grid:
-        seen = [module.loss_of(edits * factor, batch)[0] for edits, batch in tried]
+        module.editor.scale_rate(factor / so_far)
+        so_far = factor
+        seen = [module.loss_of(module.editor(module.request(b)), b)[0] for b in batches]
         losses.append(torch.stack(seen).mean())
     best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
-    module.editor.scale_rate(best)
+    module.editor.scale_rate(best / so_far)
     module.train()
     return best

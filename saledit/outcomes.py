@@ -1,18 +1,16 @@
-"""What an edited model says to a batch of edits, and how far each edit has to go for that."""
+"""What an edited model says to a batch of edits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
-from saledit.rows import Rows, run_edits
-from saledit.stepping import OwnLosses, StepSearch
+from saledit.rows import run_edits
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
 
@@ -64,27 +62,3 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
         task.divergence(before, passing, batch.pass_targets),
     )
-
-
-@torch.no_grad()
-def far_enough(
-    base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch, search: StepSearch
-) -> Edits:
-    """A batch's edits (E,), each at the length that mends its failures; see ``StepSearch``."""
-    if search.is_off:
-        return edits
-    n_edits, rows = len(batch.targets), batch.targets.shape[1] + batch.pass_targets.shape[1]
-    first = torch.arange(n_edits)[:, None] * rows
-    own = (first + torch.arange(batch.n_fail)).flatten().to(batch.targets.device)
-    targets = batch.targets[:, : batch.n_fail]
-    return search(edits, own_losses(base, task, entry, batch.rows.pick(own), targets))
-
-
-def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> OwnLosses:
-    """How edits (E,) do on their own failures: E x K rows with targets (E, K, ...)."""
-
-    def losses(edits: Edits) -> Tensor:
-        logits = task.logits(base, run_edits(base, entry, rows, edits), targets)
-        return task.answer_losses(base, logits, targets).mean(1)
-
-    return losses

@@ -11,7 +11,14 @@ from typing import Any
 
 from saledit.errors import ConfigError, did_you_mean
 
-EDITORS = MappingProxyType({"mend": "saledit.editors.mend:Mend"})
+#: Each has a section of its name in ``EditorConfig``.
+EDITORS = MappingProxyType(
+    {
+        "mend": "saledit.editors.mend:Mend",
+        "step": "saledit.editors.step:Step",
+        "ft": "saledit.editors.ft:FineTuning",
+    }
+)
 TASKS = MappingProxyType(
     {
         "nli": "saledit.tasks.nli:Nli",

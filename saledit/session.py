@@ -17,13 +17,15 @@ from saledit.cache import memory_bank
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
+from saledit.editors.request import Request
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, own_losses
+from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
+from saledit.requests import damage, hold, own_losses
 from saledit.site import Layer
-from saledit.stepping import StepSearch
+from saledit.stepping import PerEdit, StepSearch
 from saledit.suffix import run
 from saledit.tasks.base import Task
 
@@ -148,13 +150,14 @@ class EditSession:
         sample_rank: terms kept of each failure's gradient.
         gradient_rank: terms kept of the aggregated gradient.
         search: how far each edit goes.
+        held: pass samples that the editor may look at, where it needs them.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, editor: Editor, layer: Layer, sample_rank: int,
-        gradient_rank: int, search: StepSearch | None = None,
+        gradient_rank: int, search: StepSearch | None = None, held: Sequence[Sample] = (),
     ) -> None:  # fmt: skip
-        self._search = search or StepSearch()
+        self._search, self._held = search or StepSearch(), held
         self.base, self.task, self.editor, self.layer = base, task, editor.to(base.device), layer
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
@@ -173,24 +176,31 @@ class EditSession:
         self.editor.eval()
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
-        index = torch.arange(len(failures))[None]  # (E=1, K)
-        factors, losses = bank.factors(index), bank.losses_of(index)
-        batched = self.editor(aggregate(factors, losses, self._gradient_rank))
-        batched = self._far_enough(batched, bank)
+        request = self._request(bank)
+        batched = self._search(self.editor(request), request.losses)
         new = Edits({site: delta[0] for site, delta in batched.items()})
         self.edits = self.edits + new
         return new
 
-    def _far_enough(self, edits: Edits, bank: Bank) -> Edits:
-        """This step's edit (1,) at the length that mends its failures, on top of those so far."""
-        if self._search.is_off:
-            return edits
+    def _request(self, bank: Bank) -> Request:
+        """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""
         index = torch.arange(len(bank))
-        so_far = Edits({site: delta.unsqueeze() for site, delta in self.edits.items()})
-        own = own_losses(
-            self.base, self.task, bank.entry, bank.rows(index), bank.targets_of(index)[None]
+        gradients = aggregate(
+            bank.factors(index[None]), bank.losses_of(index[None]), self._gradient_rank
         )
-        return self._search(edits, lambda tried: own(so_far + tried))
+        base, task, entry = self.base, self.task, bank.entry
+        own = own_losses(base, task, entry, bank.rows(index), bank.targets_of(index)[None])
+        held = None
+        if self.editor.needs_held:
+            # What an edit may cost is counted from the model as it stands before it.
+            with applied(base.model, self.edits):
+                held = hold(base, task, self._held, self.layer)
+        return Request(gradients, self._on_top(own), self._on_top(damage(base, task, entry, held)))
+
+    def _on_top(self, measure: PerEdit) -> PerEdit:
+        """A measure of edits (1,) taken together with those so far."""
+        so_far = Edits({site: delta.unsqueeze() for site, delta in self.edits.items()})
+        return lambda tried: measure(so_far + tried)
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from saledit.delta import Edits
 
-#: Mean loss of the failures of each edit (E,), given edits (E,).
-OwnLosses = Callable[[Edits], Tensor]
+#: A number for each edit (E,), given edits (E,); differentiable in them.
+PerEdit = Callable[[Edits], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class StepSearch:
         return self.factors == (1.0,)
 
     @torch.no_grad()
-    def __call__(self, edits: Edits, losses: OwnLosses) -> Edits:
+    def __call__(self, edits: Edits, losses: PerEdit) -> Edits:
         """Choose each edit's length.
 
         Args:
             edits: batch shape (E,).
-            losses: see ``OwnLosses``.
+            losses: mean loss of each edit's own failures.
 
         Returns:
             The edits (E,), each times the first factor that mends its failures, or where none

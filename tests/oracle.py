@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
+from saledit.editors.request import Request
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.site import Site
@@ -83,7 +84,7 @@ class Oracle:
         """The loss of several edits, text by text."""
         nll, kl = [], []
         for one in edits:
-            deltas = editor(self.gradients(one.fail))
+            deltas = editor(Request(self.gradients(one.fail)))
             for sample in (*one.fail, *one.adapt):
                 log_p = self.logits(sample, deltas).log_softmax(-1)
                 nll.append(-log_p[self.target(sample)])

@@ -12,6 +12,7 @@ from saledit.artifact.building import (
 from saledit.artifact.editor import (
     EDITOR_FACTS,
     EDITOR_WEIGHTS,
+    HELD,
     TrainedEditor,
     load_editor,
     save_editor,
@@ -21,6 +22,7 @@ from saledit.artifact.edits import failures_as_json, load_edits, save_edits
 __all__ = [
     "EDITOR_FACTS",
     "EDITOR_WEIGHTS",
+    "HELD",
     "TrainedEditor",
     "check_editor",
     "failures_as_json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import saledit
 from saledit.config import EditorConfig, ModelConfig, TaskConfig
 from saledit.editors.base import Editor
-from saledit.errors import ConfigError, did_you_mean
+from saledit.errors import ConfigError
 from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
@@ -61,32 +62,26 @@ def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:
     """A fresh editor of the kind that a configuration names.
 
     Raises:
-        ConfigError: no such editor or style.
+        ConfigError: no such editor.
     """
-    editor: Editor = look_up(EDITORS, config.name, "editor.name")(
-        sites,
-        rank=config.rank,
-        n_blocks=config.n_blocks,
-        style=config.style,
-        whiten=config.whiten,
-        decouple=config.decouple,
-    )
-    return editor
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    return kind(sites, **_settings(config))
 
 
 def check_editor(config: EditorConfig) -> None:
     """Refuse unknown names before anything is loaded.
 
     Raises:
-        ConfigError: no such editor or style.
+        ConfigError: no such editor, or a setting that it does not have.
     """
-    look_up(EDITORS, config.name, "editor.name")
-    styles = ("bottleneck", "published")
-    if config.style not in styles:
-        raise ConfigError(
-            f"editor.style: unknown name '{config.style}'; {did_you_mean(config.style, styles)}"
-        )
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    kind.check(_settings(config))
     make_search(config)
+
+
+def _settings(config: EditorConfig) -> dict[str, Any]:
+    """The section of the editor that a configuration names."""
+    return asdict(getattr(config, config.name))
 
 
 def make_search(config: EditorConfig) -> StepSearch:

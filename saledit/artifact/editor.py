@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from saledit.artifact.building import (
     versions,
 )
 from saledit.config import RunConfig
+from saledit.data.sources import load_records
+from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.errors import ArtifactError, UserError
 from saledit.files import read_json, read_tensors, write_json, write_tensors
 from saledit.models import TaskModel, wrap
+from saledit.records import Sample
 from saledit.session import EditSession
 from saledit.site import Layer, Site
 from saledit.stepping import StepSearch
@@ -31,6 +35,7 @@ from saledit.tasks.base import Task
 
 EDITOR_WEIGHTS = "editor.safetensors"
 EDITOR_FACTS = "editor.json"
+HELD = "held.jsonl"
 
 
 def save_editor(
@@ -99,8 +104,20 @@ class TrainedEditor:
         self.check(base)
         c = self.config.editor
         return EditSession(
-            base, self.task, self.editor, self.layer, c.sample_rank, c.gradient_rank, self.search
-        )
+            base, self.task, self.editor, self.layer, c.sample_rank, c.gradient_rank, self.search,
+            self.held,
+        )  # fmt: skip
+
+    @cached_property
+    def held(self) -> list[Sample]:
+        """The pass samples that the editor may look at; none for one that needs none.
+
+        Raises:
+            DataError: their file is gone or broken.
+        """
+        if not self.editor.needs_held:
+            return []
+        return other_matters(self.task, load_records(self.task, str(self.folder / HELD)))
 
     @property
     def search(self) -> StepSearch:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saledit.config.editors import EditorConfig
+
 
 @dataclass(frozen=True)
 class TaskConfig:
@@ -134,32 +136,6 @@ class SiteConfig:
     """for select: gradient: divide the score by the layer's parameter norm"""
     samples: int = 32
     """samples of each kind (pass, fail, adapt) that the score reads"""
-
-
-@dataclass(frozen=True)
-class EditorConfig:
-    """The editor."""
-
-    name: str = "mend"
-    """an editor of the registry (SaLEM is mend with one layer picked by saliency)"""
-    rank: int = 256
-    """rank of the hypernetwork's blocks"""
-    n_blocks: int = 2
-    """residual blocks"""
-    style: str = "bottleneck"
-    """bottleneck, or published (MEND's equation 3)"""
-    whiten: float = 0.1
-    """relative ridge of the input whitening; 0 turns it off"""
-    decouple: float = 0.5
-    """how far the failures of one edit are kept from acting on each other, 0 (not) to 1"""
-    sample_rank: int = 8
-    """terms kept of each failure's gradient"""
-    gradient_rank: int = 16
-    """terms kept of the aggregated gradient of an edit"""
-    steps: list[float] = field(default_factory=lambda: [1.0])
-    """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
-    enough: float = 0.3
-    """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
 
 
 @dataclass(frozen=True)

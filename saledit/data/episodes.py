@@ -49,6 +49,13 @@ class EditBatch:
     pass_targets: Tensor
     members: tuple[Tensor, Tensor, Tensor]
 
+    def own(self) -> tuple[Rows, Tensor]:
+        """The failures alone: E x K rows, and their targets (E, K)."""
+        n_edits, size = len(self.targets), self.targets.shape[1] + self.pass_targets.shape[1]
+        first = torch.arange(n_edits)[:, None] * size
+        index = (first + torch.arange(self.n_fail)).flatten().to(self.targets.device)
+        return self.rows.pick(index), self.targets[:, : self.n_fail]
+
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""
         return EditBatch(

@@ -1,4 +1,4 @@
-"""What an editor is: gradient factors of failures in, edits out."""
+"""What an editor is: failures of a model in, edits out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saledit.delta import Edits, LowRank
+from saledit.editors.request import Request
 from saledit.site import Site
 
 
@@ -16,31 +17,35 @@ class Editor(nn.Module, ABC):
     """An editor of one or more sites.
 
     Everything that it learns or measures is a parameter or a buffer, so that its
-    ``state_dict`` is the whole editor.
+    ``state_dict`` is the whole editor. One without parameters is not trained: ``fit`` primes and
+    calibrates it.
 
     Args:
         sites: the sites it changes, in the order in which factors are given.
 
     Attributes:
         needs_moments: True where ``prime`` wants second moments of the sites' inputs.
+        needs_held: True where requests must say what an edit does to pass samples.
+        needs_calibration: True where the size of the first step is to be found by trial.
     """
 
     needs_moments: bool = False
+    needs_held: bool = False
+    needs_calibration: bool = True
 
     def __init__(self, sites: Sequence[Site]) -> None:
         super().__init__()
         self.sites = tuple(sites)
 
     @abstractmethod
-    def forward(self, gradients: Sequence[LowRank]) -> Edits:
-        """Turn aggregated gradients into edits.
+    def forward(self, request: Request) -> Edits:
+        """Make the edits that are asked for.
 
         Args:
-            gradients: for each site the factors u (E, R, D_in), v (E, R, D_out) of the
-                gradient of the failures' loss; terms of zeros are padding.
+            request: E edits; see ``Request``.
 
         Returns:
-            Edits with batch shape (E,), differentiable in the editor's parameters.
+            Edits with batch shape (E,), in training differentiable in the editor's parameters.
         """
 
     @abstractmethod
@@ -48,13 +53,29 @@ class Editor(nn.Module, ABC):
         """Measure statistics before training.
 
         Args:
-            gradients: as in ``forward``.
+            gradients: as in ``Request``.
             moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
         """
 
     @abstractmethod
     def scale_rate(self, factor: float) -> None:
-        """Multiply the size of every delta; used once, to calibrate the first step."""
+        """Multiply the size of steps; used to calibrate the first one."""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to learn."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    @classmethod
+    def check(cls, settings: dict[str, object]) -> None:
+        """Refuse settings before anything is loaded.
+
+        Args:
+            settings: the arguments of the constructor, besides the sites.
+
+        Raises:
+            ConfigError: a setting that the editor does not have.
+        """
 
 
 def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[LowRank]:

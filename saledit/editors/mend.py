@@ -16,8 +16,12 @@ from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.hypernet import Hypernet
 from saledit.editors.interference import decouple
+from saledit.editors.request import Request
+from saledit.errors import ConfigError, did_you_mean
 from saledit.moments import Normalizer, whitener
 from saledit.site import Site
+
+STYLES = ("bottleneck", "published")
 
 
 class Mend(Editor):
@@ -85,10 +89,10 @@ class Mend(Editor):
         for i, (d_in, _) in enumerate(shapes):
             self.register_buffer(f"whitener_{i}", torch.eye(d_in) if self.needs_moments else None)
 
-    def forward(self, gradients: Sequence[LowRank]) -> Edits:
-        """Edits (E,) from gradients (E, R, .); in training the normaliser learns too."""
+    def forward(self, request: Request) -> Edits:
+        """Edits (E,) from gradients (E, R, .) alone; in training the normaliser learns too."""
         deltas = {}
-        for i, (site, pair) in enumerate(zip(self.sites, gradients, strict=True)):
+        for i, (site, pair) in enumerate(zip(self.sites, request.gradients, strict=True)):
             x, real = self._terms(i, pair)
             if self.training:
                 self._normalizer(i).update(x.detach()[real])
@@ -143,6 +147,19 @@ class Mend(Editor):
             shapes = [site.d_in * site.d_out for site in self.sites]
             sizes = sizes * sizes.new_tensor(shapes).sqrt()
             self.log_rate.copy_((self._rate * sizes / sizes.norm()).log())
+
+    @classmethod
+    def check(cls, settings: dict[str, object]) -> None:
+        """Refuse a style that there is not.
+
+        Raises:
+            ConfigError: no such style.
+        """
+        style = str(settings["style"])
+        if style not in STYLES:
+            raise ConfigError(
+                f"editor.mend.style: unknown name '{style}'; {did_you_mean(style, STYLES)}"
+            )
 
     @torch.no_grad()
     def scale_rate(self, factor: float) -> None:

@@ -21,11 +21,13 @@ from saledit.artifact import check_editor, make_editor, make_search, save_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import write_json, write_jsonl, write_text
+from saledit.files import write_json, write_text
 from saledit.losses import penalty
 from saledit.module import EditModule, calibrate
 from saledit.report import Ui, training_bar
+from saledit.requests import hold
 from saledit.run.caching import banks_of
+from saledit.run.kept import held_samples, write_kept
 from saledit.run.picking import check_site, pick_layer
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared, prepare
@@ -33,7 +35,6 @@ from saledit.site import Layer
 
 LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
 SCORE = "val/score"  # what a state is kept by
-_CHECK_SAMPLES = 300
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
     ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
@@ -89,8 +90,8 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     if not resume:
         for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
             (folder / name).unlink(missing_ok=True)
+    write_kept(prepared, folder)
     module, data = _assemble(prepared, layer)
-    _write_check(prepared, folder)
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
     trainer = _trainer(config, folder, keep, ui)
@@ -98,7 +99,8 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     ui.stage(f"training the editor at layer {layer.index}")
     found = last if resume and last.exists() else None
     start = _steps_of(found)
-    _fit(trainer, module, data, found)
+    if module.editor.is_trained:
+        _fit(trainer, module, data, found)
     seconds = time.perf_counter() - began
     validation = _restore_best(trainer, keep, module, data)
     place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
@@ -139,9 +141,12 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.vocabulary,
     )  # fmt: skip
+    held = None
+    if editor.needs_held:
+        held = hold(prepared.base, prepared.task, held_samples(prepared), layer)
     module = EditModule(
         prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train,
-        make_search(config.editor),
+        make_search(config.editor), held,
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
@@ -149,7 +154,8 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     for batch in batches:
         editor.prime(batch.gradients, moments)
         moments = None
-    calibrate(module, batches)
+    if editor.needs_calibration:
+        calibrate(module, batches)
     return module, data
 
 
@@ -210,9 +216,8 @@ def _restore_best(
     trainer: L.Trainer, keep: ModelCheckpoint, module: EditModule, data: EditDataModule
 ) -> dict[str, float]:
     """Load the best state's weights and measure it on the validation part once more."""
-    found = trainer.validate(
-        module, data, ckpt_path=keep.best_model_path, verbose=False, weights_only=True
-    )
+    best = keep.best_model_path or None  # none of an editor that is not trained
+    found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
     module.eval()
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
 
@@ -252,12 +257,6 @@ def _check_same(config: RunConfig, folder: Path) -> None:
                 f"{key}: expected {before.get(key)!r} as in the run to resume, got {value!r}; "
                 "give the same value or start anew without --resume"
             )
-
-
-def _write_check(prepared: Prepared, folder: Path) -> None:
-    """Keep some pass samples beside the editor: ``fix`` checks its edits on them."""
-    rows = [prepared.task.row(s) for s in prepared.validation.passing[:_CHECK_SAMPLES]]
-    write_jsonl(folder / "check.jsonl", rows)
 
 
 def _read_metrics(path: Path) -> list[dict[str, str]]:

@@ -18,8 +18,9 @@ from saledit.data.datamodule import TestEpisodes
 from saledit.data.episodes import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
-from saledit.outcomes import far_enough, outcome
+from saledit.outcomes import outcome
 from saledit.report import Ui
+from saledit.requests import hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
@@ -115,7 +116,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
 @torch.no_grad()
 def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> int:
     """Schedule "batch": each edit is judged on the base, many edits side by side."""
-    config, base = prepared.config, prepared.base
+    config, base, task = prepared.config, prepared.base, prepared.task
+    entry, held = banks.fail.entry, hold(base, task, trained.held, trained.layer)
     k, passes = config.schedule.batch_size, config.test.passes_per_edit
     held = min(passes or len(banks.passing), len(banks.passing))
     at_once = banks.edits_at_once(config.test.edits_per_batch, k, held, base.vocabulary)
@@ -126,9 +128,9 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     with prepared.ui.progress("editing", len(episodes)) as bar:
         for i in range(len(episodes)):
             batch = episodes[i]
-            edits = trained.editor(batch.gradients)
-            edits = far_enough(base, prepared.task, banks.fail.entry, edits, batch, trained.search)
-            seen = outcome(base, prepared.task, banks.fail.entry, edits, batch)
+            request = request_for(base, task, entry, batch, held)
+            edits = trained.search(trained.editor(request), request.losses)
+            seen = outcome(base, task, entry, edits, batch)
             tally.count_batch(batch, seen, edits)
             n_edits += len(batch.targets)
             bar.update(i + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.interference import decouple
 from saledit.editors.mend import Mend
+from saledit.editors.request import Request
 from saledit.files import read_tensors, write_tensors
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
+from saledit.requests import damage, hold
 from saledit.scoring import base_logits
 from saledit.site import Site
 from saledit.suffix import run
@@ -41,6 +44,9 @@ class Case:
         self.gradients = aggregate(
             self.bank.factors(self.index), self.bank.losses[self.index], RANK
         )
+        others = samples(E * K + 4)[E * K :]
+        self.held = hold(self.base, Nli(), others, self.layer)
+        self.request = Request(self.gradients, self.losses, self.damage)
 
     def _bank(self) -> Bank:
         """Failures: the target is the model's second choice."""
@@ -50,13 +56,25 @@ class Case:
         wrong = [Sample(s.id, s.inputs, names[int(i)]) for s, i in zip(chosen, second, strict=True)]
         return memory_bank(self.base, Nli(), wrong, BankSpec(self.layer, rank=RANK, moments=True))
 
+    def alone(self, i: int) -> Request:
+        """The request of one of the edits."""
+        one = [pair[i : i + 1] for pair in self.gradients]
+        return Request(one, lambda edits: self._losses(edits, self.index[i : i + 1]), self.damage)
+
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
-        rows = self.bank.rows(self.index.flatten())
+        return self._losses(edits, self.index)
+
+    def _losses(self, edits: Edits, index: Tensor) -> Tensor:
+        rows = self.bank.rows(index.flatten())
         with applied(self.base.model, edits):
             logits = run(self.base, self.bank.entry, rows.states, rows.inputs)
-        targets = self.bank.targets[self.index.flatten()]
-        return F.cross_entropy(logits, targets, reduction="none").view(E, K).mean(1)
+        targets = self.bank.targets[index.flatten()]
+        return F.cross_entropy(logits, targets, reduction="none").view(index.shape).mean(1)
+
+    def damage(self, edits: Edits) -> Tensor:
+        """What edits do to held samples (E,)."""
+        return damage(self.base, Nli(), self.bank.entry, self.held)(edits)
 
     def editor(self, name: str, seed: int = 0) -> Editor:
         """A primed editor."""
@@ -72,7 +90,7 @@ class Case:
         seen = []
         optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
         for _ in range(steps):
-            loss = self.losses(editor(self.gradients)).mean()
+            loss = self.losses(editor(self.request)).mean()
             seen.append(loss.item())
             if optimizer is not None:
                 optimizer.zero_grad()
@@ -102,7 +120,7 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
         editor = case.editor(name)
         losses = case.train(editor, 30)
         editor.eval()
-        edits = editor(case.gradients)
+        edits = editor(case.request)
         final = case.losses(edits).mean().item()
     assert all(math.isfinite(loss) for loss in losses)
     if any(p.requires_grad for p in editor.parameters()):
@@ -133,14 +151,14 @@ def test_the_state_dict_is_the_whole_editor(case: Case, name: str, tmp_path: Pat
     loaded: Editor = look_up(EDITORS, name, "editor.name")(case.layer.sites)
     loaded.load_state_dict(read_tensors(tmp_path / "editor", "an editor"))
     loaded.eval()
-    assert_same(editor(case.gradients), loaded(case.gradients))
+    assert_same(editor(case.request), loaded(case.request))
 
 
 def test_using_an_editor_does_not_change_it(case: Case, name: str) -> None:
     editor = case.editor(name).eval()
     before = {key: value.clone() for key, value in editor.state_dict().items()}
     given = [LowRank(pair.u.clone(), pair.v.clone()) for pair in case.gradients]
-    first, second = editor(case.gradients), editor(case.gradients)
+    first, second = editor(case.request), editor(case.request)
     assert_same(first, second)
     assert all(torch.equal(before[key], value) for key, value in editor.state_dict().items())
     for pair, old in zip(case.gradients, given, strict=True):
@@ -152,9 +170,9 @@ def test_edits_of_a_batch_are_one_by_one(case: Case, name: str) -> None:
     editor = case.editor(name)
     case.train(editor, 3)
     editor.eval()
-    together = editor(case.gradients)
+    together = editor(case.request)
     for i in range(E):
-        alone = editor([pair[i : i + 1] for pair in case.gradients])
+        alone = editor(case.alone(i))
         for site in together:
             want = together[site].dense()[i].detach()
             scale = float(want.abs().max())
@@ -170,7 +188,10 @@ def test_zero_terms_are_padding(case: Case, name: str) -> None:
         LowRank(F.pad(pair.u, (0, 0, 1, 2)), F.pad(pair.v, (0, 0, 1, 2))) for pair in case.gradients
     ]
     editor.eval()
-    plain, more = editor(case.gradients).detach(), editor(padded).detach()
+    plain, more = (
+        editor(case.request).detach(),
+        editor(replace(case.request, gradients=padded)).detach(),
+    )
     for site in plain:
         want = plain[site].dense()
         scale = float(want.abs().max())
@@ -179,9 +200,9 @@ def test_zero_terms_are_padding(case: Case, name: str) -> None:
 
 def test_the_rate_scales_every_delta(case: Case, name: str) -> None:
     editor = case.editor(name).eval()
-    before = editor(case.gradients)
+    before = editor(case.request)
     editor.scale_rate(2.5)
-    after = editor(case.gradients)
+    after = editor(case.request)
     for site in before:
         torch.testing.assert_close(after[site].dense(), 2.5 * before[site].dense())
 
@@ -283,7 +304,7 @@ def test_mend_is_its_definition(style: str, ridge: float) -> None:
     editor.prime(first, moments)
     editor.eval()
     want = slow_mend(editor, gradients, moments, first, style, ridge)
-    for site, delta in editor(gradients).items():
+    for site, delta in editor(Request(gradients)).items():
         torch.testing.assert_close(delta.dense(), want[site], rtol=1e-6, atol=1e-8)
 
 
@@ -317,7 +338,8 @@ def test_mend_starts_as_a_step_down_the_gradient() -> None:
     editor.eval()
     dense = [pair.dense() for pair in gradients]
     factors = [
-        delta.dense() / grad for delta, grad in zip(editor(gradients).values(), dense, strict=True)
+        delta.dense() / grad
+        for delta, grad in zip(editor(Request(gradients)).values(), dense, strict=True)
     ]
     for factor in factors:
         torch.testing.assert_close(factor, factors[0].flatten()[0].expand_as(factor))
@@ -330,7 +352,7 @@ def test_published_mend_starts_as_a_step_down_the_gradient_normalised_per_dimens
     gradients = random_gradients(SITES, 1)
     editor.prime(gradients, None)
     editor.eval()
-    for i, (site, delta) in enumerate(editor(gradients).items()):
+    for i, (site, delta) in enumerate(editor(Request(gradients)).items()):
         z = torch.cat([gradients[i].u, gradients[i].v], -1)
         real = (gradients[i].v != 0).any(-1)
         mean, std = z[real].mean(0), z[real].std(0, correction=0)
@@ -362,7 +384,7 @@ def test_mend_s_first_delta_descends(case: Case, style: str, whiten: float) -> N
     editor = Mend(case.layer.sites, style=style, whiten=whiten, rate=0.5)
     editor.prime(case.gradients, case.bank.moments() if whiten else None)
     editor.eval()
-    edits = editor(case.gradients)
+    edits = editor(case.request)
     with torch.no_grad():
         # The derivative of each edit's loss along its delta, from the gradient itself ...
         slope = torch.zeros(E)

@@ -17,15 +17,17 @@ from saledit.data.episodes import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
+from saledit.editors.request import Request
 from saledit.files import read_tensors, write_tensors
-from saledit.outcomes import far_enough
-from saledit.overlay import applied
+from saledit.models import TaskModel
+from saledit.overlay import merge
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
+from saledit.requests import damage, hold, request_for
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
 from saledit.session import EditSession
-from saledit.stepping import OwnLosses, StepSearch
+from saledit.stepping import StepSearch
 
 BLOCK = 1
 E, K, RANK = 2, 2, 4
@@ -47,11 +49,24 @@ class Case:
             self.bank.factors(self.index), self.bank.losses[self.index], RANK
         )
 
+        self.name, self.others = name, samples(E * K + 4)[E * K :]
+        held = hold(self.base, QA, self.others, self.layer)
+        harm = damage(self.base, QA, self.bank.entry, held)
+        self.request = Request(self.gradients, self.losses, harm)
+
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
         targets = self.bank.targets_of(self.index)
         outputs = run_edits(self.base, self.bank.entry, self.rows, edits)
         return QA.losses(self.base, QA.logits(self.base, outputs, targets), targets).mean(1)
+
+    def session(
+        self, editor: Editor, search: StepSearch | None = None, base: TaskModel | None = None
+    ) -> EditSession:
+        """A fresh session, on this model or another."""
+        return EditSession(
+            base or self.base, QA, editor, self.layer, RANK, RANK, search, self.others
+        )
 
     def editor(self, name: str, seed: int = 0) -> Editor:
         """A primed editor."""
@@ -67,7 +82,7 @@ class Case:
         editor.train()
         seen = []
         for _ in range(steps):
-            loss = self.losses(editor(self.gradients)).mean()
+            loss = self.losses(editor(self.request)).mean()
             seen.append(loss.item())
             if optimizer is not None:
                 optimizer.zero_grad()
@@ -91,7 +106,7 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
     with untouched(case.base.model):
         editor = case.editor(name)
         losses = case.train(editor, 15)
-        edits = editor(case.gradients).detach()
+        edits = editor(case.request).detach()
         final = case.losses(edits).mean().item()
     assert all(math.isfinite(loss) for loss in losses)
     if any(p.requires_grad for p in editor.parameters()):
@@ -124,7 +139,7 @@ def test_a_saved_editor_gives_the_same_logits(case: Case, name: str, tmp_path: P
     loaded.load_state_dict(read_tensors(tmp_path / "editor", "an editor"))
     loaded.eval()
     one, other = (
-        logits_of(case.base, run_edits(case.base, case.bank.entry, case.rows, e(case.gradients)))
+        logits_of(case.base, run_edits(case.base, case.bank.entry, case.rows, e(case.request)))
         for e in (editor, loaded)
     )
     assert torch.equal(one, other)
@@ -132,23 +147,21 @@ def test_a_saved_editor_gives_the_same_logits(case: Case, name: str, tmp_path: P
 
 @torch.no_grad()
 def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
-    # The gradients of the second step are those of the model as edited by the first.
+    """The second step is the one that a model with the first written into its weights is given."""
     editor = case.editor(name).eval()
-    session = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    session = case.session(editor)
     first, second = case.failures[:K], case.failures[K:]
     with untouched(case.base.model):
         one = session.step(first)
         two = session.step(second)
-    with applied(case.base.model, one):
-        spec = BankSpec(case.layer, rank=RANK)
-        bank = memory_bank(case.base, QA, second, spec)
-    index = torch.arange(K)[None]
-    wanted = editor(aggregate(bank.factors(index), bank.losses[index], RANK))
+    merged = build(case.name)
+    merge(merged.model, one)
+    wanted = case.session(editor, base=merged).step(second)
     encoded = QA.encode(case.base, case.failures)
     for site, delta in two.items():
-        want = wanted[site].dense()[0]
+        want = wanted[site].dense()
         torch.testing.assert_close(
-            delta.dense(), want, rtol=1e-3, atol=1e-4 * float(want.abs().max())
+            delta.dense(), want, rtol=1e-3, atol=1e-3 * float(want.abs().max())
         )
     assert not torch.equal(
         run_whole(case.base, encoded, session.edits), run_whole(case.base, encoded, one)
@@ -159,7 +172,7 @@ def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
 def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> None:
     """The length is the one that the whole edited model would choose, for every step anew."""
     editor, factors = case.editor(name).eval(), (0.25, 1.0, 4.0, 16.0)
-    plain = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    plain = case.session(editor)
     groups = (case.failures[:K], case.failures[K:])
     own = plain.step(groups[0])
 
@@ -171,7 +184,7 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
     losses = [loss(own * factor, groups[0]) for factor in factors]
     enough = sorted(losses)[1] + 1e-4  # the second best length will do
     search = StepSearch(factors, enough)
-    session = EditSession(case.base, QA, editor, case.layer, RANK, RANK, search)
+    session = case.session(editor, search)
     with untouched(case.base.model):
         found = session.step(groups[0])
     want = factors[next(i for i, value in enumerate(losses) if value <= enough)]
@@ -179,7 +192,7 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
         torch.testing.assert_close(delta.dense(), own[site].dense() * want, rtol=1e-3, atol=1e-6)
 
     # The second step is judged on top of the first.
-    again = EditSession(case.base, QA, editor, case.layer, RANK, RANK)
+    again = case.session(editor)
     again.edits = session.edits
     step = again.step(groups[1])
     session.step(groups[1])
@@ -192,24 +205,27 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
 
 
 @torch.no_grad()
-def test_a_batch_s_own_failures_are_judged_whole(case: Case, tmp_path: Path) -> None:
-    """The search reads the failures' rows of a batch: no prompt may lose its end on the way."""
-    part = Part(tuple(case.failures), ((),) * (E * K), tuple(samples(E * K + 3)[E * K :]))
+def test_a_request_judges_whole_rows(case: Case, tmp_path: Path) -> None:
+    """Own failures and held samples as the whole edited model sees them: no prompt loses its end."""
+    passing = samples(E * K + 3)[E * K :]
+    part = Part(tuple(case.failures), ((),) * (E * K), tuple(passing))
     (banks,) = open_banks(case.base, QA, part, [BankSpec(case.layer, RANK)], tmp_path)
     batch = banks.batch(case.index, torch.arange(3).expand(E, 3), RANK)
-    edits = case.editor("mend").eval()(batch.gradients)
-    seen: list[Tensor] = []
-
-    class Looks(StepSearch):
-        def __call__(self, edits: Edits, losses: OwnLosses) -> Edits:
-            seen.append(losses(edits))
-            return edits
-
-    far_enough(case.base, QA, banks.fail.entry, edits, batch, Looks((1.0, 2.0)))
-    for i, judged in enumerate(seen[0]):
-        failures = [case.failures[int(n)] for n in case.index[i]]
-        encoded = QA.encode(case.base, failures)
+    held = hold(case.base, QA, case.others, case.layer)
+    request = request_for(case.base, QA, banks.fail.entry, batch, held)
+    edits = case.editor("mend").eval()(request) * 20
+    judged = zip(request.losses(edits), request.damage(edits), strict=True)
+    for i, (loss, harm) in enumerate(judged):
         one = Edits({site: delta[i] for site, delta in edits.items()})
+        encoded = QA.encode(case.base, [case.failures[int(n)] for n in case.index[i]])
         logits = run_whole(case.base, encoded, one)[encoded.scored]
         want = QA.answer_losses(case.base, logits, encoded.targets).mean()
-        torch.testing.assert_close(judged, want, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(loss, want, rtol=1e-4, atol=1e-4)
+        # Mean over samples of the mean over their scored positions.
+        encoded = QA.encode(case.base, case.others)
+        old, new = (run_whole(case.base, encoded, e)[encoded.scored] for e in (Edits({}), one))
+        kl = (old.softmax(-1) * (old.log_softmax(-1) - new.log_softmax(-1))).sum(-1)
+        lengths = encoded.scored.sum(1).tolist()
+        want = torch.stack([part.mean() for part in kl.split(lengths)]).mean()
+        assert want > 1e-6
+        torch.testing.assert_close(harm, want, rtol=1e-2, atol=1e-6)

@@ -22,7 +22,7 @@ from saledit.delta import Edits
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
 from saledit.module import EditModule, calibrate
-from saledit.outcomes import far_enough, outcome
+from saledit.outcomes import outcome
 from saledit.stepping import StepSearch
 from saledit.tasks.nli import Nli
 
@@ -170,7 +170,7 @@ def test_calibration_keeps_the_size_of_the_least_loss(tmp_path: Path) -> None:
     rates = case.module.editor.state_dict()["log_rate"].clone()
     with torch.no_grad():
         case.module.eval()
-        edits = case.module.editor(batch.gradients)
+        edits = case.module.editor(case.module.request(batch))
         losses = [float(case.module.loss_of(edits * factor, batch)[0]) for factor in grid]
     best = grid[losses.index(min(losses))]
     assert 1e-3 < best < 1e9, "a grid whose end wins proves nothing"
@@ -189,7 +189,7 @@ def test_each_edit_of_a_batch_goes_as_far_as_its_own_failures_need(
     case, factors = make_case(tmp_path, family, 1), (0.1, 0.3, 1.0, 3.0)
     fail, passing = case.draw(k)
     batch, entry = case.batch(fail, passing), case.banks.fail.entry
-    edits = case.module.editor.eval()(batch.gradients)
+    edits = case.module.editor.eval()(case.module.request(batch))
 
     def losses(tried: Edits) -> Tensor:
         seen = outcome(case.base, TASK, entry, tried, batch)
@@ -197,7 +197,7 @@ def test_each_edit_of_a_batch_goes_as_far_as_its_own_failures_need(
 
     table = torch.stack([losses(edits * factor) for factor in factors])
     enough = table.min(0).values.max().item() + 1e-9  # just enough for the worse one
-    found = far_enough(case.base, TASK, entry, edits, batch, StepSearch(factors, enough))
+    found = StepSearch(factors, enough)(edits, case.module.request(batch).losses)
     for i in range(EDITS):
         want = factors[next(j for j in range(len(factors)) if table[j, i] <= enough)]
         for site, delta in found.items():

@@ -18,6 +18,7 @@ from torch import Tensor
 from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, load_editor, load_edits
 from saledit.config import RunConfig
+from saledit.editors.request import Request
 from saledit.errors import ArtifactError, ConfigError, DataError, JobError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import TaskModel, load_classifier
@@ -114,7 +115,7 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
                 "data.adapt.similarity_model=''",
                 "site.select=fixed",
                 "site.layer=1",
-                "editor.rank=6",
+                "editor.mend.rank=6",
                 "editor.sample_rank=4",
                 "editor.gradient_rank=6",
                 "schedule.batch_size=2",
@@ -305,7 +306,7 @@ def fitted(home: Path) -> RunConfig:
     overrides = [
         f"output={home}", "name=fitted", f"model.name={home / 'model'}",
         f"data.train={home / 'data.jsonl'}", "data.adapt.rewrite=false", "site.select=gradient",
-        "site.samples=8", "editor.rank=6", "schedule.batch_size=3", "train.epochs=2",
+        "site.samples=8", "editor.mend.rank=6", "schedule.batch_size=3", "train.epochs=2",
         "train.steps_per_epoch=5", "train.edits_per_step=4", "train.passes_per_edit=3",
         "trainer.accelerator=cpu",
     ]  # fmt: skip
@@ -458,7 +459,7 @@ def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
         step = session.step([part.fail[i] for i in positions])
         with torch.no_grad():
             batch = banks.batch(torch.tensor([positions]), passing, c.gradient_rank)
-            edits = trained.editor(batch.gradients)
+            edits = trained.editor(Request(batch.gradients))
         assert list(step) == list(edits)
         for site, delta in step.items():
             torch.testing.assert_close(delta.dense(), edits[site].dense()[0], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,78 @@
+"""The editors' settings: those that all share, and each one's own.
+
+An editor is given the section of its name in the registry, as arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class MendConfig:
+    """MEND's hypernetwork, and SaLEM's: editors/mend.py."""
+
+    rank: int = 256
+    """rank of the hypernetwork's blocks"""
+    n_blocks: int = 2
+    """residual blocks"""
+    style: str = "bottleneck"
+    """bottleneck, or published (MEND's equation 3)"""
+    whiten: float = 0.1
+    """relative ridge of the input whitening; 0 turns it off"""
+    decouple: float = 0.5
+    """how far the failures of one edit are kept from acting on each other, 0 (not) to 1"""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """One step along the gradient, no training: editors/step.py."""
+
+    whiten: float = 0.1
+    """relative ridge of the input whitening; 0 turns it off"""
+    bound: float = 0.02
+    """nats: mean KL(base || edited) on pass samples that a step may cost"""
+    enough: float = 0.3
+    """nats an answer: mean loss of an edit's failures at which a step is long enough"""
+
+
+@dataclass(frozen=True)
+class FtConfig:
+    """Fine-tuning of the site on an edit's failures: editors/ft.py."""
+
+    steps: int = 25
+    """steps of Adam at most"""
+    rate: float = 1e-3
+    """learning rate; fit finds a factor on it by trial"""
+    kl: float = 0.0
+    """weight of KL(base || edited) on pass samples; 0 for none"""
+    bound: float = 0.0
+    """largest change of a weight; 0 for no bound"""
+    rank: int = 0
+    """rank of the change (LoRA); 0 for a change of full rank"""
+    enough: float = 0.1
+    """nats an answer: mean loss of an edit's failures at which its steps end"""
+
+
+@dataclass(frozen=True)
+class EditorConfig:
+    """The editor."""
+
+    name: str = "mend"
+    """an editor of the registry (SaLEM is mend with one layer picked by saliency)"""
+    sample_rank: int = 8
+    """terms kept of each failure's gradient"""
+    gradient_rank: int = 16
+    """terms kept of the aggregated gradient of an edit"""
+    steps: list[float] = field(default_factory=lambda: [1.0])
+    """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
+    enough: float = 0.3
+    """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
+    held: int = 32
+    """pass samples of the training part that an editor may look at; see docs/editors.md"""
+    mend: MendConfig = field(default_factory=MendConfig)
+    """for name: mend"""
+    step: StepConfig = field(default_factory=StepConfig)
+    """for name: step"""
+    ft: FtConfig = field(default_factory=FtConfig)
+    """for name: ft (also as ft-kl, ft-l, lora-ft)"""

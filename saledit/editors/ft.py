@@ -1,0 +1,133 @@
+"""Fine-tuning of the site on an edit's failures, with its usual restraints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from saledit.delta import Delta, Dense, Edits, LowRank
+from saledit.editors.base import Editor
+from saledit.editors.request import Request
+from saledit.site import Site
+
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+class FineTuning(Editor):
+    """Adam on the change of the site's weights, edit by edit, from zero.
+
+    Each edit minimises the mean loss of its own failures, plus ``kl`` times KL(base || edited) on
+    held pass samples, and ends when that loss is ``enough``, or after ``steps``. All edits of a
+    request go side by side.
+
+    - FT: a dense change, no restraint (De Cao et al., EMNLP 2021, section 5.1).
+    - FT+KL (``kl`` > 0): Mitchell et al., ICLR 2022, appendix.
+    - FT+L (``bound`` > 0): every weight within ``bound`` of its old value, by projection after
+      each step (Zhu et al., 2020, arXiv 2012.00363, equation 5, L-infinity).
+    - LoRA (``rank`` > 0): dW = v^T u, v from zero (Hu et al., ICLR 2022, section 4.1).
+
+    Args:
+        sites: the sites to edit.
+        steps: steps at most.
+        rate: learning rate of Adam before calibration.
+        kl: weight of the KL.
+        bound: largest change of a weight; 0 for none. Of a low-rank change it has no meaning.
+        rank: rank of the change; 0 for a dense one.
+        enough: mean loss in nats at which an edit ends.
+    """
+
+    def __init__(
+        self, sites: Sequence[Site], steps: int = 25, rate: float = 1e-3, kl: float = 0.0,
+        bound: float = 0.0, rank: int = 0, enough: float = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__(sites)
+        self.needs_held = kl > 0
+        self._steps, self._kl, self._bound = steps, kl, bound
+        self._rank, self._enough = rank, enough
+        self.register_buffer("log_rate", torch.tensor(math.log(rate)))
+
+    def forward(self, request: Request) -> Edits:
+        """Edits (E,) after as many steps as each needs."""
+        with torch.enable_grad():
+            values = self._start(request)
+            adam = _Adam(values, self._rate)
+            for _ in range(self._steps):
+                edits = self._edits(values)
+                losses = request.losses(edits)
+                going = losses.detach() > self._enough
+                if not going.any():
+                    break
+                total = losses + self._kl * request.damage(edits) if self._kl else losses
+                gradients = torch.autograd.grad(total.sum(), values)
+                with torch.no_grad():
+                    adam.step(values, gradients, going)
+                    if self._bound and not self._rank:
+                        for value in values:
+                            value.clamp_(-self._bound, self._bound)
+        return self._edits([value.detach() for value in values])
+
+    def _start(self, request: Request) -> list[Tensor]:
+        """A change of zero, in what is learned of it: w a site, or u and v."""
+        like, n = request.gradients[0].u, request.n_edits
+        values = []
+        # The same start for every edit, whatever stands beside it.
+        draws = torch.Generator().manual_seed(0)
+        for site in self.sites:
+            if self._rank:
+                u = torch.randn(1, self._rank, site.d_in, generator=draws) / math.sqrt(site.d_in)
+                values.append(u.to(like).expand(n, -1, -1).clone())
+                values.append(like.new_zeros(n, self._rank, site.d_out))
+            else:
+                values.append(like.new_zeros(n, site.d_out, site.d_in))
+        return [value.requires_grad_() for value in values]
+
+    def _edits(self, values: Sequence[Tensor]) -> Edits:
+        deltas: dict[Site, Delta] = {}
+        for i, site in enumerate(self.sites):
+            if self._rank:
+                deltas[site] = LowRank(values[2 * i], values[2 * i + 1])
+            else:
+                deltas[site] = Dense(values[i])
+        return Edits(deltas)
+
+    @property
+    def _rate(self) -> float:
+        assert isinstance(self.log_rate, Tensor)
+        return math.exp(float(self.log_rate))
+
+    def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
+        """Nothing to measure."""
+
+    @torch.no_grad()
+    def scale_rate(self, factor: float) -> None:
+        """Multiply the learning rate."""
+        assert isinstance(self.log_rate, Tensor)
+        self.log_rate.add_(math.log(factor))
+
+
+class _Adam:
+    """Adam (Kingma and Ba, ICLR 2015) on tensors (E, ...), whose edits may end one by one.
+
+    torch's own would go on moving an edit that has ended, by its moments.
+    """
+
+    def __init__(self, values: Sequence[Tensor], rate: float) -> None:
+        self._rate, self._count = rate, 0
+        self._first = [torch.zeros_like(value) for value in values]
+        self._second = [torch.zeros_like(value) for value in values]
+
+    def step(self, values: Sequence[Tensor], gradients: Sequence[Tensor], going: Tensor) -> None:
+        """One step, in place, of the edits that go on: bool (E,)."""
+        self._count += 1
+        (a, b), n = _BETAS, self._count
+        for value, gradient, first, second in zip(
+            values, gradients, self._first, self._second, strict=True
+        ):
+            first.lerp_(gradient, 1 - a)
+            second.lerp_(gradient.square(), 1 - b)
+            size = (second / (1 - b**n)).sqrt_().add_(_EPSILON)
+            step = first / (1 - a**n) / size * -self._rate
+            value.add_(step * going.view(-1, *(1,) * (value.dim() - 1)))

@@ -1,0 +1,37 @@
+"""What an editor may look at when it makes edits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from saledit.delta import Edits, LowRank
+from saledit.stepping import PerEdit
+
+
+def _not_there(_edits: Edits) -> Tensor:
+    raise AssertionError("this request holds gradients alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """E edits that are asked for, of K failures each.
+
+    Attributes:
+        gradients: for each site the factors u (E, R, D_in), v (E, R, D_out) of the
+            aggregated gradient of the failures' losses; terms of zeros are padding.
+        losses: mean loss of each edit's own failures, in nats an answer.
+        damage: mean KL(base || edited) over the pass samples that lie beside the editor
+            (``Editor.needs_held``), which are none of those that an edit is judged by.
+    """
+
+    gradients: Sequence[LowRank]
+    losses: PerEdit = _not_there
+    damage: PerEdit = _not_there
+
+    @property
+    def n_edits(self) -> int:
+        """E."""
+        return self.gradients[0].u.shape[0]

@@ -1,0 +1,103 @@
+"""Requests: what editors may look at, made of cached samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
+from saledit.data.episodes import EditBatch
+from saledit.delta import Edits
+from saledit.editors.request import Request
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.rows import Rows, run_edits
+from saledit.site import Layer
+from saledit.stepping import PerEdit
+from saledit.suffix import Entry
+from saledit.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Pass samples that lie beside an editor, H rows.
+
+    Attributes:
+        rows: for suffix runs.
+        outputs: what the head of the model reads before the edit, (H, A, D); logits (H, C) of a
+            classifier.
+        targets: (H,) or (H, A).
+    """
+
+    rows: Rows
+    outputs: Tensor
+    targets: Tensor
+
+
+def hold(base: TaskModel, task: Task, samples: Sequence[Sample], layer: Layer) -> Held | None:
+    """Pass samples as they are now: under the edits that are applied to the model, if any.
+
+    Args:
+        base: the task model.
+        task: encodes them.
+        samples: pass samples; none gives None.
+        layer: the layer to be edited.
+    """
+    if not samples:
+        return None
+    with torch.no_grad():
+        bank = memory_bank(base, task, samples, BankSpec(layer))
+        index = torch.arange(len(bank))
+        return Held(bank.rows(index), bank.outputs(index), bank.targets_of(index))
+
+
+def request_for(
+    base: TaskModel, task: Task, entry: Entry, batch: EditBatch, held: Held | None = None
+) -> Request:
+    """The request that a batch of edits makes: its failures, not what it is judged by.
+
+    Args:
+        base: the task model.
+        task: scores the failures.
+        entry: where the batch's states were captured.
+        batch: E edits.
+        held: pass samples that the editor may look at, where it needs them.
+    """
+    made: list[PerEdit] = []  # of rows that few editors ask for, but some many times
+
+    def losses(edits: Edits) -> Tensor:
+        if not made:
+            made.append(own_losses(base, task, entry, *batch.own()))
+        return made[0](edits)
+
+    return Request(batch.gradients, losses, damage(base, task, entry, held))
+
+
+def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> PerEdit:
+    """How edits (E,) do on their own failures: E x K rows with targets (E, K, ...)."""
+
+    def losses(edits: Edits) -> Tensor:
+        logits = task.logits(base, run_edits(base, entry, rows, edits), targets)
+        return task.answer_losses(base, logits, targets).mean(1)
+
+    return losses
+
+
+def damage(base: TaskModel, task: Task, entry: Entry, held: Held | None) -> PerEdit:
+    """What edits (E,) do to held pass samples: mean KL in nats."""
+
+    def divergence(edits: Edits) -> Tensor:
+        assert held is not None, "an editor with needs_held is given held samples"
+        n, size = edits.batch_shape.numel(), len(held.targets)
+        every = torch.arange(size, device=held.targets.device).repeat(n)
+        outputs = run_edits(base, entry, held.rows.pick(every), edits)
+        targets = held.targets.expand(n, *held.targets.shape)
+        before = held.outputs.expand(n, *held.outputs.shape)
+        old, new = task.logits_beside(base, before, outputs, targets)
+        return task.divergence(old, new.to(old.dtype), targets).mean(1)
+
+    return divergence
