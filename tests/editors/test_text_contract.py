@@ -84,10 +84,11 @@ class Case:
         for _ in range(steps):
             loss = self.losses(editor(self.request)).mean()
             seen.append(loss.item())
-            if optimizer is not None:
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+            if optimizer is None:
+                break  # nothing is learned
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         editor.eval()
         return seen
 

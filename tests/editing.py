@@ -1,0 +1,91 @@
+"""A tiny classifier and edits of it, for tests of editors."""
+
+from __future__ import annotations
+
+import torch
+from tiny import build, encode, samples
+from torch import Tensor
+from torch.nn import functional as F
+
+from saledit.bank import Bank, BankSpec
+from saledit.cache import memory_bank
+from saledit.delta import Edits
+from saledit.editors.base import Editor, aggregate
+from saledit.editors.request import Request
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.registry import EDITORS, look_up
+from saledit.requests import damage, hold
+from saledit.scoring import base_logits
+from saledit.suffix import run
+from saledit.tasks.nli import Nli
+
+BLOCK = 1
+E, K, RANK = 3, 2, 4
+
+
+class Case:
+    """A tiny model and E edits of K failures each."""
+
+    def __init__(self, family: str) -> None:
+        self.base = build(family)
+        self.layer = self.base.layer(BLOCK)
+        self.bank = self._bank()
+        self.index = torch.arange(E * K).view(E, K)
+        self.gradients = aggregate(
+            self.bank.factors(self.index), self.bank.losses[self.index], RANK
+        )
+        others = samples(E * K + 4)[E * K :]
+        self.held = hold(self.base, Nli(), others, self.layer)
+        self.request = Request(self.gradients, self.losses, self.damage)
+
+    def _bank(self) -> Bank:
+        """Failures: the target is the model's second choice."""
+        chosen = samples(E * K)
+        names = self.base.model.config.id2label
+        second = base_logits(self.base, encode(self.base, chosen)).topk(2).indices[:, 1]
+        wrong = [Sample(s.id, s.inputs, names[int(i)]) for s, i in zip(chosen, second, strict=True)]
+        return memory_bank(self.base, Nli(), wrong, BankSpec(self.layer, rank=RANK, moments=True))
+
+    def alone(self, i: int) -> Request:
+        """The request of one of the edits."""
+        one = [pair[i : i + 1] for pair in self.gradients]
+        return Request(one, lambda edits: self._losses(edits, self.index[i : i + 1]), self.damage)
+
+    def losses(self, edits: Edits) -> Tensor:
+        """Mean loss of each edit's own failures (E,)."""
+        return self._losses(edits, self.index)
+
+    def _losses(self, edits: Edits, index: Tensor) -> Tensor:
+        rows = self.bank.rows(index.flatten())
+        with applied(self.base.model, edits):
+            logits = run(self.base, self.bank.entry, rows.states, rows.inputs)
+        targets = self.bank.targets[index.flatten()]
+        return F.cross_entropy(logits, targets, reduction="none").view(index.shape).mean(1)
+
+    def damage(self, edits: Edits) -> Tensor:
+        """What edits do to held samples (E,)."""
+        return damage(self.base, Nli(), self.bank.entry, self.held)(edits)
+
+    def editor(self, name: str, seed: int = 0) -> Editor:
+        """A primed editor."""
+        torch.manual_seed(seed)
+        editor: Editor = look_up(EDITORS, name, "editor.name")(self.layer.sites)
+        editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
+        return editor
+
+    def train(self, editor: Editor, steps: int) -> list[float]:
+        """Adam on the edit loss; the losses before each step."""
+        parameters = [p for p in editor.parameters() if p.requires_grad]
+        editor.train()
+        seen = []
+        optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
+        for _ in range(steps):
+            loss = self.losses(editor(self.request)).mean()
+            seen.append(loss.item())
+            if optimizer is None:
+                break  # nothing is learned
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return seen
