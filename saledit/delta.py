@@ -74,9 +74,9 @@ class LowRank:
         """Pick deltas out of a batch."""
         return LowRank(self.u[index], self.v[index])
 
-    def unsqueeze(self) -> LowRank:
-        """A batch (1,) of this one delta."""
-        return LowRank(self.u[None], self.v[None])
+    def expand(self, n: int) -> LowRank:
+        """A batch (n,) of this one delta, without copies."""
+        return LowRank(self.u.expand(n, -1, -1), self.v.expand(n, -1, -1))
 
     def dense(self) -> Tensor:
         """The change as a matrix (..., D_out, D_in); for tests and merging."""
@@ -167,9 +167,9 @@ class Dense:
         """Pick deltas out of a batch."""
         return Dense(self.w[index])
 
-    def unsqueeze(self) -> Dense:
-        """A batch (1,) of this one delta."""
-        return Dense(self.w[None])
+    def expand(self, n: int) -> Dense:
+        """A batch (n,) of this one delta, without copies."""
+        return Dense(self.w.expand(n, -1, -1))
 
     def dense(self) -> Tensor:
         """The change itself."""
@@ -248,6 +248,10 @@ class Edits(Mapping[Site, Delta]):
     def batch_shape(self) -> torch.Size:
         """Leading shape shared by all deltas; () where there is no delta."""
         return next((d.batch_shape for d in self._deltas.values()), torch.Size())
+
+    def expand(self, n: int) -> Edits:
+        """A batch (n,) of this one edit, without copies; no deltas stay none."""
+        return Edits({site: delta.expand(n) for site, delta in self.items()})
 
     def norm(self) -> Tensor:
         """Frobenius norm over all sites together, shape of the batch."""

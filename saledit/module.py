@@ -19,7 +19,7 @@ from saledit.errors import JobError
 from saledit.losses import penalty, weighted_mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome, outcome
-from saledit.requests import Held, request_for
+from saledit.requests import Held, edits_for, request_for
 from saledit.session import EditMetrics
 from saledit.stepping import StepSearch
 from saledit.suffix import Entry
@@ -78,7 +78,7 @@ class EditModule(L.LightningModule):
         return self
 
     def _loss(self, batch: EditBatch) -> tuple[Tensor, Outcome]:
-        return self.loss_of(self.editor(self.request(batch)), batch)
+        return self.loss_of(edits_for(self.editor, self.request(batch)), batch)
 
     def request(self, batch: EditBatch) -> Request:
         """What the editor may look at for a batch of edits."""
@@ -129,7 +129,7 @@ class EditModule(L.LightningModule):
     def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
         """Count one batch of validation edits."""
         request = self.request(batch)
-        edits = self.search(self.editor(request), request.losses)
+        edits = edits_for(self.editor, request, self.search)
         loss, seen = self.loss_of(edits, batch)
         self.metrics.update(self.base, self.task, batch, seen)
         if self.spoken is not None:
@@ -226,7 +226,8 @@ def calibrate(
     for factor in grid:
         module.editor.scale_rate(factor / so_far)
         so_far = factor
-        seen = [module.loss_of(module.editor(module.request(b)), b)[0] for b in batches]
+        tried = [edits_for(module.editor, module.request(batch)) for batch in batches]
+        seen = [module.loss_of(e, b)[0] for e, b in zip(tried, batches, strict=True)]
         losses.append(torch.stack(seen).mean())
     best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
     module.editor.scale_rate(best / so_far)

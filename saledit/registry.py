@@ -17,6 +17,7 @@ EDITORS = MappingProxyType(
         "mend": "saledit.editors.mend:Mend",
         "step": "saledit.editors.step:Step",
         "ft": "saledit.editors.ft:FineTuning",
+        "enn": "saledit.editors.enn:EditableNetwork",
     }
 )
 TASKS = MappingProxyType(

@@ -12,12 +12,13 @@ from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
+from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.rows import Rows, run_edits
 from saledit.site import Layer
-from saledit.stepping import PerEdit
+from saledit.stepping import PerEdit, StepSearch
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
 
@@ -75,6 +76,26 @@ def request_for(
         return made[0](edits)
 
     return Request(batch.gradients, losses, damage(base, task, entry, held))
+
+
+def edits_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
+    """The edits (E,) that an editor makes, at the lengths that are searched, and its own change.
+
+    Args:
+        editor: makes them.
+        request: E edits.
+        search: how far each goes; None for as far as the editor goes.
+    """
+    return editor.resident.expand(request.n_edits) + steps_for(editor, request, search)
+
+
+def steps_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
+    """As ``edits_for``, without what is there before any edit."""
+    steps = editor(request)
+    if search is None or search.is_off:
+        return steps
+    resident = editor.resident.expand(request.n_edits)
+    return search(steps, lambda tried: request.losses(resident + tried))
 
 
 def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> PerEdit:

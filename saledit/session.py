@@ -23,7 +23,7 @@ from saledit.models import TaskModel
 from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.requests import damage, hold, own_losses
+from saledit.requests import damage, hold, own_losses, steps_for
 from saledit.site import Layer
 from saledit.stepping import PerEdit, StepSearch
 from saledit.suffix import run
@@ -161,7 +161,12 @@ class EditSession:
         self.base, self.task, self.editor, self.layer = base, task, editor.to(base.device), layer
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
-        self.edits = Edits({})
+        self._steps = Edits({})
+
+    @property
+    def edits(self) -> Edits:
+        """All edits so far, and what the editor changes before any."""
+        return self.editor.resident.detach() + self._steps
 
     @torch.no_grad()
     def step(self, failures: Sequence[Sample]) -> Edits:
@@ -171,15 +176,15 @@ class EditSession:
             failures: the failures of this step, with their right answers.
 
         Returns:
-            This step's own edits; ``self.edits`` holds all so far.
+            This step's own edits; ``edits`` holds all so far.
         """
         self.editor.eval()
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
         request = self._request(bank)
-        batched = self._search(self.editor(request), request.losses)
+        batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
-        self.edits = self.edits + new
+        self._steps = self._steps + new
         return new
 
     def _request(self, bank: Bank) -> Request:
@@ -199,8 +204,7 @@ class EditSession:
 
     def _on_top(self, measure: PerEdit) -> PerEdit:
         """A measure of edits (1,) taken together with those so far."""
-        so_far = Edits({site: delta.unsqueeze() for site, delta in self.edits.items()})
-        return lambda tried: measure(so_far + tried)
+        return lambda tried: measure(self._steps.expand(1) + tried)
 
 
 @torch.no_grad()

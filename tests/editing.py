@@ -15,7 +15,7 @@ from saledit.editors.request import Request
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
-from saledit.requests import damage, hold
+from saledit.requests import damage, edits_for, hold
 from saledit.scoring import base_logits
 from saledit.suffix import run
 from saledit.tasks.nli import Nli
@@ -44,13 +44,16 @@ class Case:
         chosen = samples(E * K)
         names = self.base.model.config.id2label
         second = base_logits(self.base, encode(self.base, chosen)).topk(2).indices[:, 1]
-        wrong = [Sample(s.id, s.inputs, names[int(i)]) for s, i in zip(chosen, second, strict=True)]
-        return memory_bank(self.base, Nli(), wrong, BankSpec(self.layer, rank=RANK, moments=True))
+        pairs = zip(chosen, second, strict=True)
+        self.failures = [Sample(s.id, s.inputs, names[int(i)]) for s, i in pairs]
+        spec = BankSpec(self.layer, rank=RANK, moments=True)
+        return memory_bank(self.base, Nli(), self.failures, spec)
 
     def alone(self, i: int) -> Request:
         """The request of one of the edits."""
         one = [pair[i : i + 1] for pair in self.gradients]
-        return Request(one, lambda edits: self._losses(edits, self.index[i : i + 1]), self.damage)
+        own = self.index[i : i + 1]
+        return Request(one, lambda edits: self._losses(edits, own), self.damage)
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
@@ -81,7 +84,7 @@ class Case:
         seen = []
         optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
         for _ in range(steps):
-            loss = self.losses(editor(self.request)).mean()
+            loss = self.losses(edits_for(editor, self.request)).mean()
             seen.append(loss.item())
             if optimizer is None:
                 break  # nothing is learned

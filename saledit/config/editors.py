@@ -55,6 +55,18 @@ class FtConfig:
 
 
 @dataclass(frozen=True)
+class EnnConfig:
+    """Editable neural networks: editors/enn.py."""
+
+    steps: int = 1
+    """gradient steps an edit"""
+    rate: float = 1e-2
+    """length of a step; fit finds a factor on it by trial, and training another"""
+    second_order: bool = True
+    """differentiate through the steps' gradients; False takes less memory and time"""
+
+
+@dataclass(frozen=True)
 class EditorConfig:
     """The editor."""
 
@@ -76,3 +88,5 @@ class EditorConfig:
     """for name: step"""
     ft: FtConfig = field(default_factory=FtConfig)
     """for name: ft (also as ft-kl, ft-l, lora-ft)"""
+    enn: EnnConfig = field(default_factory=EnnConfig)
+    """for name: enn"""

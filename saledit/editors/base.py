@@ -45,7 +45,8 @@ class Editor(nn.Module, ABC):
             request: E edits; see ``Request``.
 
         Returns:
-            Edits with batch shape (E,), in training differentiable in the editor's parameters.
+            Edits with batch shape (E,), in training differentiable in the editor's parameters;
+            what is ``resident`` is not in them.
         """
 
     @abstractmethod
@@ -60,6 +61,14 @@ class Editor(nn.Module, ABC):
     @abstractmethod
     def scale_rate(self, factor: float) -> None:
         """Multiply the size of steps; used to calibrate the first one."""
+
+    @property
+    def resident(self) -> Edits:
+        """A change of the model that is there before any edit, unbatched, and is judged with it.
+
+        For editors that prepare the model to be edited; most leave it as it is.
+        """
+        return Edits({})
 
     @property
     def is_trained(self) -> bool:

@@ -91,7 +91,7 @@ class Tally:
             if self._decided is not None:
                 self._decided.count(torch.arange(kept.shape[1])[None], kept)
         if self._fluency is not None:
-            batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})
+            batched = edits.expand(1)
             chosen = self._part.fail
             self._fluency.count(chosen, batched, torch.zeros(len(chosen), dtype=torch.long))
         every = torch.arange(adapt.shape[1])[None]
@@ -206,7 +206,7 @@ class _Spoken:
     def count_final(self, edits: Edits) -> tuple[Tensor, Tensor]:
         """Count one edit of everything; returns the right of rewordings and pass samples (1, n)."""
         banks, part = self._banks, self._part
-        batched = Edits({site: delta.unsqueeze() for site, delta in edits.items()})  # (E=1,)
+        batched = edits.expand(1)  # (E=1,)
         groups: list[tuple[Bank | None, Sequence[Sample]]] = [
             (banks.fail, part.fail), (banks.adapt, self._reworded), (banks.passing, part.passing)
         ]  # fmt: skip

@@ -20,7 +20,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.outcomes import outcome
 from saledit.report import Ui
-from saledit.requests import hold, request_for
+from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
@@ -119,8 +119,8 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     config, base, task = prepared.config, prepared.base, prepared.task
     entry, held = banks.fail.entry, hold(base, task, trained.held, trained.layer)
     k, passes = config.schedule.batch_size, config.test.passes_per_edit
-    held = min(passes or len(banks.passing), len(banks.passing))
-    at_once = banks.edits_at_once(config.test.edits_per_batch, k, held, base.vocabulary)
+    beside = min(passes or len(banks.passing), len(banks.passing))
+    at_once = banks.edits_at_once(config.test.edits_per_batch, k, beside, base.vocabulary)
     episodes = TestEpisodes(
         banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip
@@ -129,7 +129,7 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
         for i in range(len(episodes)):
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held)
-            edits = trained.search(trained.editor(request), request.losses)
+            edits = edits_for(trained.editor, request, trained.search)
             seen = outcome(base, task, entry, edits, batch)
             tally.count_batch(batch, seen, edits)
             n_edits += len(batch.targets)

@@ -23,7 +23,7 @@ from saledit.models import TaskModel
 from saledit.overlay import merge
 from saledit.records import Sample
 from saledit.registry import EDITORS, look_up
-from saledit.requests import damage, hold, request_for
+from saledit.requests import damage, edits_for, hold, request_for
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
 from saledit.session import EditSession
@@ -82,7 +82,7 @@ class Case:
         editor.train()
         seen = []
         for _ in range(steps):
-            loss = self.losses(editor(self.request)).mean()
+            loss = self.losses(edits_for(editor, self.request)).mean()
             seen.append(loss.item())
             if optimizer is None:
                 break  # nothing is learned
@@ -107,7 +107,7 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
     with untouched(case.base.model):
         editor = case.editor(name)
         losses = case.train(editor, 15)
-        edits = editor(case.request).detach()
+        edits = edits_for(editor, case.request).detach()
         final = case.losses(edits).mean().item()
     assert all(math.isfinite(loss) for loss in losses)
     if any(p.requires_grad for p in editor.parameters()):
@@ -193,8 +193,9 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
         torch.testing.assert_close(delta.dense(), own[site].dense() * want, rtol=1e-3, atol=1e-6)
 
     # The second step is judged on top of the first.
-    again = case.session(editor)
-    again.edits = session.edits
+    again = case.session(editor, search)
+    again.step(groups[0])
+    again._search = StepSearch()
     step = again.step(groups[1])
     session.step(groups[1])
     losses = [loss(found + step * factor, groups[1]) for factor in factors]
