@@ -67,6 +67,20 @@ class EnnConfig:
 
 
 @dataclass(frozen=True)
+class MalmenConfig:
+    """MEND's terms put together by least squares, for many failures an edit: editors/malmen.py."""
+
+    rank: int = 256
+    """rank of the hypernetwork's blocks"""
+    n_blocks: int = 2
+    """residual blocks"""
+    style: str = "bottleneck"
+    """bottleneck, or published (MEND's equation 3)"""
+    whiten: float = 0.1
+    """relative ridge of the input whitening; 0 turns it off, as published"""
+
+
+@dataclass(frozen=True)
 class EditorConfig:
     """The editor."""
 
@@ -75,7 +89,7 @@ class EditorConfig:
     sample_rank: int = 8
     """terms kept of each failure's gradient"""
     gradient_rank: int = 16
-    """terms kept of the aggregated gradient of an edit"""
+    """terms kept of the aggregated gradient of an edit; 0 for all of its failures' terms"""
     steps: list[float] = field(default_factory=lambda: [1.0])
     """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
     enough: float = 0.3
@@ -90,3 +104,5 @@ class EditorConfig:
     """for name: ft (also as ft-kl, ft-l, lora-ft)"""
     enn: EnnConfig = field(default_factory=EnnConfig)
     """for name: enn"""
+    malmen: MalmenConfig = field(default_factory=MalmenConfig)
+    """for name: malmen"""

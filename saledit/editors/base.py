@@ -103,10 +103,10 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
     Args:
         factors: for each site u (E, K, r, D_in), v (E, K, r, D_out).
         losses: each failure's loss (E, K), at least zero.
-        rank: terms to keep.
+        rank: terms to keep; 0 for all.
 
     Returns:
-        For each site u (E, R, D_in), v (E, R, D_out), R <= rank.
+        For each site u (E, R, D_in), v (E, R, D_out), R <= rank, or all K r terms.
     """
     square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
     step = losses / torch.where(square > 0, square, 1.0)
@@ -116,5 +116,5 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
     for raw in factors:
         pair = LowRank(raw.u * scale, raw.v * scale)
         flat = LowRank(pair.u.flatten(1, 2), pair.v.flatten(1, 2))
-        out.append(flat.compress(rank) if flat.rank > rank else flat)
+        out.append(flat.compress(rank) if flat.rank > rank > 0 else flat)
     return out

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from saledit.delta import Edits, LowRank
+from saledit.delta import Delta, Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.hypernet import Hypernet
 from saledit.editors.interference import decouple
@@ -60,6 +60,8 @@ class Mend(Editor):
             each site where the style is ``published``).
     """
 
+    name = "mend"
+
     def __init__(
         self,
         sites: Sequence[Site],
@@ -91,16 +93,20 @@ class Mend(Editor):
 
     def forward(self, request: Request) -> Edits:
         """Edits (E,) from gradients (E, R, .) alone; in training the normaliser learns too."""
-        deltas = {}
+        deltas: dict[Site, Delta] = {}
         for i, (site, pair) in enumerate(zip(self.sites, request.gradients, strict=True)):
             x, real = self._terms(i, pair)
             if self.training:
                 self._normalizer(i).update(x.detach()[real])
             u, g = self._transformed(i, site, x)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
-            delta = LowRank(u, g * (-rate * real.unsqueeze(-1)))
-            deltas[site] = decouple(delta, pair.u * real.unsqueeze(-1), self._decouple)
+            terms = LowRank(u, g * (-rate * real.unsqueeze(-1)))
+            deltas[site] = self._together(i, terms, pair.u * real.unsqueeze(-1))
         return Edits(deltas)
+
+    def _together(self, i: int, terms: LowRank, inputs: Tensor) -> Delta:
+        """A site's delta from its terms (E, R, .) and the input that each is for (E, R, D_in)."""
+        return decouple(terms, inputs, self._decouple)
 
     def _transformed(self, i: int, site: Site, x: Tensor) -> tuple[Tensor, Tensor]:
         """u~ (E, R, D_in) and g~ (E, R, D_out) of terms x (E, R, D_in + D_out)."""
@@ -158,7 +164,7 @@ class Mend(Editor):
         style = str(settings["style"])
         if style not in STYLES:
             raise ConfigError(
-                f"editor.mend.style: unknown name '{style}'; {did_you_mean(style, STYLES)}"
+                f"editor.{cls.name}.style: unknown name '{style}'; {did_you_mean(style, STYLES)}"
             )
 
     @torch.no_grad()
