@@ -12,7 +12,7 @@ A delta is oriented as (D_out, D_in) whatever the module stores, and is always
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -120,13 +120,17 @@ class LowRank:
         """Where the factors are."""
         return self.u.device
 
+    def tensors(self) -> list[Tensor]:
+        """The two factors."""
+        return [self.u, self.v]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> LowRank:
+        """The same delta with other factors."""
+        return LowRank(function(self.u), function(self.v))
+
     def to(self, device: torch.device | str) -> LowRank:
         """The same values on a device."""
-        return LowRank(self.u.to(device), self.v.to(device))
-
-    def detach(self) -> LowRank:
-        """The same values without a graph."""
-        return LowRank(self.u.detach(), self.v.detach())
+        return self.map(lambda factor: factor.to(device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,13 +189,17 @@ class Dense:
         """Where the change is."""
         return self.w.device
 
+    def tensors(self) -> list[Tensor]:
+        """The change alone."""
+        return [self.w]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Dense:
+        """The same delta of another change."""
+        return Dense(function(self.w))
+
     def to(self, device: torch.device | str) -> Dense:
         """The same values on a device."""
-        return Dense(self.w.to(device))
-
-    def detach(self) -> Dense:
-        """The same values without a graph."""
-        return Dense(self.w.detach())
+        return self.map(lambda w: w.to(device))
 
 
 Delta = LowRank | Dense
@@ -257,9 +265,17 @@ class Edits(Mapping[Site, Delta]):
         """Frobenius norm over all sites together, shape of the batch."""
         return torch.stack([delta.norm() ** 2 for delta in self.values()]).sum(0).sqrt()
 
+    def tensors(self) -> list[Tensor]:
+        """What all deltas are made of, in order."""
+        return [tensor for delta in self.values() for tensor in delta.tensors()]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Edits:
+        """The same edits of other tensors."""
+        return Edits({site: delta.map(function) for site, delta in self.items()})
+
     def detach(self) -> Edits:
         """The same values without a graph."""
-        return Edits({site: delta.detach() for site, delta in self.items()})
+        return self.map(Tensor.detach)
 
     def compress(self, rank: int) -> Edits:
         """Bring every low-rank delta down to a rank; dense ones stay."""

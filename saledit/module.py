@@ -29,6 +29,9 @@ from saledit.tasks.text import TextTask
 _BASE = "model."
 _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
+_KL = "locality_kl"
+_LOGGED = ("edit_nll", _KL, "edit_accuracy")
+_ROWS, _LOGITS = 2048, 100_000_000  # that a step has in memory at a time
 _RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
 
@@ -77,22 +80,60 @@ class EditModule(L.LightningModule):
         self.model.eval()
         return self
 
-    def _loss(self, batch: EditBatch) -> tuple[Tensor, Outcome]:
-        return self.loss_of(edits_for(self.editor, self.request(batch)), batch)
+    def _loss(self, batch: EditBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of the editor's edits, and what is logged of them.
+
+        Rows that are too many for one pass are gone through in parts: the gradient of the loss in
+        the edits is summed up over them, and goes back through the editor once. Source: Tan et
+        al., ICLR 2024 (MALMEN), section 3.3.
+        """
+        edits = edits_for(self.editor, self.request(batch))
+        n = max(len(batch) // _ROWS, batch.n_scored * self.base.vocabulary // _LOGITS) + 1
+        if n == 1:
+            loss, seen = self.loss_of(edits, batch)
+            return loss, self._logged(seen, batch)
+        leaves = edits.map(lambda value: value.detach().requires_grad_())
+        loss = batch.weights.new_zeros(())
+        logged = dict.fromkeys(_LOGGED, loss)
+        for part, share, pass_share in batch.parts(n):
+            some, seen = self.loss_of(leaves, part, share, pass_share)
+            some.backward()
+            loss = loss + some.detach()
+            for name, value in self._logged(seen, part).items():
+                logged[name] = logged[name] + value * (pass_share if name == _KL else share)
+        pairs = zip(edits.tensors(), leaves.tensors(), strict=True)
+        back = torch.stack([(value * leaf.grad).sum() for value, leaf in pairs]).sum()
+        return loss + back - back.detach(), logged
+
+    @torch.no_grad()
+    def _logged(self, seen: Outcome, batch: EditBatch) -> dict[str, Tensor]:
+        right = self.task.correct(seen.edit, batch.targets).float()
+        values = (seen.edit_nll, seen.locality.mean(), weighted_mean(right, batch.weights))
+        return dict(zip(_LOGGED, values, strict=True))
 
     def request(self, batch: EditBatch) -> Request:
         """What the editor may look at for a batch of edits."""
         return request_for(self.base, self.task, self.entry, batch, self.held)
 
-    def loss_of(self, edits: Edits, batch: EditBatch) -> tuple[Tensor, Outcome]:
-        """The loss of given edits (E,) on a batch, and what the edited model says."""
+    def loss_of(
+        self, edits: Edits, batch: EditBatch, share: float = 1.0, pass_share: float = 1.0
+    ) -> tuple[Tensor, Outcome]:
+        """The loss of given edits (E,) on a batch, and what the edited model says.
+
+        Args:
+            edits: the edits.
+            batch: their rows, or a part of them.
+            share: of the mean over failures and rewordings that the part is.
+            pass_share: of the mean over pass rows.
+        """
         seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
         # lies between a weight that forbids large edits and one that lets each failure of
         # a large edit disturb as much as it would alone.
-        locality = c.locality / math.sqrt(batch.n_fail)
-        return c.edit * seen.edit_nll + locality * penalty(c.penalty)(seen.locality).mean(), seen
+        locality = pass_share * c.locality / math.sqrt(batch.n_fail)
+        damage = locality * penalty(c.penalty)(seen.locality).mean()
+        return share * c.edit * seen.edit_nll + damage, seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.
@@ -100,17 +141,12 @@ class EditModule(L.LightningModule):
         Raises:
             JobError: the loss is NaN or infinite.
         """
-        loss, seen = self._loss(batch)
+        loss, logged = self._loss(batch)
         self._check_finite(loss)
         n = len(batch.targets)
         self.log("train/loss", loss, prog_bar=True, batch_size=n)
-        self.log("train/edit_nll", seen.edit_nll, batch_size=n)
-        self.log("train/locality_kl", seen.locality.mean(), batch_size=n)
-        with torch.no_grad():
-            right = self.task.correct(seen.edit, batch.targets)
-            self.log(
-                "train/edit_accuracy", weighted_mean(right.float(), batch.weights), batch_size=n
-            )
+        for name, value in logged.items():
+            self.log(f"train/{name}", value, batch_size=n)
         return loss
 
     def _check_finite(self, loss: Tensor) -> None:

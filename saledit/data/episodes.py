@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,12 +49,49 @@ class EditBatch:
     pass_targets: Tensor
     members: tuple[Tensor, Tensor, Tensor]
 
+    def __len__(self) -> int:
+        """Rows E x S."""
+        return self.targets.shape[0] * (self.targets.shape[1] + self.pass_targets.shape[1])
+
+    @property
+    def n_scored(self) -> int:
+        """Positions with logits, fillers among them."""
+        return self.targets.numel() + self.pass_targets.numel()
+
     def own(self) -> tuple[Rows, Tensor]:
         """The failures alone: E x K rows, and their targets (E, K)."""
         n_edits, size = len(self.targets), self.targets.shape[1] + self.pass_targets.shape[1]
         first = torch.arange(n_edits)[:, None] * size
         index = (first + torch.arange(self.n_fail)).flatten().to(self.targets.device)
         return self.rows.pick(index), self.targets[:, : self.n_fail]
+
+    def parts(self, n: int) -> Iterator[tuple[EditBatch, float, float]]:
+        """Cut the rows of each edit into n batches of the same edits, or as many as there are rows.
+
+        Args:
+            n: parts.
+
+        Yields:
+            A part (with the gradients of the whole), its share of the mean over failures and
+            rewordings, and of the mean over pass rows. Means of parts by their shares add up to
+            those of the whole.
+        """
+        (n_edits, edit), passing = self.targets.shape[:2], self.pass_targets.shape[1]
+        n, size = max(1, min(n, edit, passing)), edit + passing
+        first = torch.arange(n_edits)[:, None] * size
+        for i in range(n):
+            some, others = torch.arange(i, edit, n), torch.arange(i, passing, n)
+            index = (first + torch.cat([some, edit + others])).flatten()
+            part = replace(
+                self,
+                rows=self.rows.pick(index.to(self.targets.device)),
+                targets=self.targets[:, some],
+                weights=self.weights[:, some],
+                base_outputs=self.base_outputs[:, others],
+                pass_targets=self.pass_targets[:, others],
+            )
+            share = part.weights.sum() / self.weights.sum().clamp_min(1e-12)
+            yield part, float(share), len(others) / passing
 
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""
