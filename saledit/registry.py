@@ -18,6 +18,7 @@ EDITORS = MappingProxyType(
         "step": "saledit.editors.step:Step",
         "ft": "saledit.editors.ft:FineTuning",
         "enn": "saledit.editors.enn:EditableNetwork",
+        "ke": "saledit.editors.ke:KnowledgeEditor",
         "malmen": "saledit.editors.malmen:Malmen",
     }
 )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.conditions import embedded
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
@@ -75,7 +76,10 @@ def request_for(
             made.append(own_losses(base, task, entry, *batch.own()))
         return made[0](edits)
 
-    return Request(batch.gradients, losses, damage(base, task, entry, held))
+    harm, texts = damage(base, task, entry, held), batch.texts
+    if texts is None:
+        return Request(batch.gradients, losses, harm)
+    return Request(batch.gradients, losses, harm, lambda: embedded(base, texts))
 
 
 def edits_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torchmetrics import MetricCollection
 
 from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import memory_bank
+from saledit.conditions import conditions, embedded
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
@@ -181,13 +183,13 @@ class EditSession:
         self.editor.eval()
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
-        request = self._request(bank)
+        request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
         self._steps = self._steps + new
         return new
 
-    def _request(self, bank: Bank) -> Request:
+    def _request(self, bank: Bank, failures: Sequence[Sample]) -> Request:
         """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""
         index = torch.arange(len(bank))
         gradients = aggregate(
@@ -200,7 +202,12 @@ class EditSession:
             # What an edit may cost is counted from the model as it stands before it.
             with applied(base.model, self.edits):
                 held = hold(base, task, self._held, self.layer)
-        return Request(gradients, self._on_top(own), self._on_top(damage(base, task, entry, held)))
+        harm = damage(base, task, entry, held)
+        request = Request(gradients, self._on_top(own), self._on_top(harm))
+        if not self.editor.needs_text:
+            return request
+        texts = conditions(base, task, bank, failures)[None]
+        return replace(request, condition=lambda: embedded(base, texts))
 
     def _on_top(self, measure: PerEdit) -> PerEdit:
         """A measure of edits (1,) taken together with those so far."""

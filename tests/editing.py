@@ -7,21 +7,30 @@ from tiny import build, encode, samples
 from torch import Tensor
 from torch.nn import functional as F
 
+from saledit.artifact import make_editor
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
+from saledit.conditions import conditions, embedded
+from saledit.config import EditorConfig
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.request import Request
+from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.registry import EDITORS, look_up
 from saledit.requests import damage, edits_for, hold
 from saledit.scoring import base_logits
+from saledit.site import Layer
 from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
 BLOCK = 1
 E, K, RANK = 3, 2, 4
+
+
+def fresh(name: str, base: TaskModel, layer: Layer) -> Editor:
+    """An editor of the registry as configurations have it by default."""
+    return make_editor(EditorConfig(name=name), layer.sites, base.embedding_size)
 
 
 class Case:
@@ -37,7 +46,9 @@ class Case:
         )
         others = samples(E * K + 4)[E * K :]
         self.held = hold(self.base, Nli(), others, self.layer)
-        self.request = Request(self.gradients, self.losses, self.damage)
+        told = conditions(self.base, Nli(), self.bank, self.failures)[self.index]
+        self.condition = embedded(self.base, told)
+        self.request = Request(self.gradients, self.losses, self.damage, lambda: self.condition)
 
     def _bank(self) -> Bank:
         """Failures: the target is the model's second choice."""
@@ -53,7 +64,10 @@ class Case:
         """The request of one of the edits."""
         one = [pair[i : i + 1] for pair in self.gradients]
         own = self.index[i : i + 1]
-        return Request(one, lambda edits: self._losses(edits, own), self.damage)
+        texts = [tensor[i : i + 1] for tensor in self.condition]
+        return Request(
+            one, lambda edits: self._losses(edits, own), self.damage, lambda: (texts[0], texts[1])
+        )
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
@@ -73,7 +87,7 @@ class Case:
     def editor(self, name: str, seed: int = 0) -> Editor:
         """A primed editor."""
         torch.manual_seed(seed)
-        editor: Editor = look_up(EDITORS, name, "editor.name")(self.layer.sites)
+        editor = fresh(name, self.base, self.layer)
         editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
         return editor
 

@@ -58,14 +58,20 @@ def load_model(
     return load_classifier(config.name, labels)
 
 
-def make_editor(config: EditorConfig, sites: Sequence[Site]) -> Editor:
+def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:
     """A fresh editor of the kind that a configuration names.
+
+    Args:
+        config: the editor's part of the configuration.
+        sites: what it edits.
+        embedding_size: of the model's embeddings, for an editor that reads text.
 
     Raises:
         ConfigError: no such editor.
     """
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    return kind(sites, **_settings(config))
+    told = {"embedding_size": embedding_size} if kind.needs_text else {}
+    return kind(sites, **told, **_settings(config))
 
 
 def check_editor(config: EditorConfig) -> None:

@@ -53,6 +53,7 @@ def save_editor(
             "schema": SCHEMA,
             "editor": config.editor.name,
             "base_model": {"name": base.name, "fingerprint": base.fingerprint},
+            "embedding_size": base.embedding_size,
             "layer": layer.index,
             "sites": sites_as_json(layer.sites),
             "versions": versions(),
@@ -184,7 +185,8 @@ def load_editor(run: str | Path) -> TrainedEditor:
     try:
         sites = tuple(Site(**site) for site in facts["sites"])
         layer = Layer(int(facts["layer"]), sites)
-        editor = make_editor(config.editor, sites)
+        # Editors of earlier versions have none, and need none.
+        editor = make_editor(config.editor, sites, int(facts.get("embedding_size", 0)))
         # Owned copies: the file may be replaced while the editor is in use.
         editor.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()})
         base = facts["base_model"]

@@ -67,6 +67,18 @@ class EnnConfig:
 
 
 @dataclass(frozen=True)
+class KeConfig:
+    """KnowledgeEditor: editors/ke.py."""
+
+    lstm: int = 128
+    """hidden units of the LSTM in each direction"""
+    condition: int = 1024
+    """size of what it makes of a failure"""
+    hidden: int = 128
+    """hidden units of each site's network"""
+
+
+@dataclass(frozen=True)
 class MalmenConfig:
     """MEND's terms put together by least squares, for many failures an edit: editors/malmen.py."""
 
@@ -104,5 +116,7 @@ class EditorConfig:
     """for name: ft (also as ft-kl, ft-l, lora-ft)"""
     enn: EnnConfig = field(default_factory=EnnConfig)
     """for name: enn"""
+    ke: KeConfig = field(default_factory=KeConfig)
+    """for name: ke"""
     malmen: MalmenConfig = field(default_factory=MalmenConfig)
     """for name: malmen"""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import Progress, open_several
+from saledit.conditions import conditions
 from saledit.data.splits import Part
 from saledit.delta import LowRank
 from saledit.editors.base import aggregate
@@ -38,6 +39,8 @@ class EditBatch:
             (E, n, C) of a classifier.
         pass_targets: (E, n).
         members: positions in the banks of failures (E, K), rewordings (E, K m), pass (E, n).
+        texts: the failures' conditions (E, K, T), see ``saledit.conditions``; None where no
+            editor reads them.
     """
 
     gradients: list[LowRank]
@@ -48,6 +51,7 @@ class EditBatch:
     base_outputs: Tensor
     pass_targets: Tensor
     members: tuple[Tensor, Tensor, Tensor]
+    texts: Tensor | None = None
 
     def __len__(self) -> int:
         """Rows E x S."""
@@ -104,6 +108,7 @@ class EditBatch:
             self.base_outputs.to(device),
             self.pass_targets.to(device),
             self.members,
+            self.texts,
         )
 
 
@@ -119,6 +124,7 @@ class PartBanks:
         apart: (N_fail,) the position in ``passing`` that never stands beside a failure: what a
             counterfactual one was made of, or the model's own answer to it; -1 for none.
         n_made: made failures (see ``Part``), the last ones in ``fail``.
+        texts: conditions of the failures (N_fail, T), for editors that read them.
     """
 
     def __init__(
@@ -130,10 +136,11 @@ class PartBanks:
         passing: Bank,
         apart: Tensor,
         n_made: int = 0,
+        texts: Tensor | None = None,
     ) -> None:
         self.fail, self.adapt, self.passing = fail, adapt, passing
         self.adapt_index, self.adapt_weight = adapt_index, adapt_weight
-        self._apart, self.n_made = apart, n_made
+        self._apart, self.n_made, self._texts = apart, n_made, texts
 
     @property
     def n_real(self) -> int:
@@ -204,6 +211,7 @@ class PartBanks:
             outputs,
             pass_targets,
             (fail, reworded, passing),
+            None if self._texts is None else self._texts[fail],
         )
 
     def edits_at_once(self, wanted: int, k: int, passes: int, vocabulary: int) -> int:
@@ -232,6 +240,7 @@ def open_banks(
     specs: Sequence[BankSpec],
     folder: Path,
     progress: Progress | None = None,
+    texts: bool = False,
 ) -> list[PartBanks]:
     """Open the banks of one part at one layer or several, building what is missing.
 
@@ -243,6 +252,7 @@ def open_banks(
             no factors, and moments are taken over the pass samples.
         folder: where banks live.
         progress: see ``open_several``.
+        texts: whether to tell what the failures are, too.
     """
 
     def opened(samples: Sequence[Sample], wanted: Sequence[BankSpec]) -> list[Bank]:
@@ -252,11 +262,13 @@ def open_banks(
     own = part.own_from or (-1,) * len(part.fail)
     apart = torch.tensor([*own, *part.made_from], dtype=torch.long)
     bare = [replace(spec, rank=0, moments=False) for spec in specs]
-    fail = opened([*part.fail, *part.made], [replace(spec, moments=False) for spec in specs])
+    failures = [*part.fail, *part.made]
+    fail = opened(failures, [replace(spec, moments=False) for spec in specs])
     adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
     passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
+    told = conditions(base, task, fail[0], failures) if texts else None
     return [
-        PartBanks(*banks[:2], index, weight, banks[2], apart, len(part.made))
+        PartBanks(*banks[:2], index, weight, banks[2], apart, len(part.made), told)
         for banks in zip(fail, adapt, passing, strict=True)
     ]
 

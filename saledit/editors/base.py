@@ -26,11 +26,14 @@ class Editor(nn.Module, ABC):
     Attributes:
         needs_moments: True where ``prime`` wants second moments of the sites' inputs.
         needs_held: True where requests must say what an edit does to pass samples.
+        needs_text: True where requests must say what the failures are (``saledit.conditions``); it
+            is given the size of the model's embeddings as ``embedding_size``.
         needs_calibration: True where the size of the first step is to be found by trial.
     """
 
     needs_moments: bool = False
     needs_held: bool = False
+    needs_text: bool = False
     needs_calibration: bool = True
 
     def __init__(self, sites: Sequence[Site]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +15,10 @@ def _not_there(_edits: Edits) -> Tensor:
     raise AssertionError("this request holds gradients alone")
 
 
+def _no_text() -> tuple[Tensor, Tensor]:
+    raise AssertionError("this request has no text")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """E edits that are asked for, of K failures each.
@@ -25,11 +29,14 @@ class Request:
         losses: mean loss of each edit's own failures, in nats an answer.
         damage: mean KL(base || edited) over the pass samples that lie beside the editor
             (``Editor.needs_held``), which are none of those that an edit is judged by.
+        condition: what the failures are (``Editor.needs_text``): the model's embeddings of their
+            tokens (E, K, T, D), and bool (E, K, T), which of them are real.
     """
 
     gradients: Sequence[LowRank]
     losses: PerEdit = _not_there
     damage: PerEdit = _not_there
+    condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
 
     @property
     def n_edits(self) -> int:

@@ -71,6 +71,11 @@ class TaskModel:
         return self.model.device
 
     @property
+    def embedding_size(self) -> int:
+        """Size of the embeddings that tokens are read as."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    @property
     def n_blocks(self) -> int:
         """Number of blocks."""
         return len(self._blocks)

@@ -11,14 +11,17 @@ from saledit.run.prepare import Prepared
 from saledit.site import Layer
 
 
-def banks_of(prepared: Prepared, part: Part, layer: Layer, moments: bool = False) -> PartBanks:
+def banks_of(
+    prepared: Prepared, part: Part, layer: Layer, moments: bool = False, texts: bool = False
+) -> PartBanks:
     """Cached samples of a part for a layer."""
-    return banks_at(prepared, part, [layer], moments)[0]
+    return banks_at(prepared, part, [layer], moments, texts)[0]
 
 
 def banks_at(
-    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False
-) -> list[PartBanks]:
+    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False,
+    texts: bool = False,
+) -> list[PartBanks]:  # fmt: skip
     """Cached samples of a part for several layers; what is missing is computed in one pass."""
     config = prepared.config
     rewordings = {sample for group in (*part.adapt, *part.made_adapt) for sample in group}
@@ -33,4 +36,4 @@ def banks_at(
             bar.update(done + now)
             done += total if now == total else 0
 
-        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance)
+        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance, texts)

@@ -134,9 +134,11 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:
     config = prepared.config
-    editor = make_editor(config.editor, layer.sites).to(prepared.base.device)
-    train = banks_of(prepared, prepared.train, layer, editor.needs_moments)
-    validation = banks_of(prepared, prepared.validation, layer)
+    editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
+    editor.to(prepared.base.device)
+    text = editor.needs_text
+    train = banks_of(prepared, prepared.train, layer, editor.needs_moments, text)
+    validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.vocabulary,

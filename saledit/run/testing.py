@@ -75,7 +75,7 @@ def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
 def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     """Edit the test failures and count what was mended and what broke."""
     config, part, task = prepared.config, prepared.test, prepared.task
-    banks = banks_of(prepared, part, trained.layer)
+    banks = banks_of(prepared, part, trained.layer, texts=trained.editor.needs_text)
     trained.editor.to(prepared.base.device)
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E
+from editing import Case, E, fresh
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
-from saledit.editors.base import Editor
 from saledit.files import read_tensors, write_tensors
-from saledit.registry import EDITORS, look_up
+from saledit.registry import EDITORS
 from saledit.requests import edits_for
 
 
@@ -68,7 +67,7 @@ def test_the_state_dict_is_the_whole_editor(case: Case, name: str, tmp_path: Pat
     editor.eval()
     write_tensors(tmp_path / "editor", editor.state_dict())
     torch.manual_seed(99)
-    loaded: Editor = look_up(EDITORS, name, "editor.name")(case.layer.sites)
+    loaded = fresh(name, case.base, case.layer)
     loaded.load_state_dict(read_tensors(tmp_path / "editor", "an editor"))
     loaded.eval()
     assert_same(editor(case.request), loaded(case.request))
@@ -97,7 +96,7 @@ def test_edits_of_a_batch_are_one_by_one(case: Case, name: str) -> None:
             want = together[site].dense()[i].detach()
             scale = float(want.abs().max())
             torch.testing.assert_close(
-                alone[site].detach().dense()[0], want, rtol=1e-4, atol=1e-5 * scale
+                alone[site].dense()[0].detach(), want, rtol=1e-4, atol=1e-5 * scale
             )
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from editing import fresh
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
 
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.conditions import conditions, embedded
 from saledit.data.episodes import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
@@ -22,7 +24,7 @@ from saledit.files import read_tensors, write_tensors
 from saledit.models import TaskModel
 from saledit.overlay import merge
 from saledit.records import Sample
-from saledit.registry import EDITORS, look_up
+from saledit.registry import EDITORS
 from saledit.requests import damage, edits_for, hold, request_for
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
@@ -52,7 +54,10 @@ class Case:
         self.name, self.others = name, samples(E * K + 4)[E * K :]
         held = hold(self.base, QA, self.others, self.layer)
         harm = damage(self.base, QA, self.bank.entry, held)
-        self.request = Request(self.gradients, self.losses, harm)
+        told = conditions(self.base, QA, self.bank, self.failures)[self.index]
+        self.request = Request(
+            self.gradients, self.losses, harm, lambda: embedded(self.base, told)
+        )
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
@@ -71,7 +76,7 @@ class Case:
     def editor(self, name: str, seed: int = 0) -> Editor:
         """A primed editor."""
         torch.manual_seed(seed)
-        editor: Editor = look_up(EDITORS, name, "editor.name")(self.layer.sites)
+        editor = fresh(name, self.base, self.layer)
         editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
         return editor
 
@@ -136,7 +141,7 @@ def test_a_saved_editor_gives_the_same_logits(case: Case, name: str, tmp_path: P
         case.train(editor, 2)
     write_tensors(tmp_path / "editor", editor.state_dict())
     torch.manual_seed(99)
-    loaded: Editor = look_up(EDITORS, name, "editor.name")(case.layer.sites)
+    loaded = fresh(name, case.base, case.layer)
     loaded.load_state_dict(read_tensors(tmp_path / "editor", "an editor"))
     loaded.eval()
     one, other = (
