@@ -34,10 +34,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The editable matrices of one block.
+    """The editable matrices of one block, or of a few that lie on each other.
 
     Attributes:
-        index: position of the block, counted from 0 at the input.
+        index: position of the block, the lowest of several, counted from 0 at the input.
         sites: its sites, in the order in which the forward pass calls them.
     """
 

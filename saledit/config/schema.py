@@ -128,6 +128,8 @@ class SiteConfig:
     """block index for select: fixed; negative counts from the top"""
     maps: list[str] = field(default_factory=list)
     """linear maps below the block; empty for the whole MLP"""
+    span: int = 1
+    """blocks edited together: the picked one and those right below it (MEND: 3)"""
     whiten: float = 0.1
     """for select: trial-step: relative ridge of the whitening of its directions; 0 for none"""
     score: str = "mean_abs"

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
-from saledit.site import Layer, list_sites, resolve
+from saledit.site import Layer, Site, list_sites, resolve
 
 # Where a model came from, and which version wrote it down, say nothing about what it does.
 _NOT_READ = ("_name_or_path", "transformers_version")
@@ -151,12 +151,13 @@ class TaskModel:
         """Dotted name of the block at an index."""
         return f"{self.blocks_path}.{index}"
 
-    def layer(self, index: int, maps: Sequence[str] = ()) -> Layer:
-        """The layer of a block.
+    def layer(self, index: int, maps: Sequence[str] = (), span: int = 1) -> Layer:
+        """The layer of a block, or of several.
 
         Args:
             index: block index; negative counts from the top.
             maps: names of linear maps below the block; empty for the whole MLP.
+            span: blocks: this one and those right below it.
 
         Returns:
             The layer with its sites in call order.
@@ -170,6 +171,16 @@ class TaskModel:
                 f"{self.name} has {self.n_blocks} blocks"
             )
         index %= self.n_blocks
+        first = index - span + 1
+        if not 0 <= first <= index:
+            raise SiteError(
+                f"site.span: expected 1 to {index + 1} blocks up to block {index}, got {span}; "
+                "lower it, or edit a higher layer"
+            )
+        blocks = range(first, index + 1)
+        return Layer(first, tuple(site for i in blocks for site in self._sites(i, maps)))
+
+    def _sites(self, index: int, maps: Sequence[str]) -> list[Site]:
         inside = self.block_name(index)
         known = [
             s.name.removeprefix(f"{inside}.")
@@ -183,7 +194,7 @@ class TaskModel:
                     f"site.maps: expected linear maps of a block, got '{name}'; "
                     + did_you_mean(name, known)
                 )
-        return Layer(index, tuple(resolve(self.model, f"{inside}.{name}") for name in names))
+        return [resolve(self.model, f"{inside}.{name}") for name in names]
 
     def layers(self, maps: Sequence[str] = ()) -> tuple[Layer, ...]:
         """The layers of all blocks, from the input up."""

@@ -60,8 +60,10 @@ def check_site(config: SiteConfig) -> None:
     """Refuse unknown names before anything is loaded.
 
     Raises:
-        ConfigError: no such picker or score, or a layer beside a picker.
+        ConfigError: no such picker or score, a layer beside a picker, or no block to edit.
     """
+    if config.span < 1:
+        raise ConfigError(f"site.span: expected 1 or more blocks, got {config.span}; 1 for one layer")
     if config.select == "fixed":
         return
     make_picker(config)
@@ -113,7 +115,7 @@ def _key(
     """Fingerprint of everything that the scores depend on."""
     kinds = (probes.fail, probes.adapt, probes.passing, probes.background)
     # Which layer a fixed choice names says nothing about the scores.
-    settings = asdict(replace(config, layer=0))
+    settings = asdict(replace(config, layer=0, span=1))
     head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
@@ -131,13 +133,15 @@ def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[st
     """
     config, path = prepared.config.site, prepared.config.folder / TABLE
     if config.select == "fixed":
-        return prepared.base.layer(config.layer, config.maps), None
+        return prepared.base.layer(config.layer, config.maps, config.span), None
     if resume and path.exists():
         table = read_json(path, "the layer scores of this run")
     else:
         table = score_layers(prepared)
         save_saliency(prepared, table)
-    return prepared.base.layer(int(table["pick"]), config.maps), table
+    # A pick near the input has fewer blocks below it.
+    pick = int(table["pick"])
+    return prepared.base.layer(pick, config.maps, min(config.span, pick + 1)), table
 
 
 def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:

@@ -176,5 +176,5 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
 def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:
     """Raises where a model has no such layer or map."""
     if site.select == "fixed":
-        return lambda base: base.layer(site.layer, site.maps)
+        return lambda base: base.layer(site.layer, site.maps, site.span)
     return lambda base: base.layers(site.maps)
