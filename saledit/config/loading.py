@@ -54,9 +54,17 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.ft.bound", 0, None),
     ("editor.ft.rank", 0, 512),
     ("editor.ft.enough", 0, None),
+    ("editor.enn.steps", 1, None),
+    ("editor.enn.rate", 0, None),
+    ("editor.ke.lstm", 1, None),
+    ("editor.ke.condition", 1, None),
+    ("editor.ke.hidden", 1, None),
+    ("editor.malmen.rank", 1, None),
+    ("editor.malmen.n_blocks", 1, 8),
+    ("editor.malmen.whiten", 0, None),
     ("editor.held", 1, None),
     ("editor.sample_rank", 1, 512),
-    ("editor.gradient_rank", 1, 512),
+    ("editor.gradient_rank", 0, 512),
     ("editor.enough", 0, None),
     ("loss.edit", 0, None),
     ("loss.locality", 0, None),
@@ -75,12 +83,15 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
 )
 
 
-def load(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load(
+    path: str | Path | None, overrides: Sequence[str] = (), presets: Sequence[str] = ()
+) -> RunConfig:
     """Read a configuration.
 
     Args:
         path: a YAML file, a bundled name such as ``nli/worldfacts``, or None for the
             defaults alone.
+        presets: further files or bundled names, merged behind it; e.g. ``editors/enn``.
         overrides: ``key=value`` strings, applied last.
 
     Returns:
@@ -92,6 +103,8 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """
     schema = OmegaConf.structured(RunConfig)
     layers = _with_includes(_find(path), ()) if path is not None else []
+    for preset in presets:
+        layers += _with_includes(_find(preset), ())
     for given in overrides:
         key, equals, value = given.partition("=")
         if not equals or not key:

@@ -75,7 +75,9 @@ def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dic
         for start in range(0, len(wrong), k):
             session.step(wrong[start : start + k])
             bar.update(min(start + k, len(wrong)))
-    edits = session.edits.compress(trained.config.editor.gradient_rank * max(1, len(wrong)))
+    c = trained.config.editor
+    terms = c.gradient_rank or c.sample_rank * k
+    edits = session.edits.compress(terms * max(1, len(wrong)))
     ui.stage("checking after")
     _check_finite(base, task, layer, samples, edits)
     rows = _rows(samples, before, answers(base, task, samples, edits))
