@@ -103,6 +103,33 @@ _VERBS = {
         (_CONFIG, _SET),
         lambda run, args, ui: run.saliency(args.loaded, ui),
     ),
+    "compare": _Verb(
+        "several editors on the same splits, model and budget, in one table",
+        (
+            "saledit compare nli/worldfacts --editors salem mend step ft",
+            "saledit compare my.yaml --editors salem enn mine.yaml --seeds 0 1 2 --seconds 300",
+        ),
+        (
+            _CONFIG,
+            _SET,
+            _Argument(
+                "--editors", "names of configs/editors, or files", metavar="E", nargs="+",
+                required=True,
+            ),
+            _Argument("--seeds", "(default: 0)", metavar="N", nargs="+", type=int, default=[0]),
+            _Argument(
+                "--edits", "edits that each is trained on (default: as configured)", metavar="N",
+                type=int, default=0,
+            ),
+            _Argument(
+                "--seconds", "instead: wall clock that each is trained for", metavar="S",
+                type=float, default=0.0,
+            ),
+        ),
+        lambda run, args, ui: run.compare(
+            args.config, args.editors, args.seeds, args.overrides, ui, args.edits, args.seconds
+        ),
+    ),
     "fix": _Verb(
         "turn new failures into an edit, checked before and after",
         ("saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",),

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from saledit.config import LossConfig, TrainConfig
@@ -220,13 +221,23 @@ class EditModule(L.LightningModule):
         if not c.decay:
             return optimizer
         total = c.epochs * c.steps_per_epoch
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: max(0.02, 1 - step / total)
-        )
+
+        def share(step: int) -> float:
+            used = step / total
+            if c.seconds and self._trainer is not None:
+                used = max(used, self.seconds() / c.seconds)
+            return max(0.02, 1 - used)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def seconds(self) -> float:
+        """How long training has taken, interruptions left out, by the trainer's ``Timer``."""
+        timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+        return timers[0].time_elapsed() if timers else 0.0
 
     def _is_mixed(self) -> bool:
         return self._trainer is not None and "mixed" in str(self.trainer.precision)

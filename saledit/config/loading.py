@@ -71,6 +71,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("schedule.batch_size", 1, None),
     ("train.epochs", 1, None),
     ("train.steps_per_epoch", 1, None),
+    ("train.seconds", 0, None),
     ("train.edits_per_step", 0, None),
     ("train.passes_per_edit", 1, None),
     ("train.learning_rate", 0, None),

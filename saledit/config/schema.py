@@ -170,6 +170,8 @@ class TrainConfig:
     """epochs at most"""
     steps_per_epoch: int = 100
     """optimizer steps between two validations"""
+    seconds: float = 0.0
+    """wall clock at most, validations among it; 0 for no limit. Numbers then vary with the machine"""
     edits_per_step: int = 0
     """edits in one training batch; 0 for 24 / sqrt(k), at least two"""
     passes_per_edit: int = 16
@@ -181,7 +183,7 @@ class TrainConfig:
     rate_learning_rate: float = 1e-2
     """of the edit rates"""
     decay: bool = True
-    """let both fall linearly to 2% over all epochs"""
+    """let both fall linearly to 2% over all epochs, or over seconds where these end sooner"""
     gradient_clip: float = 1.0
     """largest norm of a step's gradient"""
     patience: int = 15

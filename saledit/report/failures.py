@@ -36,6 +36,9 @@ def explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
 def _interrupted(words: Sequence[str]) -> str:
     given = [word for word in words if word != "--resume"]
     verb = next((word for word in given if not word.startswith("-")), "")
+    if verb == "compare":
+        again = shlex.join(["saledit", *given])
+        return f"interrupted: go on with '{again}'; what is finished is kept"
     if verb != "fit":
         return "interrupted"
     return f"interrupted: go on with '{shlex.join(['saledit', *given, '--resume'])}'"

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
+from saledit.report.comparison import compare_tables
 from saledit.report.fixes import fix_tables
 from saledit.report.look import MAX_WIDTH, MIN_WIDTH, Look
 from saledit.report.story import quickstart_story
@@ -17,6 +18,7 @@ from saledit.report.tables import fit_tables, saliency_tables, test_tables
 _TABLES: Mapping[str, Callable[[Mapping[str, Any], Look], Iterator[RenderableType]]] = (
     MappingProxyType(
         {
+            "compare": compare_tables,
             "fit": fit_tables,
             "fix": fix_tables,
             "quickstart": quickstart_story,

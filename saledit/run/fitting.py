@@ -7,12 +7,13 @@ import inspect
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
@@ -176,7 +177,9 @@ def _keeper(folder: Path, file: str, score: str | None = None) -> ModelCheckpoin
 def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
     patience = config.train.patience
     stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
+    clock = Timer(timedelta(seconds=config.train.seconds)) if config.train.seconds else Timer()
     callbacks: list[Callback] = [
+        clock,
         keep,
         _keeper(folder, LAST),  # of every epoch, for --resume
         stop,

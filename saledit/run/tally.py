@@ -26,6 +26,9 @@ from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 
 
+_PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
+
+
 class Tally:
     """Counts outcomes, rewordings by kind and, of text, what is said freely.
 
@@ -50,6 +53,7 @@ class Tally:
         self._reworded = [sample for group in part.adapt for sample in group]
         self._right: Counter[str] = Counter()
         self._total: Counter[str] = Counter()
+        self._per_edit: dict[str, list[int]] = {name: [] for name in _PER_EDIT}
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
         """Count a batch of edits (E,) that are each judged on the base."""
@@ -62,6 +66,10 @@ class Tally:
         if self._decided is not None:
             self._decided.count(batch.members[2], kept)
         k = batch.n_fail
+        before = kept.new_ones(kept.shape)
+        if self._spoken is None:
+            before = self._task.correct(seen.base, batch.pass_targets)
+        self._count_each(right[:, :k], right[:, k:], batch.weights, before, kept)
         if self._fluency is not None:
             which = torch.arange(len(right)).repeat_interleave(k)
             chosen = [self._part.fail[i] for i in batch.members[0].flatten().tolist()]
@@ -96,6 +104,28 @@ class Tally:
             self._fluency.count(chosen, batched, torch.zeros(len(chosen), dtype=torch.long))
         every = torch.arange(adapt.shape[1])[None]
         self._count_kinds(every, torch.ones(every.shape), adapt)
+
+    def _count_each(
+        self, fail: Tensor, adapt: Tensor, weights: Tensor, before: Tensor, after: Tensor
+    ) -> None:
+        """Edits one by one: right failures (E, K), rewordings (E, K m), pass samples (E, n)."""
+        k, by_text = fail.shape[1], self._task.by_perplexity
+        rows = (
+            fail.sum(1), weights[:, :k].sum(1),
+            (adapt * weights[:, k:]).sum(1), weights[:, k:].sum(1),
+            before.int().sum(1) - after.int().sum(1),
+            # What texts lose is their perplexity's, not a number of them.
+            torch.full(fail.shape[:1], 0 if by_text else before.shape[1]),
+        )  # fmt: skip
+        for name, values in zip(_PER_EDIT, rows, strict=True):
+            self._per_edit[name] += [int(value) for value in values.tolist()]
+
+    def per_edit(self) -> dict[str, list[int]]:
+        """For each edit how many failures and rewordings are right, and pass samples lost, of how many.
+
+        Of text under free generation. Of edits that pile up, one.
+        """
+        return self._per_edit
 
     def _count_kinds(self, index: Tensor, weight: Tensor, right: Tensor) -> None:
         """Positions in the adapt bank, weights and rightness, all of one shape."""

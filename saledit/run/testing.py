@@ -49,7 +49,7 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     prepared = prepare(config, ui)
     trained.check(prepared.base)
     results = measure(prepared, trained)
-    results["timing"] |= _training_times(folder)
+    results["timing"] |= training_times(folder)
     # Results of another schedule or data set stand beside those of the run's own.
     name = "results.json" if not overrides else f"results-{_slug(overrides)}.json"
     write_json(folder / name, results)
@@ -102,6 +102,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
         "metrics": metrics,
         "unedited": tally.unedited(),
         "adapt_by_kind": tally.by_kind(),
+        "per_edit": tally.per_edit(),
         "counts": part.counts(),
         "timing": {
             "test_seconds": seconds,
@@ -163,7 +164,7 @@ def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> 
     return sorted(times)[len(times) // 2]
 
 
-def _training_times(folder: Path) -> dict[str, float]:
+def training_times(folder: Path) -> dict[str, float]:
     """Times that ``fit`` left; a run whose fit was killed at its very end has none."""
     path = folder / "fit.json"
     if not path.exists():

@@ -1,0 +1,81 @@
+"""Bootstrap intervals of edit accuracy and drawdown, and of their difference between editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_RESAMPLES, _LEVEL = 2000, 0.95
+#: What an edit counts: (right or lost, out of).
+SHARES = {
+    "fail_accuracy": (("fail", "fail_of"),),
+    "adapt_accuracy": (("adapt", "adapt_of"),),
+    "edit_accuracy": (("fail", "fail_of"), ("adapt", "adapt_of")),
+    "drawdown": (("lost", "lost_of"),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and where 95% of its resamples lie."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, float]:
+        """For a JSON file."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+class Resampled:
+    """Resamples of the edits of some seeds, the same for every editor that made the same edits.
+
+    Edits are drawn with replacement within each seed (Efron and Tibshirani, 1993, chapter 6): seeds are
+    few, and what a seed decides (the split, the initial weights) is not resampled. So the interval is
+    of these trained editors on other failures of the same kind.
+
+    Args:
+        counts: for each seed how many edits there are.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        draws = np.random.default_rng(0)
+        self._counts = tuple(counts)
+        self._index = [draws.integers(0, max(1, n), (_RESAMPLES, n)) for n in counts]
+
+    def shares(self, edits: Sequence[Mapping[str, Sequence[float]]], name: str) -> np.ndarray:
+        """A share in each resample; the first entry is that of the edits as they are.
+
+        Args:
+            edits: for each seed what its edits count (``results.json``: ``per_edit``).
+            name: one of ``SHARES``.
+
+        Returns:
+            (1 + resamples,), NaN where nothing was counted.
+
+        Raises:
+            ValueError: other numbers of edits than the resamples are of.
+        """
+        parts = SHARES[name]
+        whole = np.zeros((2, _RESAMPLES + 1))
+        for own, n, index in zip(edits, self._counts, self._index, strict=True):
+            for row, keys in enumerate(zip(*parts, strict=True)):
+                values = sum(np.asarray(own[key], dtype=float) for key in keys)
+                if len(values) != n:
+                    raise ValueError(f"bootstrap: expected {n} edits, got {len(values)}")
+                whole[row, 0] += values.sum()
+                if n:
+                    whole[row, 1:] += values[index].sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found: np.ndarray = whole[0] / whole[1]
+        return found
+
+
+def interval(shares: np.ndarray) -> Interval:
+    """The 95% percentile interval of what ``Resampled.shares`` gives, or of a difference."""
+    tail = 100 * (1 - _LEVEL) / 2
+    low, high = np.percentile(shares[1:], [tail, 100 - tail])
+    return Interval(float(shares[0]), float(low), float(high))

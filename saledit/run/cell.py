@@ -1,0 +1,65 @@
+"""One cell of a comparison, in a process of its own: ``python -m saledit.run.cell CELL.yaml``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from saledit import config as configuration
+from saledit.artifact import load_editor
+from saledit.config import RunConfig
+from saledit.files import write_json, write_text
+from saledit.report import Ui, quiet_libraries
+from saledit.report.failures import explain
+from saledit.run.fitting import LAST, train
+from saledit.run.prepare import prepare
+from saledit.run.testing import measure, training_times
+
+
+def run_cell(config: RunConfig, ui: Ui) -> dict[str, Any]:
+    """Fit and test one editor; a training that was cut off goes on.
+
+    Args:
+        config: the whole configuration of the run.
+        ui: where progress is shown.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        UserError, JobError: as ``fit`` and ``test``.
+    """
+    folder = config.folder
+    prepared = prepare(config, ui)
+    train(prepared, resume=is_of(folder, config) and (folder / LAST).exists())
+    results = measure(prepared, load_editor(folder))
+    results["timing"] |= training_times(folder)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def is_of(folder: Path, config: RunConfig) -> bool:
+    """Whether a run's folder is of this configuration."""
+    path = folder / "config.yaml"
+    return path.exists() and path.read_text(encoding="utf-8") == configuration.to_yaml(config)
+
+
+def main(path: str) -> int:
+    """Run the cell of a configuration; an error is left beside it as one line."""
+    quiet_libraries()
+    note = Path(path).with_suffix(".error")
+    note.unlink(missing_ok=True)
+    try:
+        with Ui() as ui:
+            run_cell(configuration.load(path), ui)
+    except BaseException as error:
+        message, status = explain(error, [])
+        if not isinstance(error, KeyboardInterrupt):
+            write_text(note, message)
+        return status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
