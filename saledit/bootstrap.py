@@ -33,9 +33,9 @@ class Interval:
 class Resampled:
     """Resamples of the edits of some seeds, the same for every editor that made the same edits.
 
-    Edits are drawn with replacement within each seed (Efron and Tibshirani, 1993, chapter 6): seeds are
-    few, and what a seed decides (the split, the initial weights) is not resampled. So the interval is
-    of these trained editors on other failures of the same kind.
+    Edits are drawn with replacement within each seed (Efron and Tibshirani, 1993, chapter 6): seeds
+    are few, and what a seed decides (the split, the initial weights) is not resampled. So the
+    interval is of these trained editors on other failures of the same kind.
 
     Args:
         counts: for each seed how many edits there are.
@@ -63,7 +63,7 @@ class Resampled:
         whole = np.zeros((2, _RESAMPLES + 1))
         for own, n, index in zip(edits, self._counts, self._index, strict=True):
             for row, keys in enumerate(zip(*parts, strict=True)):
-                values = sum(np.asarray(own[key], dtype=float) for key in keys)
+                values = np.sum([np.asarray(own[key], dtype=float) for key in keys], axis=0)
                 if len(values) != n:
                     raise ValueError(f"bootstrap: expected {n} edits, got {len(values)}")
                 whole[row, 0] += values.sum()

@@ -12,19 +12,16 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from saledit import __version__
 from saledit.errors import JobError, UserError, did_you_mean
+from saledit.verbs import FORMATS, VERBS, Verb
 
 if TYPE_CHECKING:
-    from saledit.report import Ui
+    from saledit.verbs import Call
 
-    _Call = Callable[[Any, argparse.Namespace, Ui], dict[str, Any]]
-
-_FORMATS = ("delta",)
 _COMMON = {
     "--json": "print the result as JSON, nothing else",
     "--quiet": "show no progress on stderr",
@@ -32,123 +29,9 @@ _COMMON = {
 }
 
 
-class _Argument:
-    """The arguments of ``ArgumentParser.add_argument``."""
-
-    def __init__(self, name: str, help: str, **options: Any) -> None:
-        self.name, self.options = name, {"help": help, **options}
-
-
-@dataclass(frozen=True)
-class _Verb:
-    """One verb: its help, its arguments, and what it does."""
-
-    summary: str
-    examples: tuple[str, ...]
-    arguments: tuple[_Argument, ...]
-    # Gets the module saledit.run, which is imported late; None for `config`, which needs no run.
-    call: _Call | None
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see: {self.prog} --help")
-
-
-_CONFIG_HELP = "a YAML file, or the name of a bundled configuration such as nli/worldfacts"
-_SET_HELP = "key=value set over the file, e.g. seed=1 train.epochs=5 (see: saledit config)"
-_SHOW_HELP = f"{_CONFIG_HELP}; without one the defaults are shown. {_SET_HELP}"
-_CONFIG = _Argument("config", _CONFIG_HELP, metavar="CONFIG")
-_SET = _Argument("overrides", _SET_HELP, metavar="key=value", nargs="*", default=[])
-
-_VERBS = {
-    "quickstart": _Verb(
-        "the whole story on bundled data: failures, layer, editor, test, fix",
-        ("saledit quickstart", "saledit quickstart --out /tmp/story"),
-        (
-            _Argument("--out", "where runs and caches go (default: as configured)", metavar="DIR"),
-            _Argument("--task", "which story (default: nli)", metavar="TASK", default="nli"),
-        ),
-        lambda run, args, ui: run.quickstart(args.out, args.task, ui),
-    ),
-    "fit": _Verb(
-        "pick the layer and train an editor",
-        (
-            "saledit fit nli/worldfacts",
-            "saledit fit my.yaml name=deeper site.select=fixed site.layer=4",
-            "saledit fit my.yaml --resume",
-        ),
-        (
-            _CONFIG,
-            _SET,
-            _Argument("--resume", "go on with a run that was cut off", action="store_true"),
-        ),
-        lambda run, args, ui: run.fit(args.loaded, args.resume, ui),
-    ),
-    "test": _Verb(
-        "edit accuracy, drawdown and locality of a trained editor on the test split",
-        (
-            "saledit test checkpoints/worldfacts",
-            "saledit test checkpoints/worldfacts schedule.batch_size=1 --json",
-        ),
-        (
-            _Argument("target", "a run's folder, or its configuration", metavar="RUN_OR_CONFIG"),
-            _SET,
-        ),
-        lambda run, args, ui: run.test(args.target, args.overrides, ui),
-    ),
-    "saliency": _Verb(
-        "score every layer and say which one would be edited",
-        ("saledit saliency nli/worldfacts", "saledit saliency my.yaml site.select=gradient"),
-        (_CONFIG, _SET),
-        lambda run, args, ui: run.saliency(args.loaded, ui),
-    ),
-    "compare": _Verb(
-        "several editors on the same splits, model and budget, in one table",
-        (
-            "saledit compare nli/worldfacts --editors salem mend step ft",
-            "saledit compare my.yaml --editors salem enn mine.yaml --seeds 0 1 2 --seconds 300",
-        ),
-        (
-            _CONFIG,
-            _SET,
-            _Argument(
-                "--editors", "names of configs/editors, or files", metavar="E", nargs="+",
-                required=True,
-            ),
-            _Argument("--seeds", "(default: 0)", metavar="N", nargs="+", type=int, default=[0]),
-            _Argument(
-                "--edits", "edits that each is trained on (default: as configured)", metavar="N",
-                type=int, default=0,
-            ),
-            _Argument(
-                "--seconds", "instead: wall clock that each is trained for", metavar="S",
-                type=float, default=0.0,
-            ),
-        ),
-        lambda run, args, ui: run.compare(
-            args.config, args.editors, args.seeds, args.overrides, ui, args.edits, args.seconds
-        ),
-    ),
-    "fix": _Verb(
-        "turn new failures into an edit, checked before and after",
-        ("saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",),
-        (
-            _Argument("run", "the run's folder with the trained editor", metavar="RUN"),
-            _Argument("--failures", "records, right answers in them", metavar="F", required=True),
-            _Argument("--out", "where the edit is written", metavar="DIR", required=True),
-            _Argument("--check", "records to keep right (default: some kept by fit)", metavar="F"),
-            _Argument("--format", "of the edit: delta", metavar="FORMAT", default="delta"),
-        ),
-        lambda run, args, ui: run.fix(args.run, args.failures, args.out, args.check, ui),
-    ),
-    "config": _Verb(
-        "show a configuration, resolved and with comments",
-        ("saledit config", "saledit config nli/worldfacts seed=1 > my.yaml"),
-        (_Argument("overrides", _SHOW_HELP, metavar="CONFIG key=value", nargs="*", default=[]),),
-        None,
-    ),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,11 +75,11 @@ def _dispatch(words: list[str]) -> int:
     if name in {"-V", "--version"}:
         print(f"saledit {__version__}")
         return 0
-    if name not in _VERBS:
+    if name not in VERBS:
         if name.startswith("-"):
             raise UserError(f"unknown option '{name}' before the verb; see: saledit --help")
-        raise UserError(f"unknown verb '{name}'; {did_you_mean(name, _VERBS)}")
-    verb = _VERBS[name]
+        raise UserError(f"unknown verb '{name}'; {did_you_mean(name, VERBS)}")
+    verb = VERBS[name]
     try:
         args = _parse(_parser(name, verb), [*common, *words[1:]])
     except SystemExit:  # argparse has printed the help
@@ -204,7 +87,7 @@ def _dispatch(words: list[str]) -> int:
     return _show_config(args) if verb.call is None else _run(name, verb.call, args)
 
 
-def _parser(name: str, verb: _Verb) -> _Parser:
+def _parser(name: str, verb: Verb) -> _Parser:
     parser = _Parser(
         prog=f"saledit {name}",
         description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.",
@@ -242,7 +125,7 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace:
 
 
 def _overview() -> str:
-    verbs = "".join(f"  {name:<12}{verb.summary}\n" for name, verb in _VERBS.items())
+    verbs = "".join(f"  {name:<12}{verb.summary}\n" for name, verb in VERBS.items())
     return (
         "usage: saledit VERB [options]\n\n"
         "Fixes what a fine-tuned language model gets wrong by training an editor.\n\n"
@@ -252,10 +135,10 @@ def _overview() -> str:
     )
 
 
-def _run(name: str, call: _Call, args: argparse.Namespace) -> int:
+def _run(name: str, call: Call, args: argparse.Namespace) -> int:
     # What is wrong in the arguments is found before the slow imports.
-    if "format" in args and args.format not in _FORMATS:
-        remedy = did_you_mean(args.format, _FORMATS)
+    if "format" in args and args.format not in FORMATS:
+        remedy = did_you_mean(args.format, FORMATS)
         raise UserError(f"--format: unknown format '{args.format}'; {remedy}")
     if "config" in args:
         from saledit import config

@@ -52,7 +52,7 @@ def conditions(base: TaskModel, task: Task, bank: Bank, samples: Sequence[Sample
 def _tokens(base: TaskModel, answers: Tensor, targets: Tensor) -> list[Tensor]:
     """Answers of some samples in tokens: of a classifier its labels' names."""
     if targets.dim() > 1:  # tokens already, one sample behind the other
-        return list(answers.split((targets != IGNORED).sum(1).tolist()))
+        return list(torch.split(answers, (targets != IGNORED).sum(1).tolist()))
     names = {number: name for name, number in base.labels.items()}
     own = [base.tokenizer(names[int(i)], add_special_tokens=False)["input_ids"] for i in answers]
     return [torch.tensor(ids, dtype=torch.long) for ids in own]

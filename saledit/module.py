@@ -98,12 +98,12 @@ class EditModule(L.LightningModule):
         logged = dict.fromkeys(_LOGGED, loss)
         for part, share, pass_share in batch.parts(n):
             some, seen = self.loss_of(leaves, part, share, pass_share)
-            some.backward()
+            torch.autograd.backward(some)
             loss = loss + some.detach()
             for name, value in self._logged(seen, part).items():
                 logged[name] = logged[name] + value * (pass_share if name == _KL else share)
         pairs = zip(edits.tensors(), leaves.tensors(), strict=True)
-        back = torch.stack([(value * leaf.grad).sum() for value, leaf in pairs]).sum()
+        back = torch.stack([(v * _slope(leaf)).sum() for v, leaf in pairs]).sum()
         return loss + back - back.detach(), logged
 
     @torch.no_grad()
@@ -247,6 +247,11 @@ class EditModule(L.LightningModule):
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith(_BASE)]:
             del state[name]
+
+
+def _slope(leaf: Tensor) -> Tensor:
+    """What a loss left at a leaf; zeros where it does not depend on it."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 @torch.no_grad()

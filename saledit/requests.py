@@ -95,7 +95,7 @@ def edits_for(editor: Editor, request: Request, search: StepSearch | None = None
 
 def steps_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
     """As ``edits_for``, without what is there before any edit."""
-    steps = editor(request)
+    steps: Edits = editor(request)
     if search is None or search.is_off:
         return steps
     resident = editor.resident.expand(request.n_edits)

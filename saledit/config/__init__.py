@@ -1,11 +1,11 @@
 """The configuration: frozen dataclasses, filled from YAML by OmegaConf."""
 
 from saledit.config.describing import describe, flatten
+from saledit.config.editors import EditorConfig
 from saledit.config.loading import load, to_yaml
 from saledit.config.schema import (
     AdaptConfig,
     DataConfig,
-    EditorConfig,
     FinetuneConfig,
     LossConfig,
     ModelConfig,

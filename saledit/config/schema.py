@@ -171,7 +171,7 @@ class TrainConfig:
     steps_per_epoch: int = 100
     """optimizer steps between two validations"""
     seconds: float = 0.0
-    """wall clock at most, validations among it; 0 for no limit. Numbers then vary with the machine"""
+    """wall clock at most, with validations; 0 for no limit. Results then vary by machine"""
     edits_per_step: int = 0
     """edits in one training batch; 0 for 24 / sqrt(k), at least two"""
     passes_per_edit: int = 16

@@ -25,8 +25,8 @@ class KnowledgeEditor(Editor):
 
         dW = rate * sigmoid(e) * (G * softmax(a) b^T + softmax(c) d^T),
 
-    * between matrices being their product entry by entry. A gate of rank one leaves the rank of G as
-    it is, so that nothing dense is built. Source: De Cao et al., EMNLP 2021, section 4.2 and
+    * between matrices being their product entry by entry. A gate of rank one leaves the rank of G
+    as it is, so that nothing dense is built. Source: De Cao et al., EMNLP 2021, section 4.2 and
     equations 3 and 4 (there all matrices of the model are edited, one failure at a time). What
     is else: the embeddings are the model's own and stay; of several failures in one edit the
     conditions are averaged; and b starts at -D_out, so that an untrained editor steps down
@@ -69,7 +69,7 @@ class KnowledgeEditor(Editor):
         return Edits(deltas)
 
     def _condition(self, embedded: Tensor, real: Tensor) -> Tensor:
-        """h (E, H) of embeddings (E, K, T, D), bool (E, K, T); of K failures their mean."""
+        """H (E, H) of embeddings (E, K, T, D), bool (E, K, T); of K failures their mean."""
         n_edits, k = real.shape[:2]
         lengths = real.sum(-1).flatten().cpu()
         rows = embedded.flatten(0, 1).to(self.summary.weight.dtype)
@@ -91,6 +91,4 @@ def _gate(condition: int, hidden: int, site: Site) -> nn.Module:
     last = nn.Linear(hidden, 2 * (site.d_out + site.d_in) + 1)
     with torch.no_grad():
         last.bias[site.d_out : site.d_out + site.d_in] = -site.d_out
-    return nn.Sequential(
-        weight_norm(nn.Linear(condition, hidden)), nn.Tanh(), weight_norm(last)
-    )
+    return nn.Sequential(weight_norm(nn.Linear(condition, hidden)), nn.Tanh(), weight_norm(last))

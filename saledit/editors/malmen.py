@@ -29,8 +29,8 @@ class Malmen(Mend):
     the second moment M of the site's inputs takes the place of I beside exp(lambda), up to its
     own ridge: inputs that others have in common are dear.
 
-    Few terms are solved among themselves, R x R, and stay low-rank; many among the dimensions of the
-    input, D_in x D_in. Both are the same matrix.
+    Few terms are solved among themselves, R x R, and stay low-rank; many among the dimensions of
+    the input, D_in x D_in. Both are the same matrix.
 
     The paper's other half, a backward pass that is split between the model and the hypernetwork
     so that memory does not grow with the number of failures, is ``EditModule``'s, for all editors.

@@ -73,7 +73,9 @@ class TaskModel:
     @property
     def embedding_size(self) -> int:
         """Size of the embeddings that tokens are read as."""
-        return int(self.model.get_input_embeddings().weight.shape[1])
+        table = self.model.get_input_embeddings().weight
+        assert isinstance(table, torch.Tensor)
+        return table.shape[1]
 
     @property
     def n_blocks(self) -> int:

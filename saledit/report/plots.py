@@ -45,6 +45,52 @@ def plot_saliency(table: Mapping[str, Any], path: Path) -> None:
     axes.set_title(f"{table['method']}: layer {pick} is picked", fontsize=10, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def plot_comparison(table: Mapping[str, Any], path: Path) -> None:
+    """Draw edit accuracy against drawdown, a point an editor, with its intervals.
+
+    Args:
+        table: what ``run.compare`` makes; editors without results are left out.
+        path: the PNG file; written whole or not at all.
+
+    Raises:
+        JobError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = FigureCanvasAgg(figure).figure.add_subplot()
+    for row in table["editors"]:
+        if not row["seeds"] or row["drawdown"]["mean"] is None:
+            continue
+        x, y = row["drawdown"], row["edit_accuracy"]
+        axes.errorbar(
+            100 * x["mean"], 100 * y["mean"], xerr=_reach(x), yerr=_reach(y), fmt="o",
+            markersize=5, elinewidth=0.9, capsize=2, label=row["editor"],
+        )  # fmt: skip
+        axes.annotate(
+            row["editor"], (100 * x["mean"], 100 * y["mean"]), xytext=(5, 5),
+            textcoords="offset points", fontsize=8, parse_math=False,
+        )  # fmt: skip
+    axes.set_xlabel("drawdown, percentage points (less is better)")
+    axes.set_ylabel("edit accuracy, %")
+    axes.set_title(f"{table['config']}: what mends, what it costs", fontsize=10, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _reach(found: Mapping[str, Any]) -> list[list[float]] | None:
+    """How far an interval reaches below and above its mean, in percent."""
+    if found["low"] is None:
+        return None
+    below, above = found["mean"] - found["low"], found["high"] - found["mean"]
+    return [[100 * max(0.0, below)], [100 * max(0.0, above)]]
+
+
+def _save(figure: Any, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -35,9 +35,9 @@ def compare(
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and test editors side by side.
 
-    Each cell, an editor with a seed, is a run of its own below ``output`` and a process of its own: what
-    its memory peaks at is its own, and one that fails or is killed leaves the others alone. Cells with
-    results are not run again, one that was cut off goes on.
+    Each cell, an editor with a seed, is a run of its own below ``output`` and a process of its
+    own: its peak of memory is its own, and one that fails or is killed leaves the others alone.
+    Cells with results are not run again, one that was cut off goes on.
 
     Args:
         target: the configuration that the editors share.
@@ -58,7 +58,9 @@ def compare(
     if edits and seconds:
         raise ConfigError("compare: expected one budget, got --edits and --seconds; leave one out")
     if not editors or not seeds:
-        raise ConfigError("compare: expected editors and seeds, got none; e.g. --editors salem mend")
+        raise ConfigError(
+            "compare: expected editors and seeds, got none; e.g. --editors salem mend"
+        )
     if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
         raise ConfigError("compare: expected each editor and each seed once")
     shared = configuration.load(target, overrides)
@@ -113,7 +115,8 @@ def _is_done(config: RunConfig) -> bool:
 
 def _own_process(path: Path, _config: RunConfig) -> None:
     command = [sys.executable, "-m", "saledit.run.cell", str(path)]
-    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+    # Our own interpreter and module; the path is one that this module wrote.
+    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode  # noqa: S603
     if status in (-signal.SIGINT, 130):
         raise KeyboardInterrupt
     if status < 0:
@@ -155,8 +158,11 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "layer": results["layer"],
         "n_sites": len(results["sites"]),
-        "metrics": metrics.get("generated", {}) | {
-            k: v for k, v in metrics.items() if k not in (*metrics.get("generated", {}), "generated")
+        "metrics": metrics.get("generated", {})
+        | {
+            k: v
+            for k, v in metrics.items()
+            if k not in (*metrics.get("generated", {}), "generated")
         },
         "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
         "per_edit": results["per_edit"],
@@ -183,7 +189,10 @@ def _summary(
     base = {row["seed"]: row for row in done if row["editor"] == first}
     both = [s for s in seeds if s in found and s in base]
     if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
-        out["beside"] = {"editor": first, **_intervals([found[s] for s in both], [base[s] for s in both])}
+        out["beside"] = {
+            "editor": first,
+            **_intervals([found[s] for s in both], [base[s] for s in both]),
+        }
     return out
 
 
@@ -198,10 +207,12 @@ def _intervals(
         values = drawn.shares(edits, share)
         if others is not None:
             values = values - drawn.shares([row["per_edit"] for row in others], share)
-        found = interval(values).as_json()
+        found: dict[str, float | None] = {**interval(values).as_json()}
         if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            means = [_mean(row["metrics"].get(share) for row in group) for group in (rows, others or [])]
-            value = None if None in means[:1] else means[0] - (means[1] or 0.0)  # type: ignore[operator]
+            own, other = (
+                _mean(row["metrics"].get(share) for row in group) for group in (rows, others or ())
+            )
+            value = None if own is None else own - (other or 0.0)
             found = {"mean": value, "low": None, "high": None}
         out[share] = found
     return out
@@ -222,7 +233,17 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
-        ["editor", "seed", "layer", *SHARES, "locality_kl", *_FACTS, "peak_rss_mb", "editor_mb", "error"]
+        [
+            "editor",
+            "seed",
+            "layer",
+            *SHARES,
+            "locality_kl",
+            *_FACTS,
+            "peak_rss_mb",
+            "editor_mb",
+            "error",
+        ]
     )
     for row in table["cells"]:
         metrics, timing = row.get("metrics", {}), row.get("timing", {})

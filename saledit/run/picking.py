@@ -63,7 +63,9 @@ def check_site(config: SiteConfig) -> None:
         ConfigError: no such picker or score, a layer beside a picker, or no block to edit.
     """
     if config.span < 1:
-        raise ConfigError(f"site.span: expected 1 or more blocks, got {config.span}; 1 for one layer")
+        raise ConfigError(
+            f"site.span: expected 1 or more blocks, got {config.span}; 1 for one layer"
+        )
     if config.select == "fixed":
         return
     make_picker(config)

@@ -25,7 +25,6 @@ from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 
-
 _PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 
 
@@ -121,7 +120,7 @@ class Tally:
             self._per_edit[name] += [int(value) for value in values.tolist()]
 
     def per_edit(self) -> dict[str, list[int]]:
-        """For each edit how many failures and rewordings are right, and pass samples lost, of how many.
+        """For each edit: right failures and rewordings, lost pass samples, and out of how many.
 
         Of text under free generation. Of edits that pile up, one.
         """

@@ -24,7 +24,8 @@ def lstm(cells: torch.nn.LSTM, x: Tensor, backwards: bool) -> Tensor:
     """The last hidden state of one direction over x (T, D), by the equations of the cell."""
     end = "_reverse" if backwards else ""
     w_x, w_h, b_x, b_h = (
-        getattr(cells, f"{name}_l0{end}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        getattr(cells, f"{name}_l0{end}")
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
     h = c = x.new_zeros(cells.hidden_size)
     for row in x.flip(0) if backwards else x:

@@ -55,9 +55,7 @@ class Case:
         held = hold(self.base, QA, self.others, self.layer)
         harm = damage(self.base, QA, self.bank.entry, held)
         told = conditions(self.base, QA, self.bank, self.failures)[self.index]
-        self.request = Request(
-            self.gradients, self.losses, harm, lambda: embedded(self.base, told)
-        )
+        self.request = Request(self.gradients, self.losses, harm, lambda: embedded(self.base, told))
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
@@ -213,7 +211,7 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
 
 @torch.no_grad()
 def test_a_request_judges_whole_rows(case: Case, tmp_path: Path) -> None:
-    """Own failures and held samples as the whole edited model sees them: no prompt loses its end."""
+    """Own failures and held samples as the whole model sees them: no prompt loses its end."""
     passing = samples(E * K + 3)[E * K :]
     part = Part(tuple(case.failures), ((),) * (E * K), tuple(passing))
     (banks,) = open_banks(case.base, QA, part, [BankSpec(case.layer, RANK)], tmp_path)

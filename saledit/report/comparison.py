@@ -1,0 +1,83 @@
+"""The table of ``saledit compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from saledit.report.look import (
+    Look,
+    clean,
+    count,
+    duration,
+    heading,
+    line,
+    number,
+    percent,
+    points,
+)
+
+
+def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
+    """What ``run.compare`` returns."""
+    k = result["schedule"]["batch_size"]
+    yield line(
+        heading(f"Editors on {clean(result['config'])}"),
+        f" ({result['task']}), {count(k, 'failure')} an edit",
+    )
+    table = look.table("editor", "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
+    known = [row for row in result["editors"] if row["seeds"]]
+    for row in known:
+        edit, lost = row["edit_accuracy"], row["drawdown"]
+        table.add_row(
+            clean(row["editor"]),
+            str(len(row["seeds"])),
+            *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
+            percent(edit["mean"]),
+            _between(edit),
+            points(lost["mean"]),
+            _between(lost),
+        )
+    yield table
+    yield line("Intervals: bootstrap over the edits, of these trained editors.")
+    yield line("")
+    costs = look.table("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
+    for row in known:
+        times = (row["train_seconds"], row["fix_seconds_per_edit"])
+        train, fix = ("-" if value is None else duration(value) for value in times)
+        speed = row["edits_per_second"]
+        costs.add_row(
+            clean(row["editor"]),
+            number(row["locality_kl"]),
+            train,
+            number(None if speed is None else round(speed, 1)),
+            fix,
+            number(round(row["peak_rss_mb"])),
+            number(round(row["editor_mb"], 2)),
+        )
+    yield costs
+    beside = [row for row in known if "beside" in row]
+    if beside:
+        yield line(heading(f"Beside {clean(beside[0]['beside']['editor'])}"), ", on the same edits")
+        table = look.table("editor", "edit accuracy", "(95%)", "drawdown", "(95%)")
+        for row in beside:
+            edit, lost = (row["beside"][name] for name in ("edit_accuracy", "drawdown"))
+            table.add_row(
+                clean(row["editor"]),
+                points(edit["mean"]), _between(edit), points(lost["mean"]), _between(lost),
+            )  # fmt: skip
+        yield table
+    for row in result["cells"]:
+        if "error" in row:
+            where = f"{row['editor']}, seed {row['seed']}: {row['error']}"
+            yield line(Text("failed: ", style="bold red"), clean(where))
+    if "folder" in result:
+        yield line("Table, figure and cells: ", Text(clean(result["folder"]), style="bold"))
+
+
+def _between(found: Mapping[str, float | None]) -> str:
+    low, high = found["low"], found["high"]
+    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"

@@ -1,0 +1,138 @@
+"""The verbs of the command line: help, arguments, and what each one calls."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saledit.report import Ui
+
+    Call = Callable[[Any, argparse.Namespace, Ui], dict[str, Any]]
+
+FORMATS = ("delta",)
+
+
+class Argument:
+    """The arguments of ``ArgumentParser.add_argument``."""
+
+    def __init__(self, name: str, help: str, **options: Any) -> None:
+        self.name, self.options = name, {"help": help, **options}
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its help, its arguments, and what it does."""
+
+    summary: str
+    examples: tuple[str, ...]
+    arguments: tuple[Argument, ...]
+    # Gets the module saledit.run, which is imported late; None for `config`, which needs no run.
+    call: Call | None
+
+
+_CONFIG_HELP = "a YAML file, or the name of a bundled configuration such as nli/worldfacts"
+_SET_HELP = "key=value set over the file, e.g. seed=1 train.epochs=5 (see: saledit config)"
+_SHOW_HELP = f"{_CONFIG_HELP}; without one the defaults are shown. {_SET_HELP}"
+_CONFIG = Argument("config", _CONFIG_HELP, metavar="CONFIG")
+_SET = Argument("overrides", _SET_HELP, metavar="key=value", nargs="*", default=[])
+
+VERBS = {
+    "quickstart": Verb(
+        "the whole story on bundled data: failures, layer, editor, test, fix",
+        ("saledit quickstart", "saledit quickstart --out /tmp/story"),
+        (
+            Argument("--out", "where runs and caches go (default: as configured)", metavar="DIR"),
+            Argument("--task", "which story (default: nli)", metavar="TASK", default="nli"),
+        ),
+        lambda run, args, ui: run.quickstart(args.out, args.task, ui),
+    ),
+    "fit": Verb(
+        "pick the layer and train an editor",
+        (
+            "saledit fit nli/worldfacts",
+            "saledit fit my.yaml name=deeper site.select=fixed site.layer=4",
+            "saledit fit my.yaml --resume",
+        ),
+        (
+            _CONFIG,
+            _SET,
+            Argument("--resume", "go on with a run that was cut off", action="store_true"),
+        ),
+        lambda run, args, ui: run.fit(args.loaded, args.resume, ui),
+    ),
+    "test": Verb(
+        "edit accuracy, drawdown and locality of a trained editor on the test split",
+        (
+            "saledit test checkpoints/worldfacts",
+            "saledit test checkpoints/worldfacts schedule.batch_size=1 --json",
+        ),
+        (
+            Argument("target", "a run's folder, or its configuration", metavar="RUN_OR_CONFIG"),
+            _SET,
+        ),
+        lambda run, args, ui: run.test(args.target, args.overrides, ui),
+    ),
+    "saliency": Verb(
+        "score every layer and say which one would be edited",
+        ("saledit saliency nli/worldfacts", "saledit saliency my.yaml site.select=gradient"),
+        (_CONFIG, _SET),
+        lambda run, args, ui: run.saliency(args.loaded, ui),
+    ),
+    "compare": Verb(
+        "several editors on the same splits, model and budget, in one table",
+        (
+            "saledit compare nli/worldfacts --editors salem mend step ft",
+            "saledit compare my.yaml --editors salem enn mine.yaml --seeds 0 1 2 --seconds 300",
+        ),
+        (
+            _CONFIG,
+            _SET,
+            Argument(
+                "--editors",
+                "names of configs/editors, or files",
+                metavar="E",
+                nargs="+",
+                required=True,
+            ),
+            Argument("--seeds", "(default: 0)", metavar="N", nargs="+", type=int, default=[0]),
+            Argument(
+                "--edits",
+                "edits that each is trained on (default: as configured)",
+                metavar="N",
+                type=int,
+                default=0,
+            ),
+            Argument(
+                "--seconds",
+                "instead: wall clock that each is trained for",
+                metavar="S",
+                type=float,
+                default=0.0,
+            ),
+        ),
+        lambda run, args, ui: run.compare(
+            args.config, args.editors, args.seeds, args.overrides, ui, args.edits, args.seconds
+        ),
+    ),
+    "fix": Verb(
+        "turn new failures into an edit, checked before and after",
+        ("saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",),
+        (
+            Argument("run", "the run's folder with the trained editor", metavar="RUN"),
+            Argument("--failures", "records, right answers in them", metavar="F", required=True),
+            Argument("--out", "where the edit is written", metavar="DIR", required=True),
+            Argument("--check", "records to keep right (default: some kept by fit)", metavar="F"),
+            Argument("--format", "of the edit: delta", metavar="FORMAT", default="delta"),
+        ),
+        lambda run, args, ui: run.fix(args.run, args.failures, args.out, args.check, ui),
+    ),
+    "config": Verb(
+        "show a configuration, resolved and with comments",
+        ("saledit config", "saledit config nli/worldfacts seed=1 > my.yaml"),
+        (Argument("overrides", _SHOW_HELP, metavar="CONFIG key=value", nargs="*", default=[]),),
+        None,
+    ),
+}

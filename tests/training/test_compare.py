@@ -1,0 +1,164 @@
+"""``saledit compare``: cells, what is kept, what fails, and intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_trajectory import FakeUi, rows
+from tiny import build, samples, save
+
+from saledit import config as configuration
+from saledit.bootstrap import Resampled, interval
+from saledit.config import RunConfig
+from saledit.errors import ConfigError, JobError
+from saledit.files import write_jsonl
+from saledit.report import render
+from saledit.run import compare
+from saledit.run.cell import run_cell
+
+
+def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
+    n = len(right)
+    return {
+        "fail": right, "fail_of": [2] * n, "adapt": right, "adapt_of": [2] * n,
+        "lost": lost, "lost_of": [10] * n,
+    }  # fmt: skip
+
+
+def test_an_interval_holds_the_mean_and_shrinks_with_the_edits() -> None:
+    widths = []
+    for n in (20, 2000):
+        right = [2, 0] * (n // 2)
+        drawn = Resampled([n])
+        found = interval(drawn.shares([edits(right, [1] * n)], "edit_accuracy"))
+        assert found.mean == pytest.approx(0.5)
+        assert found.low < 0.5 < found.high
+        widths.append(found.high - found.low)
+        still = interval(drawn.shares([edits(right, [1] * n)], "drawdown"))
+        assert (still.mean, still.low, still.high) == pytest.approx((0.1, 0.1, 0.1))
+    # A share of n fair coins has a standard error of .5 / sqrt(n).
+    assert widths[1] == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.1)
+    assert widths[0] > 5 * widths[1]
+
+
+def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
+    draws = np.random.default_rng(1)
+    right = draws.integers(0, 2, 200).tolist()
+    better = [value + 1 for value in right]
+    drawn = Resampled([200])
+    a, b = (drawn.shares([edits(r, [0] * 200)], "fail_accuracy") for r in (better, right))
+    found = interval(a - b)
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
+    with pytest.raises(ValueError, match="expected 200 edits, got 3"):
+        drawn.shares([edits([1, 1, 1], [0, 0, 0])], "fail_accuracy")
+    nothing = Resampled([0]).shares([edits([], [])], "drawdown")
+    assert np.isnan(nothing).all()
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    with (folder / "compare.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return json.loads((folder / "compare.json").read_text(encoding="utf-8")), rows
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of a tiny model, and everything that it names."""
+    folder = tmp_path_factory.mktemp("compare")
+    base = build("bert")
+    save(base, folder / "model")
+    write_jsonl(folder / "data.jsonl", rows(base, samples(150)))
+    settings = [
+        f"output={folder}",
+        "name=tiny",
+        f"model.name={folder / 'model'}",
+        f"data.train={folder / 'data.jsonl'}",
+        "data.adapt.rewrite=false",
+        "data.adapt.similarity_model=''",
+        "site.select=fixed",
+        "site.layer=1",
+        "schedule.batch_size=2",
+        "train.epochs=2",
+        "train.steps_per_epoch=3",
+        "train.edits_per_step=4",
+        "trainer.accelerator=cpu",
+    ]
+    path = folder / "tiny.yaml"
+    path.write_text(configuration.to_yaml(configuration.load(None, settings)), encoding="utf-8")
+    return path
+
+
+def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: Path) -> None:
+    names = ["salem", "ft", "enn", "mend", "malmen", "ke", "step", "lora-ft"]
+    ran: list[str] = []
+
+    def runner(_path: Path, config: RunConfig) -> None:
+        ran.append(config.name)
+        if "-ft-" in config.name:
+            raise JobError("killed by SIGKILL, out of memory?")
+        run_cell(config, FakeUi())  # type: ignore[arg-type]
+
+    settings = ["site.layer=2"]
+    table = compare(str(shared), names, [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
+    folder = Path(table["folder"])
+    found, cells = read(folder)
+    assert len(cells) == len(names)
+    assert (folder / "compare.png").stat().st_size > 1000
+    for row, cell, name in zip(found["editors"], found["cells"], names, strict=True):
+        assert row["editor"] == cell["editor"] == name
+        if name in ("ft", "lora-ft"):
+            assert row["seeds"] == []
+            assert "SIGKILL" in cell["error"]
+            continue
+        results = json.loads((Path(cell["run"]) / "results.json").read_text(encoding="utf-8"))
+        assert row["edit_accuracy"]["mean"] == pytest.approx(results["metrics"]["edit_accuracy"])
+        assert row["drawdown"]["mean"] == pytest.approx(results["metrics"]["drawdown"])
+        assert row["edit_accuracy"]["low"] <= row["edit_accuracy"]["mean"]
+        assert ("beside" in row) == (name != "salem")
+        saved = configuration.load(Path(cell["run"]) / "config.yaml")
+        assert saved.train.epochs * saved.train.steps_per_epoch == 6  # of 4 edits, at least 20
+        assert len(results["sites"]) == (6 if name == "mend" else 2)
+    assert "malmen" in render("compare", table, io.StringIO())
+
+    # What is finished is not run again, and another budget is another comparison.
+    ran.clear()
+    compare(str(shared), names[:2], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
+    assert [name.split("-")[1] for name in ran] == ["ft"]
+    ran.clear()
+    compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=2.0, runner=runner)  # type: ignore[arg-type]
+    assert len(ran) == 1
+
+
+def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
+    table = compare(str(shared), ["step"], [1], ["name=own"], FakeUi())  # type: ignore[arg-type]
+    (row,) = table["editors"]
+    assert row["seeds"] == [1]
+    (cell,) = compare(str(shared), ["step"], [0], ["name=lost", "data.train=nowhere.jsonl"], FakeUi())[  # type: ignore[arg-type]
+        "cells"
+    ]
+    assert "nowhere.jsonl" in cell["error"]
+
+
+@pytest.mark.parametrize(
+    ("editors", "seeds", "more", "message"),
+    [
+        (["nosuch"], [0], {}, "editors/nosuch"),
+        ([], [0], {}, "expected editors and seeds"),
+        (["step", "step"], [0], {}, "each editor and each seed once"),
+        (["step"], [0], {"edits": 5, "seconds": 5.0}, "expected one budget"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_runs(
+    editors: list[str], seeds: list[int], more: dict[str, Any], message: str, shared: Path
+) -> None:
+    def never(_path: Path, _config: RunConfig) -> None:
+        raise AssertionError("a cell ran")
+
+    with pytest.raises(ConfigError, match=message):
+        compare(str(shared), editors, seeds, [], FakeUi(), runner=never, **more)  # type: ignore[arg-type]
