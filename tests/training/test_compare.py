@@ -139,9 +139,8 @@ def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
     table = compare(str(shared), ["step"], [1], ["name=own"], FakeUi())  # type: ignore[arg-type]
     (row,) = table["editors"]
     assert row["seeds"] == [1]
-    (cell,) = compare(str(shared), ["step"], [0], ["name=lost", "data.train=nowhere.jsonl"], FakeUi())[  # type: ignore[arg-type]
-        "cells"
-    ]
+    lost = ["name=lost", "data.train=nowhere.jsonl"]
+    (cell,) = compare(str(shared), ["step"], [0], lost, FakeUi())["cells"]  # type: ignore[arg-type]
     assert "nowhere.jsonl" in cell["error"]
 
 
