@@ -139,7 +139,7 @@ def test_help_is_there_at_once():
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["tset"], "unknown verb 'tset'; did you mean 'test'? (known: config, fit,"),
+        (["tset"], "unknown verb 'tset'; did you mean 'test'? (known: compare, config, fit,"),
         (["--jsno", "fit"], "unknown option '--jsno' before the verb"),
         (["fit"], "the following arguments are required: CONFIG; see: saledit fit --help"),
         (["fix", "run"], "required: --failures, --out"),
