@@ -1,8 +1,7 @@
-"""One cell of a comparison, in a process of its own: ``python -m saledit.run.cell CELL.yaml``."""
+"""One cell of a comparison, in a process of its own: ``main`` of a configuration file."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,3 @@ def main(path: str) -> int:
             write_text(note, message)
         return status
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -26,6 +26,7 @@ from saledit.run.picking import check_site
 #: Runs the cell of a configuration file; raises JobError with what went wrong.
 Runner = Callable[[Path, RunConfig], None]
 
+_CELL = "import sys; from saledit.run.cell import main; sys.exit(main(sys.argv[1]))"
 _FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 
 
@@ -55,6 +56,9 @@ def compare(
     Raises:
         ConfigError: an unknown editor, no editor, or both budgets.
     """
+    # `--editors a b key=value` takes the setting for an editor; no preset has an = in its name.
+    overrides = [*overrides, *(name for name in editors if "=" in name)]
+    editors = [name for name in editors if "=" not in name]
     if edits and seconds:
         raise ConfigError("compare: expected one budget, got --edits and --seconds; leave one out")
     if not editors or not seeds:
@@ -114,7 +118,7 @@ def _is_done(config: RunConfig) -> bool:
 
 
 def _own_process(path: Path, _config: RunConfig) -> None:
-    command = [sys.executable, "-m", "saledit.run.cell", str(path)]
+    command = [sys.executable, "-c", _CELL, str(path)]
     # Our own interpreter and module; the path is one that this module wrote.
     status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode  # noqa: S603
     if status in (-signal.SIGINT, 130):
