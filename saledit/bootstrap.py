@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+from torch import Tensor
 
 _RESAMPLES, _LEVEL = 2000, 0.95
 #: What an edit counts: (right or lost, out of).
@@ -42,11 +43,11 @@ class Resampled:
     """
 
     def __init__(self, counts: Sequence[int]) -> None:
-        draws = np.random.default_rng(0)
+        draws = torch.Generator().manual_seed(0)
         self._counts = tuple(counts)
-        self._index = [draws.integers(0, max(1, n), (_RESAMPLES, n)) for n in counts]
+        self._index = [torch.randint(max(1, n), (_RESAMPLES, n), generator=draws) for n in counts]
 
-    def shares(self, edits: Sequence[Mapping[str, Sequence[float]]], name: str) -> np.ndarray:
+    def shares(self, edits: Sequence[Mapping[str, Sequence[float]]], name: str) -> Tensor:
         """A share in each resample; the first entry is that of the edits as they are.
 
         Args:
@@ -60,22 +61,19 @@ class Resampled:
             ValueError: other numbers of edits than the resamples are of.
         """
         parts = SHARES[name]
-        whole = np.zeros((2, _RESAMPLES + 1))
+        whole = torch.zeros(2, _RESAMPLES + 1, dtype=torch.float64)
         for own, n, index in zip(edits, self._counts, self._index, strict=True):
             for row, keys in enumerate(zip(*parts, strict=True)):
-                values = np.sum([np.asarray(own[key], dtype=float) for key in keys], axis=0)
+                values = torch.tensor([own[key] for key in keys], dtype=torch.float64).sum(0)
                 if len(values) != n:
                     raise ValueError(f"bootstrap: expected {n} edits, got {len(values)}")
                 whole[row, 0] += values.sum()
-                if n:
-                    whole[row, 1:] += values[index].sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found: np.ndarray = whole[0] / whole[1]
-        return found
+                whole[row, 1:] += values[index].sum(1)
+        return whole[0] / whole[1]
 
 
-def interval(shares: np.ndarray) -> Interval:
+def interval(shares: Tensor) -> Interval:
     """The 95% percentile interval of what ``Resampled.shares`` gives, or of a difference."""
-    tail = 100 * (1 - _LEVEL) / 2
-    low, high = np.percentile(shares[1:], [tail, 100 - tail])
-    return Interval(float(shares[0]), float(low), float(high))
+    tail = (1 - _LEVEL) / 2
+    low, high = shares[1:].quantile(shares.new_tensor([tail, 1 - tail])).tolist()
+    return Interval(float(shares[0]), low, high)

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
 from saledit.config import LossConfig, TrainConfig
-from saledit.data.episodes import EditBatch
+from saledit.data.episodes import LOGITS, EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
@@ -32,7 +32,7 @@ _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
 _KL = "locality_kl"
 _LOGGED = ("edit_nll", _KL, "edit_accuracy")
-_ROWS, _LOGITS = 2048, 100_000_000  # that a step has in memory at a time
+_ROWS = 2048  # that a step has in memory at a time, as it has LOGITS
 _RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
 
@@ -89,7 +89,7 @@ class EditModule(L.LightningModule):
         al., ICLR 2024 (MALMEN), section 3.3.
         """
         edits = edits_for(self.editor, self.request(batch))
-        n = max(len(batch) // _ROWS, batch.n_scored * self.base.vocabulary // _LOGITS) + 1
+        n = max(len(batch) // _ROWS, batch.n_scored * self.base.vocabulary // LOGITS) + 1
         if n == 1:
             loss, seen = self.loss_of(edits, batch)
             return loss, self._logged(seen, batch)

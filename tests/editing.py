@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from tiny import build, encode, samples
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saledit.artifact import make_editor
 from saledit.bank import Bank, BankSpec
@@ -44,8 +48,8 @@ class Case:
         self.gradients = aggregate(
             self.bank.factors(self.index), self.bank.losses[self.index], RANK
         )
-        others = samples(E * K + 4)[E * K :]
-        self.held = hold(self.base, Nli(), others, self.layer)
+        self.others = samples(E * K + 4)[E * K :]
+        self.held = hold(self.base, Nli(), self.others, self.layer)
         told = conditions(self.base, Nli(), self.bank, self.failures)[self.index]
         self.condition = embedded(self.base, told)
         self.request = Request(self.gradients, self.losses, self.damage, lambda: self.condition)
@@ -93,16 +97,58 @@ class Case:
 
     def train(self, editor: Editor, steps: int) -> list[float]:
         """Adam on the edit loss; the losses before each step."""
-        parameters = [p for p in editor.parameters() if p.requires_grad]
-        editor.train()
-        seen = []
-        optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
-        for _ in range(steps):
-            loss = self.losses(edits_for(editor, self.request)).mean()
-            seen.append(loss.item())
-            if optimizer is None:
-                break  # nothing is learned
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return seen
+        return train(editor, self.request, steps)
+
+
+def train(editor: Editor, request: Request, steps: int) -> list[float]:
+    """Adam on the mean loss of a request's own failures; the losses before each step."""
+    parameters = [p for p in editor.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
+    editor.train()
+    seen = []
+    for _ in range(steps):
+        loss = request.losses(edits_for(editor, request)).mean()
+        seen.append(loss.item())
+        if optimizer is None:
+            break  # nothing is learned
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return seen
+
+
+class SlowEdit:
+    """The whole model in float64 with other weights in the place of the site's, for one edit."""
+
+    def __init__(self, case: Case, i: int) -> None:
+        self._model = copy.deepcopy(case.base.model).double()
+        encoded = encode(case.base, case.failures)
+        self._rows = {name: t[i * K : (i + 1) * K] for name, t in encoded.items()}
+        self._targets = case.bank.targets[i * K : (i + 1) * K]
+        self._held = encode(case.base, case.others)
+        self.sites = case.layer.sites
+
+    def loss(self, changes: list[Tensor]) -> Tensor:
+        """Mean loss of the edit's failures under changes (D_out, D_in)."""
+        return F.cross_entropy(self._logits(self._rows, changes), self._targets)
+
+    def damage(self, changes: list[Tensor]) -> Tensor:
+        """Mean KL(base || edited) of the held samples."""
+        with torch.no_grad():
+            old = self._model(**self._held).logits.log_softmax(-1)
+        new = self._logits(self._held, changes).log_softmax(-1)
+        return F.kl_div(new, old, reduction="batchmean", log_target=True)
+
+    def _logits(self, rows: dict[str, Tensor], changes: list[Tensor]) -> Tensor:
+        weights = {}
+        for site, change in zip(self.sites, changes, strict=True):
+            old = self._model.get_submodule(site.name).weight
+            weights[f"{site.name}.weight"] = old + (change.T if site.transposed else change)
+        with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivatives
+            logits: Tensor = functional_call(self._model, weights, kwargs=rows).logits
+        return logits
+
+
+def assert_near(mine: Tensor, want: Tensor, rtol: float = 1e-3) -> None:
+    want = want.float()
+    torch.testing.assert_close(mine, want, rtol=rtol, atol=rtol * float(want.abs().max()))

@@ -41,6 +41,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("data.adapt.per_failure", 0, 16),
     ("data.adapt.threshold", -1, 1),
     ("site.samples", 2, None),
+    ("site.span", 1, None),
     ("editor.mend.rank", 1, None),
     ("editor.mend.n_blocks", 1, 8),
     ("editor.mend.whiten", 0, None),

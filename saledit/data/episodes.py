@@ -20,7 +20,7 @@ from saledit.records import Sample
 from saledit.rows import Rows, join
 from saledit.tasks.base import Task
 
-_LOGITS = 100_000_000  # numbers that a batch of edits may give
+LOGITS = 100_000_000  # numbers that a batch of edits may give
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class PartBanks:
         banks = [b for b in (self.fail, self.adapt, self.passing) if b is not None]
         widths = [1 if b.answer_lengths is None else int(b.answer_lengths.max()) for b in banks]
         rows = k * (1 + self.adapt_index.shape[1]) + passes
-        return max(1, min(wanted, _LOGITS // (rows * max(widths) * vocabulary)))
+        return max(1, min(wanted, LOGITS // (rows * max(widths) * vocabulary)))
 
 
 def _wide(targets: Tensor, width: int) -> Tensor:

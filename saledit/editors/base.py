@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -29,12 +30,14 @@ class Editor(nn.Module, ABC):
         needs_text: True where requests must say what the failures are (``saledit.conditions``); it
             is given the size of the model's embeddings as ``embedding_size``.
         needs_calibration: True where the size of the first step is to be found by trial.
+        log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
 
     needs_moments: bool = False
     needs_held: bool = False
     needs_text: bool = False
     needs_calibration: bool = True
+    log_rate: Tensor
 
     def __init__(self, sites: Sequence[Site]) -> None:
         super().__init__()
@@ -52,18 +55,18 @@ class Editor(nn.Module, ABC):
             what is ``resident`` is not in them.
         """
 
-    @abstractmethod
     def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
-        """Measure statistics before training.
+        """Measure statistics before training; an editor without any leaves this as it is.
 
         Args:
             gradients: as in ``Request``.
             moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
         """
 
-    @abstractmethod
+    @torch.no_grad()
     def scale_rate(self, factor: float) -> None:
-        """Multiply the size of steps; used to calibrate the first one."""
+        """Multiply the size of steps, exp(``log_rate``); used to calibrate the first one."""
+        self.log_rate.add_(math.log(factor))
 
     @property
     def resident(self) -> Edits:

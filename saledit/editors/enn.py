@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from saledit.delta import Delta, Dense, Edits, LowRank
+from saledit.delta import Delta, Dense, Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.site import Site
@@ -83,11 +83,3 @@ class EditableNetwork(Editor):
         rates = self.log_rate.exp()
         pairs = zip(self.sites, gradients, rates, strict=True)
         return Edits({site: Dense(-rate * gradient) for site, gradient, rate in pairs})
-
-    def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
-        """Nothing to measure."""
-
-    @torch.no_grad()
-    def scale_rate(self, factor: float) -> None:
-        """Multiply the lengths of the steps."""
-        self.log_rate.add_(math.log(factor))

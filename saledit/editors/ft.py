@@ -95,17 +95,7 @@ class FineTuning(Editor):
 
     @property
     def _rate(self) -> float:
-        assert isinstance(self.log_rate, Tensor)
         return math.exp(float(self.log_rate))
-
-    def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
-        """Nothing to measure."""
-
-    @torch.no_grad()
-    def scale_rate(self, factor: float) -> None:
-        """Multiply the learning rate."""
-        assert isinstance(self.log_rate, Tensor)
-        self.log_rate.add_(math.log(factor))
 
 
 class _Adam:

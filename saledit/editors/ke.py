@@ -69,7 +69,7 @@ class KnowledgeEditor(Editor):
         return Edits(deltas)
 
     def _condition(self, embedded: Tensor, real: Tensor) -> Tensor:
-        """H (E, H) of embeddings (E, K, T, D), bool (E, K, T); of K failures their mean."""
+        """Condition h (E, H) of embeddings (E, K, T, D), bool (E, K, T): a mean over K."""
         n_edits, k = real.shape[:2]
         lengths = real.sum(-1).flatten().cpu()
         rows = embedded.flatten(0, 1).to(self.summary.weight.dtype)
@@ -77,14 +77,6 @@ class KnowledgeEditor(Editor):
         _, (last, _) = self.reader(packed)  # (2, E K, hidden)
         found: Tensor = self.summary(torch.cat([last[0], last[1]], -1))
         return found.view(n_edits, k, -1).mean(1)
-
-    def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
-        """Nothing to measure."""
-
-    @torch.no_grad()
-    def scale_rate(self, factor: float) -> None:
-        """Multiply every rate."""
-        self.log_rate.add_(math.log(factor))
 
 
 def _gate(condition: int, hidden: int, site: Site) -> nn.Module:

@@ -166,8 +166,3 @@ class Mend(Editor):
             raise ConfigError(
                 f"editor.{cls.name}.style: unknown name '{style}'; {did_you_mean(style, STYLES)}"
             )
-
-    @torch.no_grad()
-    def scale_rate(self, factor: float) -> None:
-        """Multiply every rate."""
-        self.log_rate.add_(math.log(factor))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -49,7 +48,6 @@ class Step(Editor):
         super().__init__(sites)
         self.needs_moments = whiten > 0
         self._ridge, self._bound, self._enough = whiten, bound, enough
-        self.register_buffer("log_rate", torch.zeros(()))
         for i, site in enumerate(self.sites):
             matrix = torch.eye(site.d_in) if self.needs_moments else None
             self.register_buffer(f"whitener_{i}", matrix)
@@ -79,19 +77,14 @@ class Step(Editor):
         return unit * torch.where(mends, high, low)
 
     def _direction(self, gradients: Sequence[LowRank]) -> Edits:
-        """Down the gradient, of norm ``exp(log_rate)`` over all sites; zero where there is none."""
+        """Down the gradient, of norm 1 over all sites; zero where there is none."""
         deltas = {}
         for i, (site, pair) in enumerate(zip(self.sites, gradients, strict=True)):
             matrix = getattr(self, f"whitener_{i}")
             deltas[site] = LowRank(pair.u if matrix is None else pair.u @ matrix, -pair.v)
         edits = Edits(deltas)
         norm = edits.norm()
-        return edits * (self._rate / torch.where(norm > 0, norm, 1.0))
-
-    @property
-    def _rate(self) -> float:
-        assert isinstance(self.log_rate, Tensor)
-        return math.exp(float(self.log_rate))
+        return edits * (1 / torch.where(norm > 0, norm, 1.0))
 
     @torch.no_grad()
     def prime(self, gradients: Sequence[LowRank], moments: Sequence[Tensor] | None) -> None:
@@ -99,9 +92,3 @@ class Step(Editor):
         if moments is not None and self.needs_moments:
             for i, moment in enumerate(moments):
                 getattr(self, f"whitener_{i}").copy_(whitener(moment, self._ridge))
-
-    @torch.no_grad()
-    def scale_rate(self, factor: float) -> None:
-        """Multiply the lengths that are tried."""
-        assert isinstance(self.log_rate, Tensor)
-        self.log_rate.add_(math.log(factor))

@@ -9,7 +9,7 @@ from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
 from saledit.files import write_json, write_text
-from saledit.report import Ui, quiet_libraries
+from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
 from saledit.run.fitting import LAST, train
 from saledit.run.prepare import prepare
@@ -44,13 +44,23 @@ def is_of(folder: Path, config: RunConfig) -> bool:
     return path.exists() and path.read_text(encoding="utf-8") == configuration.to_yaml(config)
 
 
-def main(path: str) -> int:
-    """Run the cell of a configuration; an error is left beside it as one line."""
+def main(path: str, quiet: str, threads: str) -> int:
+    """Run the cell of a configuration; an error is left beside it as one line.
+
+    Args:
+        path: the configuration.
+        quiet: "1" to show nothing, "0" to show progress.
+        threads: processor threads.
+
+    Returns:
+        The exit status.
+    """
     quiet_libraries()
+    use_threads(int(threads))
     note = Path(path).with_suffix(".error")
     note.unlink(missing_ok=True)
     try:
-        with Ui() as ui:
+        with Ui(quiet == "1") as ui:
             run_cell(configuration.load(path), ui)
     except BaseException as error:
         message, status = explain(error, [])

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from saledit import config as configuration
 from saledit.artifact import EDITOR_WEIGHTS, check_editor
 from saledit.bootstrap import SHARES, Resampled, interval
@@ -26,7 +28,7 @@ from saledit.run.picking import check_site
 #: Runs the cell of a configuration file; raises JobError with what went wrong.
 Runner = Callable[[Path, RunConfig], None]
 
-_CELL = "import sys; from saledit.run.cell import main; sys.exit(main(sys.argv[1]))"
+_CELL = "import sys; from saledit.run.cell import main; sys.exit(main(*sys.argv[1:]))"
 _FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 
 
@@ -77,8 +79,10 @@ def compare(
     for config in cells.values():  # everything is refused before minutes are spent
         check_site(config.site)
         check_editor(config.editor)
-    runner = runner or _own_process
+    runner = runner or _own_process(ui)
     failed: dict[str, str] = {}
+    table = _table(cells, failed, shared)
+    _write(folder, table)
     for (name, seed), config in cells.items():
         if _is_done(config):
             continue
@@ -90,9 +94,8 @@ def compare(
         except JobError as error:
             failed[config.name] = str(error)
             ui.stage(f"{name}, seed {seed} failed: {error}")
-        _write(folder, _table(cells, failed, shared))
-    table = _table(cells, failed, shared)
-    _write(folder, table)
+        table = _table(cells, failed, shared)
+        _write(folder, table)
     return table | {"folder": str(folder)}
 
 
@@ -117,18 +120,26 @@ def _is_done(config: RunConfig) -> bool:
     return is_of(config.folder, config) and (config.folder / "results.json").exists()
 
 
-def _own_process(path: Path, _config: RunConfig) -> None:
-    command = [sys.executable, "-c", _CELL, str(path)]
-    # Our own interpreter and module; the path is one that this module wrote.
-    status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode  # noqa: S603
-    if status in (-signal.SIGINT, 130):
-        raise KeyboardInterrupt
-    if status < 0:
-        name = signal.Signals(-status).name
-        raise JobError(f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else ""))
-    if status:
-        note = path.with_suffix(".error")
-        raise JobError(note.read_text(encoding="utf-8") if note.exists() else f"status {status}")
+def _own_process(ui: Ui) -> Runner:
+    """Runs cells as this process was told to: as quiet, with as many threads."""
+    options = [str(int(ui.quiet)), str(torch.get_num_threads())]
+
+    def run(path: Path, _config: RunConfig) -> None:
+        command = [sys.executable, "-c", _CELL, str(path), *options]
+        # Our own interpreter and module; the path is one that this module wrote.
+        status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode  # noqa: S603
+        if status in (-signal.SIGINT, 130):
+            raise KeyboardInterrupt
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise JobError(f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else ""))
+        if status:
+            note = path.with_suffix(".error")
+            raise JobError(
+                note.read_text(encoding="utf-8") if note.exists() else f"status {status}"
+            )
+
+    return run
 
 
 def _table(

@@ -60,12 +60,8 @@ def check_site(config: SiteConfig) -> None:
     """Refuse unknown names before anything is loaded.
 
     Raises:
-        ConfigError: no such picker or score, a layer beside a picker, or no block to edit.
+        ConfigError: no such picker or score, or a layer beside a picker.
     """
-    if config.span < 1:
-        raise ConfigError(
-            f"site.span: expected 1 or more blocks, got {config.span}; 1 for one layer"
-        )
     if config.select == "fixed":
         return
     make_picker(config)

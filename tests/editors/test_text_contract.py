@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import fresh
+from editing import fresh, train
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
@@ -79,19 +79,8 @@ class Case:
         return editor
 
     def train(self, editor: Editor, steps: int) -> list[float]:
-        """Adam on the edit loss; the losses before each step."""
-        parameters = [p for p in editor.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=0.01) if parameters else None
-        editor.train()
-        seen = []
-        for _ in range(steps):
-            loss = self.losses(edits_for(editor, self.request)).mean()
-            seen.append(loss.item())
-            if optimizer is None:
-                break  # nothing is learned
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        """As ``editing.train``, and ready for use."""
+        seen = train(editor, self.request, steps)
         editor.eval()
         return seen
 
@@ -114,8 +103,8 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
         final = case.losses(edits).mean().item()
     assert all(math.isfinite(loss) for loss in losses)
     if any(p.requires_grad for p in editor.parameters()):
-        # Of a gate on the gradient of T5's tiny encoder .965 is left; the others lose more.
-        assert final < 0.97 * losses[0]
+        # A gate on the gradient of T5's tiny encoder leaves .965; all others lose more.
+        assert final < (0.97 if name == "ke" else 0.95) * losses[0]
     assert final < case.bank.losses.mean()
     assert list(edits) == list(case.layer.sites)
     assert edits.batch_shape == (E,)

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 from test_trajectory import FakeUi, rows
 from tiny import build, samples, save
 
@@ -48,8 +48,7 @@ def test_an_interval_holds_the_mean_and_shrinks_with_the_edits() -> None:
 
 
 def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
-    draws = np.random.default_rng(1)
-    right = draws.integers(0, 2, 200).tolist()
+    right = torch.randint(2, (200,), generator=torch.Generator().manual_seed(1)).tolist()
     better = [value + 1 for value in right]
     drawn = Resampled([200])
     a, b = (drawn.shares([edits(r, [0] * 200)], "fail_accuracy") for r in (better, right))
@@ -58,7 +57,7 @@ def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
     with pytest.raises(ValueError, match="expected 200 edits, got 3"):
         drawn.shares([edits([1, 1, 1], [0, 0, 0])], "fail_accuracy")
     nothing = Resampled([0]).shares([edits([], [])], "drawdown")
-    assert np.isnan(nothing).all()
+    assert nothing.isnan().all()
 
 
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:

@@ -1,0 +1,78 @@
+"""Fine-tuning against torch's own Adam on the weights of a whole model, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from editing import Case, E, SlowEdit, assert_near
+from torch import Tensor
+
+from saledit.delta import LowRank
+from saledit.editors.ft import FineTuning
+
+STEPS, RATE, KL = 3, 0.01, 5.0
+
+
+@pytest.fixture(scope="module", params=["bert", "gpt2", "llama"])
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(request.param)
+
+
+def slow(case: Case, i: int, bound: float = 0.0, kl: float = 0.0) -> list[Tensor]:
+    edit = SlowEdit(case, i)
+    changes = [
+        torch.zeros(s.d_out, s.d_in, dtype=torch.float64, requires_grad=True) for s in edit.sites
+    ]
+    adam = torch.optim.Adam(changes, lr=RATE)
+    for _ in range(STEPS):
+        adam.zero_grad()
+        (edit.loss(changes) + kl * edit.damage(changes)).backward()
+        adam.step()
+        if bound:
+            for change in changes:
+                change.data.clamp_(-bound, bound)
+    return [change.detach() for change in changes]
+
+
+@pytest.mark.parametrize(
+    ("bound", "kl"), [(0.0, 0.0), (0.015, 0.0), (0.0, KL)], ids=["ft", "ft-l", "ft-kl"]
+)
+def test_it_is_adam_on_the_site(case: Case, bound: float, kl: float) -> None:
+    editor = FineTuning(case.layer.sites, STEPS, RATE, kl, bound, enough=0.0)
+    edits = editor(case.request)
+    for i in range(E):
+        for delta, want in zip(edits.values(), slow(case, i, bound, kl), strict=True):
+            # Adam's first step is a sign, which rounding turns where a gradient is about zero.
+            off = (delta.dense()[i] - want.float()).abs() > 1e-3
+            assert off.float().mean() < 0.02
+            assert not bound or delta.dense().abs().max() <= bound
+    if bound:
+        free = FineTuning(case.layer.sites, STEPS, RATE, enough=0.0)(case.request)
+        assert all(delta.dense().abs().max() > bound for delta in free.values())
+
+
+def test_a_low_rank_change_is_adam_on_its_factors(case: Case) -> None:
+    editor = FineTuning(case.layer.sites, STEPS, RATE, rank=2, enough=0.0)
+    edits = editor(case.request)
+    starts = editor._edits([v.detach() for v in editor._start(case.request)])
+    for i in range(E):
+        edit, factors = SlowEdit(case, i), []
+        for delta in starts.values():
+            assert isinstance(delta, LowRank)
+            assert not delta.v.any()
+            factors += [t[i].double().requires_grad_() for t in (delta.u, delta.v)]
+        adam = torch.optim.Adam(factors, lr=RATE)
+        for _ in range(STEPS):
+            adam.zero_grad()
+            pairs = zip(factors[::2], factors[1::2], strict=True)
+            edit.loss([v.T @ u for u, v in pairs]).backward()
+            adam.step()
+        for j, delta in enumerate(edits.values()):
+            assert_near(delta.dense()[i], (factors[2 * j + 1].T @ factors[2 * j]).detach(), 0.02)
+
+
+def test_an_edit_ends_when_its_failures_are_mended(case: Case) -> None:
+    losses = case.losses(FineTuning(case.layer.sites, 200, RATE, enough=0.1)(case.request))
+    assert (losses <= 0.1).all()
+    none = FineTuning(case.layer.sites, 200, RATE, enough=1e9)(case.request)
+    assert not any(delta.dense().any() for delta in none.values())
