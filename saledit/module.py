@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -19,6 +18,7 @@ from saledit.editors.request import Request
 from saledit.errors import JobError
 from saledit.losses import penalty, weighted_mean
 from saledit.models import TaskModel
+from saledit.multiplier import LEARNING_RATE, Multiplier
 from saledit.outcomes import Outcome, outcome
 from saledit.requests import Held, edits_for, request_for
 from saledit.session import EditMetrics
@@ -33,7 +33,6 @@ _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much 
 _KL = "locality_kl"
 _LOGGED = ("edit_nll", _KL, "edit_accuracy")
 _ROWS = 2048  # that a step has in memory at a time, as it has LOGITS
-_RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
 
 class EditModule(L.LightningModule):
@@ -65,7 +64,8 @@ class EditModule(L.LightningModule):
         self.base, self.task, self.entry = base, task, entry
         self.model = base.model
         self.editor = editor
-        self.loss_weights = loss or LossConfig()
+        self.loss_weights = c = loss or LossConfig()
+        self.multiplier = Multiplier(c.locality, c.margin, c.least_margin) if c.margin > 0 else None
         self.train_config = train or TrainConfig()
         self.search = search or StepSearch()
         self.metrics = EditMetrics()
@@ -132,9 +132,9 @@ class EditModule(L.LightningModule):
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
         # lies between a weight that forbids large edits and one that lets each failure of
         # a large edit disturb as much as it would alone.
-        locality = pass_share * c.locality / math.sqrt(batch.n_fail)
-        damage = locality * penalty(c.penalty)(seen.locality).mean()
-        return share * c.edit * seen.edit_nll + damage, seen
+        damage = penalty(c.penalty)(seen.locality).mean()
+        damage = self.multiplier(damage) if self.multiplier else c.locality * damage
+        return share * c.edit * seen.edit_nll + pass_share / math.sqrt(batch.n_fail) * damage, seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.
@@ -156,6 +156,11 @@ class EditModule(L.LightningModule):
                 f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
                 "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
             )
+
+    def on_before_zero_grad(self, optimizer: Any) -> None:
+        """Behind a step: the multiplier is not negative."""
+        if self.multiplier:
+            self.multiplier.project()
 
     def on_validation_epoch_start(self) -> None:
         """Begin counting."""
@@ -194,6 +199,10 @@ class EditModule(L.LightningModule):
             values |= {f"spoken_{n}": judged[n] for n in _SPOKEN if n in judged}
         damage = _DRAWDOWN_PRICE * judged["drawdown"] + values["locality_kl"]
         self.log("val/score", judged["edit_accuracy"] - damage, prog_bar=True)
+        if self.multiplier and self.trainer.state.fn == "fit":
+            self.log("val/multiplier", self.multiplier.weight)
+            self.log("val/margin", self.multiplier.margin.clone())
+            self.multiplier.anneal(values["locality_kl"])
         for name, value in values.items():
             self.log(f"val/{name}", value, prog_bar=name in {"edit_accuracy", "drawdown"})
 
@@ -205,15 +214,20 @@ class EditModule(L.LightningModule):
         return self.task.spoken(self.base, logits, targets)
 
     def configure_optimizers(self) -> Any:
-        """Adam with two groups: the network, and the edit rates, which move faster."""
+        """Adam in groups: the network, the edit rates (faster), a multiplier (that rises)."""
         c = self.train_config
         rates = [p for name, p in self.editor.named_parameters() if name.endswith("log_rate")]
         others = [p for name, p in self.editor.named_parameters() if not name.endswith("log_rate")]
+        groups: list[dict[str, Any]] = [
+            {"params": others, "lr": c.learning_rate},
+            {"params": rates, "lr": c.rate_learning_rate},
+        ]
+        if self.multiplier:
+            groups.append(
+                {"params": [self.multiplier.weight], "lr": LEARNING_RATE, "maximize": True}
+            )
         optimizer = torch.optim.Adam(
-            [
-                {"params": others, "lr": c.learning_rate},
-                {"params": rates, "lr": c.rate_learning_rate},
-            ],
+            groups,
             # One pass over the weights instead of a dozen; Lightning cannot clip what a fused
             # optimizer unscales.
             fused=not self._is_mixed(),
@@ -252,36 +266,3 @@ class EditModule(L.LightningModule):
 def _slope(leaf: Tensor) -> Tensor:
     """What a loss left at a leaf; zeros where it does not depend on it."""
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-
-
-@torch.no_grad()
-def calibrate(
-    module: EditModule, batches: Iterable[EditBatch], grid: Iterable[float] = _RATES
-) -> float:
-    """Set the editor's first edit rate by trial steps.
-
-    The step that mends a failure differs by an order of magnitude between layers, and
-    an overshoot ruins both the fix and the locality. So the untrained editor is tried at several
-    rates, and the one with the least training loss is kept.
-
-    Args:
-        module: holds the primed editor; its rate is changed in place.
-        batches: a few training batches.
-        grid: factors on the present rate.
-
-    Returns:
-        The chosen factor.
-    """
-    module.eval()
-    grid, batches = list(grid), list(batches)
-    losses, so_far = [], 1.0
-    for factor in grid:
-        module.editor.scale_rate(factor / so_far)
-        so_far = factor
-        tried = [edits_for(module.editor, module.request(batch)) for batch in batches]
-        seen = [module.loss_of(e, b)[0] for e, b in zip(tried, batches, strict=True)]
-        losses.append(torch.stack(seen).mean())
-    best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
-    module.editor.scale_rate(best / so_far)
-    module.train()
-    return best

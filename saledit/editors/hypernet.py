@@ -37,7 +37,8 @@ class Block(nn.Module):
         low = z @ self.down  # (..., rank)
         if self.style == "bottleneck":
             return z + torch.relu(self.scale[site] * (low + self.bias) + self.shift[site]) @ self.up
-        return z + torch.relu(self.scale[site] * (low @ self.up + self.bias) + self.shift[site])
+        # It starts at 0, where relu has no slope and would stay for ever; a clamp has one.
+        return z + (self.scale[site] * (low @ self.up + self.bias) + self.shift[site]).clamp(min=0)
 
 
 class Hypernet(nn.Module):

@@ -19,12 +19,13 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
 from saledit.artifact import check_editor, make_editor, make_search, save_editor
+from saledit.calibration import calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_text
 from saledit.losses import penalty
-from saledit.module import EditModule, calibrate
+from saledit.module import EditModule
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.caching import banks_of

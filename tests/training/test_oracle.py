@@ -15,13 +15,14 @@ from torch import Tensor
 
 from saledit import cache
 from saledit.bank import BankSpec
+from saledit.calibration import calibrate
 from saledit.config import LossConfig
 from saledit.data.episodes import EditBatch, PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
-from saledit.module import EditModule, calibrate
+from saledit.module import EditModule
 from saledit.outcomes import Outcome, outcome
 from saledit.stepping import StepSearch
 from saledit.tasks.nli import Nli

@@ -1,0 +1,46 @@
+"""The size of an editor's first steps, found by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from saledit.data.episodes import EditBatch
+from saledit.module import EditModule
+from saledit.requests import edits_for
+
+_RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
+
+
+@torch.no_grad()
+def calibrate(
+    module: EditModule, batches: Iterable[EditBatch], grid: Iterable[float] = _RATES
+) -> float:
+    """Set the editor's first edit rate by trial steps.
+
+    The step that mends a failure differs by an order of magnitude between layers, and
+    an overshoot ruins both the fix and the locality. So the untrained editor is tried at several
+    rates, and the one with the least training loss is kept.
+
+    Args:
+        module: holds the primed editor; its rate is changed in place.
+        batches: a few training batches.
+        grid: factors on the present rate.
+
+    Returns:
+        The chosen factor.
+    """
+    module.eval()
+    grid, batches = list(grid), list(batches)
+    losses, so_far = [], 1.0
+    for factor in grid:
+        module.editor.scale_rate(factor / so_far)
+        so_far = factor
+        tried = [edits_for(module.editor, module.request(batch)) for batch in batches]
+        seen = [module.loss_of(e, b)[0] for e, b in zip(tried, batches, strict=True)]
+        losses.append(torch.stack(seen).mean())
+    best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
+    module.editor.scale_rate(best / so_far)
+    module.train()
+    return best
