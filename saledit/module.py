@@ -157,7 +157,7 @@ class EditModule(L.LightningModule):
                 "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
             )
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Behind a step: the multiplier is not negative."""
         if self.multiplier:
             self.multiplier.project()

@@ -37,6 +37,7 @@ def assert_same(a: Edits, b: Edits) -> None:
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
     with untouched(case.base.model):
         editor = case.editor(name)
+        begun = {name: p.detach().clone() for name, p in editor.named_parameters()}
         losses = case.train(editor, 30)
         editor.eval()
         edits = edits_for(editor, case.request)
@@ -44,6 +45,8 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
     assert all(math.isfinite(loss) for loss in losses)
     if any(p.requires_grad for p in editor.parameters()):
         assert final < 0.8 * losses[0]
+    dead = [n for n, p in editor.named_parameters() if p.requires_grad and torch.equal(p, begun[n])]
+    assert not dead, "what nothing ever changes is not trained"
     assert final < F.cross_entropy(case.bank.logits, case.bank.targets).item()
     assert list(edits) == list(case.layer.sites)
     assert edits.batch_shape == (E,)

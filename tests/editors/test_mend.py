@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saledit.delta import LowRank
 from saledit.editors.base import aggregate
+from saledit.editors.hypernet import Hypernet
 from saledit.editors.interference import decouple
 from saledit.editors.mend import Mend
 from saledit.editors.request import Request
@@ -33,6 +34,24 @@ def test_mend_s_rate_scales_its_deltas(case: Case) -> None:
 
 
 STYLES = ("bottleneck", "published")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_no_part_of_the_network_is_stuck_at_its_start(style: str) -> None:
+    """Behind a relu at zero the published blocks would never learn."""
+    torch.manual_seed(0)
+    net = Hypernet(9, 4, 2, 1, style)
+    start = {name: p.detach().clone() for name, p in net.named_parameters()}
+    z, wanted = torch.randn(20, 9), torch.randn(20, 9)
+    torch.testing.assert_close(net(z, 0), z)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (net(z, 0) - wanted).square().mean().backward()
+        optimizer.step()
+    assert not [name for name, p in net.named_parameters() if torch.equal(p, start[name])]
+
+
 SITES = (Site("a", 5, 4), Site("b", 4, 6), Site("c", 5, 4))
 
 

@@ -195,6 +195,22 @@ def test_resumed_is_uninterrupted(
     assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
 
 
+def test_a_multiplier_is_part_of_what_is_resumed(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("loss.locality=1", "loss.margin=1e-4", "loss.least_margin=1e-5")
+    whole, broken = make("whole", *keys), make("broken", *keys)
+    fit(whole, False, ui())
+    seen = [float(row["val/multiplier"]) for row in metrics(whole) if row["val/multiplier"]]
+    assert seen == sorted(seen)
+    assert seen[0] > 1.05, "above its margin the weight of the KL grows"
+    interrupt(monkeypatch, STEPS, KilledError())
+    with pytest.raises(KilledError):
+        fit(broken, False, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+
+
 def test_resuming_twice_loses_nothing(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
