@@ -69,6 +69,8 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.enough", 0, None),
     ("loss.edit", 0, None),
     ("loss.locality", 0, None),
+    ("loss.margin", 0, None),
+    ("loss.least_margin", 0, None),
     ("schedule.batch_size", 1, None),
     ("train.epochs", 1, None),
     ("train.steps_per_epoch", 1, None),
