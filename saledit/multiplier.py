@@ -18,8 +18,8 @@ class Multiplier(nn.Module):
 
     so that the weight grows while the KL is above the margin and falls while it is below. The
     margin is multiplied by 0.8 after each validation that kept it, down to ``least``. Source: De
-    Cao et al., EMNLP 2021, section 4.1; learning rate and factor are those of its code, that keeping the
-    margin is what tightens it is ours.
+    Cao et al., EMNLP 2021, section 4.1. Learning rate and factor are those of its code; that
+    keeping the margin is what tightens it is ours.
 
     Args:
         start: first weight.
