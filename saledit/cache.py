@@ -22,7 +22,7 @@ from saledit.bank import ANSWERS, TOKENS, Bank, BankSpec
 from saledit.batching import batches_by_length
 from saledit.delta import LowRank
 from saledit.errors import ArtifactError
-from saledit.files import read_tensors, write_tensors
+from saledit.files import one_at_a_time, read_tensors, write_tensors
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.scoring import forward
@@ -99,20 +99,34 @@ def open_several(
     for start in range(0, len(samples), _SHARD):
         paths = [place / f"shard-{start // _SHARD:05d}.safetensors" for place in places]
         found = [_read_shard(path) for path in paths]
-        missing = [i for i, shard in enumerate(found) if shard is None]
-        if missing:
+        if any(shard is None for shard in found):
             part = samples[start : start + _SHARD]
-            built = _build(base, task, part, [specs[i] for i in missing])
-            for i, tensors in zip(missing, built, strict=True):
-                write_tensors(paths[i], tensors)
-        for shard, path, known in zip(shards, paths, found, strict=True):
-            shard.append(known or read_tensors(path, _WHAT))
+            found = _make_shards(base, task, part, specs, paths)
+        for shard, known in zip(shards, found, strict=True):
+            assert known is not None
+            shard.append(known)
         if progress is not None:
             progress(min(start + _SHARD, len(samples)), len(samples))
     return [
         Bank(parts, _entry(base, spec), spec.layer, base.device)
         for parts, spec in zip(shards, specs, strict=True)
     ]
+
+
+def _make_shards(
+    base: TaskModel, task: Task, part: Sequence[Sample], specs: Sequence[BankSpec],
+    paths: Sequence[Path],
+) -> list[dict[str, Tensor] | None]:  # fmt: skip
+    """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
+    with ExitStack() as locks:
+        for path in sorted(set(paths)):  # in one order, so that no two wait for each other
+            locks.enter_context(one_at_a_time(path))
+        missing = [i for i, path in enumerate(paths) if _read_shard(path) is None]
+        if missing:
+            built = _build(base, task, part, [specs[i] for i in missing])
+            for i, tensors in zip(missing, built, strict=True):
+                write_tensors(paths[i], tensors)
+    return [read_tensors(path, _WHAT) for path in paths]
 
 
 def _read_shard(path: Path) -> dict[str, Tensor] | None:

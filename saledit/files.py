@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -197,3 +198,28 @@ def new_folder(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time make a file; others wait here and then find it made.
+
+    The lock is the system's (``flock``), so a process that is killed leaves none behind; its
+    empty file stays.
+
+    Args:
+        path: what is made. Look for it once more inside.
+
+    Raises:
+        JobError: the place cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
-from saledit.files import new_folder
+from saledit.files import new_folder, one_at_a_time
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.scoring import forward
@@ -105,16 +105,29 @@ def finetuned(
     check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, config)}"
     if not place.is_dir():
-        logger.info("fine-tuning %s on %d records", name, len(records))
-        samples = [record.sample for record in records]
-        if task.generates:
-            samples += [sample for record in records for sample in record.rewordings]
-        batches = _batches(samples, config)
-        _train(plain, task, batches, config, callbacks)
-        with new_folder(place) as part:
-            plain.model.save_pretrained(part)
-            plain.tokenizer.save_pretrained(part)
+        with one_at_a_time(place):
+            if not place.is_dir():
+                _make(place, plain, task, records, config, callbacks)
     return load(str(place))
+
+
+def _make(
+    place: Path,
+    plain: TaskModel,
+    task: Task,
+    records: Sequence[Record],
+    config: FinetuneConfig,
+    callbacks: Sequence[Callback],
+) -> None:
+    """Fine-tune the plain model, in place, and write it."""
+    logger.info("fine-tuning %s on %d records", plain.name, len(records))
+    samples = [record.sample for record in records]
+    if task.generates:
+        samples += [sample for record in records for sample in record.rewordings]
+    _train(plain, task, _batches(samples, config), config, callbacks)
+    with new_folder(place) as part:
+        plain.model.save_pretrained(part)
+        plain.tokenizer.save_pretrained(part)
 
 
 def _train(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit.errors import ArtifactError
-from saledit.files import read_json, write_json
+from saledit.files import one_at_a_time, read_json, write_json
 
 
 class Memo:
@@ -46,10 +46,13 @@ class Memo:
         """
         known = self._read() if self._known is None else self._known
         keys = [_hash(question) for question in questions]
-        new = [i for i, key in enumerate(keys) if key not in known]
-        if new:
-            known |= zip((keys[i] for i in new), compute(new), strict=True)
-            write_json(self._path, known)
+        if any(key not in known for key in keys):
+            with one_at_a_time(self._path):
+                known |= self._read()  # what another run has learned since
+                new = [i for i, key in enumerate(keys) if key not in known]
+                if new:
+                    known |= zip((keys[i] for i in new), compute(new), strict=True)
+                    write_json(self._path, known)
         self._known = known
         return [known[key] for key in keys]
 

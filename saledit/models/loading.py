@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from saledit.errors import ModelError, did_you_mean
-from saledit.files import new_folder
+from saledit.files import new_folder, one_at_a_time
 from saledit.models.base import TaskModel
 from saledit.models.wrapping import wrap
 
@@ -142,8 +142,14 @@ def _dequantized(weights: Path, name: str, cache: Path) -> Path:
     if not weights.exists():
         raise ModelError(f"model.name: expected a GGUF file, got no such file '{weights}'")
     place = cache / f"dequantized-{weights.stem}-{weights.stat().st_size}"
-    if place.is_dir():
-        return place
+    if not place.is_dir():
+        with one_at_a_time(place):
+            if not place.is_dir():
+                _dequantize(weights, name, place)
+    return place
+
+
+def _dequantize(weights: Path, name: str, place: Path) -> None:
     with _explained(name):
         source, file = str(weights.parent), {"gguf_file": weights.name}
         tokenizer = AutoTokenizer.from_pretrained(source, **file)
@@ -157,7 +163,6 @@ def _dequantized(weights: Path, name: str, cache: Path) -> Path:
     with new_folder(place) as part:
         plain.save_pretrained(part)
         tokenizer.save_pretrained(part)
-    return place
 
 
 def _give_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

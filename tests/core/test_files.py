@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -267,3 +269,57 @@ def test_a_folder_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot be written"), files.new_folder(path):
         pass
     assert path.read_text() == "mine"
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from saledit import files
+with files.one_at_a_time(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+    Path(sys.argv[1]).write_text("made")
+"""
+
+
+def holder(path: Path, seconds: float) -> subprocess.Popen[str]:
+    """A process that has a file's lock, and makes the file after some seconds."""
+    command = [sys.executable, "-c", HOLDER, str(path), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_who_comes_second_waits_and_finds_it_made(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "thing"
+    with holder(path, 0.5) as process:
+        assert not path.exists()
+        with files.one_at_a_time(path):
+            assert path.read_text() == "made"
+        assert process.wait() == 0
+
+
+def test_a_killed_maker_leaves_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    with holder(path, 600) as process:
+        process.kill()
+        process.wait()
+    with files.one_at_a_time(path):
+        assert not path.exists()
+
+
+def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "thing"
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), files.one_at_a_time(path):
+            raise ZeroDivisionError
+
+
+def test_a_place_that_cannot_be_locked_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(JobError, match="cannot be written"),
+        files.one_at_a_time(tmp_path / "file" / "thing"),
+    ):
+        pass
