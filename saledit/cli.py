@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from saledit import __version__
 from saledit.errors import JobError, UserError, did_you_mean
-from saledit.verbs import FORMATS, VERBS, Verb
+from saledit.verbs import FORMATS, VERBS, Verb, positive
 
 if TYPE_CHECKING:
     from saledit.verbs import Call
@@ -99,18 +99,8 @@ def _parser(name: str, verb: Verb) -> _Parser:
         parser.add_argument(argument.name, **argument.options)
     for flag, what in _COMMON.items():
         parser.add_argument(flag, action="store_true", help=what)
-    parser.add_argument("--threads", type=_positive, metavar="N", help="processor threads to use")
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads to use")
     return parser
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
-    return number
 
 
 def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace:

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 FORMATS = ("delta",)
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for ``ArgumentParser``."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got '{text}'")
+    return number
+
+
 class Argument:
     """The arguments of ``ArgumentParser.add_argument``."""
 
@@ -112,9 +123,23 @@ VERBS = {
                 type=float,
                 default=0.0,
             ),
+            Argument(
+                "--jobs",
+                "cells at a time; their times are then not their own (default: 1)",
+                metavar="N",
+                type=positive,
+                default=1,
+            ),
         ),
         lambda run, args, ui: run.compare(
-            args.config, args.editors, args.seeds, args.overrides, ui, args.edits, args.seconds
+            args.config,
+            args.editors,
+            args.seeds,
+            args.overrides,
+            ui,
+            args.edits,
+            args.seconds,
+            args.jobs,
         ),
     ),
     "fix": Verb(

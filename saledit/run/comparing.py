@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +17,19 @@ from saledit import config as configuration
 from saledit.artifact import EDITOR_WEIGHTS, check_editor
 from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
-from saledit.errors import ConfigError, JobError
+from saledit.errors import ConfigError
 from saledit.files import read_json, write_json, write_text
 from saledit.report import Ui, plot_comparison
 from saledit.run.cell import is_of
+from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.picking import check_site
 
-#: Runs the cell of a configuration file; raises JobError with what went wrong.
-Runner = Callable[[Path, RunConfig], None]
-
-_CELL = "import sys; from saledit.run.cell import main; sys.exit(main(*sys.argv[1:]))"
 _FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 
 
 def compare(
     target: str, editors: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], ui: Ui,
-    edits: int = 0, seconds: float = 0.0, runner: Runner | None = None,
+    edits: int = 0, seconds: float = 0.0, jobs: int = 1, runner: Runner | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and test editors side by side.
 
@@ -50,6 +45,8 @@ def compare(
         ui: where progress is shown.
         edits: edits that every editor is trained on; 0 for as many as configured.
         seconds: wall clock that every editor is trained for; 0 for no limit.
+        jobs: cells at a time. They share the processor's threads, or the accelerator, so a cell's
+            times are then not its own.
         runner: runs a cell; None for a process of its own.
 
     Returns:
@@ -79,23 +76,27 @@ def compare(
     for config in cells.values():  # everything is refused before minutes are spent
         check_site(config.site)
         check_editor(config.editor)
-    runner = runner or _own_process(ui)
     failed: dict[str, str] = {}
     table = _table(cells, failed, shared)
     _write(folder, table)
+    waiting: dict[Path, str] = {}
     for (name, seed), config in cells.items():
-        if _is_done(config):
-            continue
-        ui.stage(f"{name}, seed {seed}")
-        path = folder / "cells" / f"{config.name}.yaml"
-        write_text(path, configuration.to_yaml(config))
-        try:
-            runner(path, config)
-        except JobError as error:
-            failed[config.name] = str(error)
-            ui.stage(f"{name}, seed {seed} failed: {error}")
-        table = _table(cells, failed, shared)
-        _write(folder, table)
+        if not _is_done(config):
+            path = folder / "cells" / f"{config.name}.yaml"
+            write_text(path, configuration.to_yaml(config))
+            waiting[path] = f"{name}, seed {seed}"
+    # Bars of several processes would write over each other: beside others, a cell is quiet.
+    runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
+    begin = (lambda path: ui.stage(waiting[path])) if jobs == 1 else None
+    with ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar:
+        for done, (path, error) in enumerate(run_all([*waiting], runner, jobs, begin), start=1):
+            if error is not None:
+                failed[path.stem] = str(error)
+                ui.stage(f"{waiting[path]} failed: {error}")
+            if bar is not None:
+                bar.update(done, waiting[path])
+            table = _table(cells, failed, shared)
+            _write(folder, table)
     return table | {"folder": str(folder)}
 
 
@@ -118,28 +119,6 @@ def _cell(
 
 def _is_done(config: RunConfig) -> bool:
     return is_of(config.folder, config) and (config.folder / "results.json").exists()
-
-
-def _own_process(ui: Ui) -> Runner:
-    """Runs cells as this process was told to: as quiet, with as many threads."""
-    options = [str(int(ui.quiet)), str(torch.get_num_threads())]
-
-    def run(path: Path, _config: RunConfig) -> None:
-        command = [sys.executable, "-c", _CELL, str(path), *options]
-        # Our own interpreter and module; the path is one that this module wrote.
-        status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode  # noqa: S603
-        if status in (-signal.SIGINT, 130):
-            raise KeyboardInterrupt
-        if status < 0:
-            name = signal.Signals(-status).name
-            raise JobError(f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else ""))
-        if status:
-            note = path.with_suffix(".error")
-            raise JobError(
-                note.read_text(encoding="utf-8") if note.exists() else f"status {status}"
-            )
-
-    return run
 
 
 def _table(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,12 @@ from tiny import build, samples, save
 
 from saledit import config as configuration
 from saledit.bootstrap import Resampled, interval
-from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.files import write_jsonl
 from saledit.report import render
-from saledit.run import compare
+from saledit.run import compare, crew
 from saledit.run.cell import run_cell
+from saledit.run.crew import OwnProcess, run_all
 
 
 def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
@@ -97,11 +101,12 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     names = ["salem", "ft", "enn", "mend", "malmen", "ke", "step", "lora-ft"]
     ran: list[str] = []
 
-    def runner(_path: Path, config: RunConfig) -> None:
+    def runner(path: Path) -> None:
+        config = configuration.load(path)
         ran.append(config.name)
         if "-ft-" in config.name:
             raise JobError("killed by SIGKILL, out of memory?")
-        run_cell(config, FakeUi())  # type: ignore[arg-type]
+        here(path)
 
     settings = ["site.layer=2"]
     table = compare(str(shared), names, [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
@@ -143,6 +148,80 @@ def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
     assert "nowhere.jsonl" in cell["error"]
 
 
+def here(path: Path) -> None:
+    """Runs a cell in this process, which is quicker."""
+    run_cell(configuration.load(path), FakeUi())  # type: ignore[arg-type]
+
+
+def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> None:
+    kept = []
+    for jobs, runner in ((2, None), (1, here)):
+        settings = ["name=jobs", f"output={shared.parent / f'jobs{jobs}'}"]
+        table = compare(
+            str(shared), ["step", "salem"], [0], settings, FakeUi(), 8, jobs=jobs, runner=runner
+        )  # type: ignore[arg-type]
+        kept.append([cell["per_edit"] for cell in table["cells"]])
+    assert kept[0] == kept[1]
+
+
+def test_as_many_run_at_once_as_were_asked_for() -> None:
+    live, most, lock = 0, 0, threading.Lock()
+    both = threading.Barrier(2)
+
+    def runner(path: Path) -> None:
+        nonlocal live, most
+        with lock:
+            live += 1
+            most = max(most, live)
+        both.wait(30)
+        with lock:
+            live -= 1
+        if path.name == "3":
+            raise JobError("broken")
+
+    paths = [Path(str(i)) for i in range(6)]
+    found = dict(run_all(paths, runner, jobs=2))
+    assert most == 2
+    assert {path.name for path, error in found.items() if error} == {"3"}
+    assert sorted(found) == paths
+
+
+def test_an_interruption_ends_the_cells_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    # In the place of a cell: says that it lives, and ends as one does that is interrupted.
+    waits = """
+import sys, time
+from pathlib import Path
+mark = Path(MARKS) / Path(sys.argv[1]).stem
+try:
+    mark.write_text("runs")
+    time.sleep(600)
+except KeyboardInterrupt:
+    mark.write_text("saved")
+    sys.exit(130)
+""".replace("MARKS", repr(str(marks)))
+    monkeypatch.setattr(crew, "_CELL", waits)
+    monkeypatch.setattr(crew, "_GRACE", 0.1)
+    runner = OwnProcess(True, 1)
+    paths = [tmp_path / f"{i}.yaml" for i in range(4)]
+
+    def interrupt() -> None:
+        while len(list(marks.iterdir())) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_all(paths, runner, jobs=2))
+    killer.join()
+    assert sorted(p.name for p in marks.iterdir()) == ["0", "1"]
+    assert {p.read_text() for p in marks.iterdir()} == {"saved"}
+
+
 @pytest.mark.parametrize(
     ("editors", "seeds", "more", "message"),
     [
@@ -155,7 +234,7 @@ def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
 def test_what_is_wrong_is_refused_before_anything_runs(
     editors: list[str], seeds: list[int], more: dict[str, Any], message: str, shared: Path
 ) -> None:
-    def never(_path: Path, _config: RunConfig) -> None:
+    def never(_path: Path) -> None:
         raise AssertionError("a cell ran")
 
     with pytest.raises(ConfigError, match=message):
