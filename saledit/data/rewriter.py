@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
+
 from saledit.config import AdaptConfig
 from saledit.data.paraphrase import EmbeddingSimilarity, reword_all
 from saledit.models import find_weights
@@ -17,10 +19,11 @@ class RuleRewriter:
 
     Args:
         config: how many, how similar, judged by which model.
+        device: where that model runs.
     """
 
-    def __init__(self, config: AdaptConfig) -> None:
-        self._config = config
+    def __init__(self, config: AdaptConfig, device: str | torch.device = "cpu") -> None:
+        self._config, self._device = config, device
         self._similarity: _Similarity | None = None
         self.name = f"rules-1 {config.similarity_model} {config.threshold}"
 
@@ -34,7 +37,9 @@ class RuleRewriter:
         """
         c = self._config
         if c.similarity_model and self._similarity is None:
-            self._similarity = EmbeddingSimilarity(find_weights(c.similarity_model))
+            self._similarity = EmbeddingSimilarity(
+                find_weights(c.similarity_model), device=self._device
+            )
         # One seed for all runs: a text has the same rewordings whatever the run's seed.
         return reword_all(
             [sample.inputs for sample in samples],

@@ -162,6 +162,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "per_edit": results["per_edit"],
         "timing": {name: results["timing"].get(name) for name in _FACTS},
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
+        "peak_device_mb": results["memory"].get("peak_device_mb"),
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
     }
 
@@ -175,7 +176,7 @@ def _summary(
     if not found:
         return out
     out |= _intervals([found[s] for s in seeds if s in found])
-    for key in (*_FACTS, "peak_rss_mb", "editor_mb"):
+    for key in (*_FACTS, "peak_rss_mb", "peak_device_mb", "editor_mb"):
         values = [row["timing"].get(key) if key in _FACTS else row[key] for row in found.values()]
         known = [value for value in values if value is not None]
         out[key] = sum(known) / len(known) if known else None
@@ -235,6 +236,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
             "locality_kl",
             *_FACTS,
             "peak_rss_mb",
+            "peak_device_mb",
             "editor_mb",
             "error",
         ]
@@ -244,6 +246,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         writer.writerow(
             [row["editor"], row["seed"], row.get("layer"), *(metrics.get(k) for k in SHARES),
              metrics.get("locality_kl"), *(timing.get(k) for k in _FACTS), row.get("peak_rss_mb"),
+             row.get("peak_device_mb"),
              row.get("editor_mb"), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())

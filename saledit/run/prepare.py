@@ -95,7 +95,8 @@ class Prepared:
         adapt, task = self.config.data.adapt, self.task
         limits = Limits(key, failures, passes, adapt.per_failure, made, own_answers=side == 2)
         # Rules know statements and pairs of them, not questions or unfinished sentences.
-        rewriter = RuleRewriter(adapt) if adapt.rewrite and not task.generates else None
+        wanted = adapt.rewrite and not task.generates
+        rewriter = RuleRewriter(adapt, self.base.device) if wanted else None
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
         most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)

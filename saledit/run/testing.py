@@ -108,7 +108,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
             "test_seconds": seconds,
             "fix_seconds_per_edit": _fix_seconds(prepared, trained),
         },
-        "memory": {"peak_rss_mb": _peak_rss_mb()},
+        "memory": _memory(prepared.base.device),
         "versions": versions(),
         "seed": config.seed,
     }
@@ -173,9 +173,13 @@ def training_times(folder: Path) -> dict[str, float]:
     return {name: fitted[name] for name in ("train_seconds", "edits_per_second")}
 
 
-def _peak_rss_mb() -> float:
+def _memory(device: torch.device) -> dict[str, float]:
+    """Peaks of this process, in MB: of main memory, and of an accelerator's tensors."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    found = {"peak_rss_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    if device.type == "cuda":
+        found["peak_device_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return found
 
 
 def _slug(overrides: Sequence[str]) -> str:

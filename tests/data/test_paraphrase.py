@@ -239,3 +239,19 @@ def test_embedding_similarity_scores_pairs(tmp_path):
     assert similarity([], []) == []
     with pytest.raises(ValueError, match="cannot be paired"):
         similarity(["a"], [])
+
+
+def test_no_more_candidates_are_scored_than_are_wanted():
+    samples = [("A man is eating a big red apple.",), ("A kid is sleeping on the couch.",)]
+    every = reword_all(samples, limit=50, seed=1, similarity=None, threshold=0.0)
+    assert all(len(found) > 4 for found in every)
+    bad = {every[0][0][0][0], every[0][2][0][0]}  # the first and the third of one sample
+    asked = []
+
+    def similarity(old, new):
+        asked.extend(new)
+        return [0.0 if text in bad else 1.0 for text in new]
+
+    drawn = reword_all(samples, limit=2, seed=1, similarity=similarity, threshold=0.5)
+    assert drawn == [(every[0][1], every[0][3]), every[1][:2]]
+    assert sorted(asked) == sorted(c[0][0] for c in (*every[0][:4], *every[1][:2]))

@@ -158,12 +158,34 @@ def reword_all(
     if limit <= 0:
         return [() for _ in samples]
     ranked = [_ranked(sample, seed) for sample in samples]
-    if similarity is not None:
-        flat = [candidate for candidates in ranked for candidate in candidates]
-        old, new = [c.old for c in flat], [c.new for c in flat]
-        scores = iter(similarity(old, new) if flat else ())
-        ranked = [[c for c in candidates if next(scores) >= threshold] for candidates in ranked]
-    return [tuple((c.inputs, c.kind) for c in candidates[:limit]) for candidates in ranked]
+    if similarity is None:
+        chosen = [candidates[:limit] for candidates in ranked]
+    else:
+        chosen = _first_similar(ranked, limit, similarity, threshold)
+    return [tuple((c.inputs, c.kind) for c in candidates) for candidates in chosen]
+
+
+def _first_similar(
+    ranked: Sequence[Sequence[_Candidate]], limit: int, similarity: Similarity, threshold: float
+) -> list[list[_Candidate]]:
+    """The first ``limit`` candidates of each sample that are similar enough.
+
+    Most are, so only as many are scored as are still wanted, round by round.
+    """
+    chosen: list[list[_Candidate]] = [[] for _ in ranked]
+    waiting = [list(reversed(candidates)) for candidates in ranked]
+    while True:
+        asked = [
+            (i, waiting[i].pop())
+            for i, found in enumerate(chosen)
+            for _ in range(min(limit - len(found), len(waiting[i])))
+        ]
+        if not asked:
+            return chosen
+        scores = similarity([c.old for _, c in asked], [c.new for _, c in asked])
+        for (i, candidate), score in zip(asked, scores, strict=True):
+            if score >= threshold:
+                chosen[i].append(candidate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +247,7 @@ class EmbeddingSimilarity:
         folder: str | Path,
         *,
         batch_size: int = 128,
-        device: str = "cpu",
+        device: Any = "cpu",
         max_length: int = 256,
     ) -> None:
         # Imported here so that the rules work, and load fast, without torch.
