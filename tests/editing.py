@@ -16,13 +16,15 @@ from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.conditions import conditions, embedded
 from saledit.config import EditorConfig
-from saledit.delta import Edits
+from saledit.config.editors import MemoeConfig
+from saledit.delta import Delta, Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.request import Request
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.requests import damage, edits_for, hold
+from saledit.routed import Routed
 from saledit.scoring import base_logits
 from saledit.site import Layer
 from saledit.suffix import run
@@ -32,9 +34,13 @@ BLOCK = 1
 E, K, RANK = 3, 2, 4
 
 
+# Long descents of experts take time, and in the end the choice of one turns on a rounding.
+_SHORT = MemoeConfig(steps=8, rate=1e-2)
+
+
 def fresh(name: str, base: TaskModel, layer: Layer) -> Editor:
     """An editor of the registry as configurations have it by default."""
-    return make_editor(EditorConfig(name=name), layer.sites, base.embedding_size)
+    return make_editor(EditorConfig(name=name, memoe=_SHORT), layer.sites, base.embedding_size)
 
 
 class Case:
@@ -147,6 +153,13 @@ class SlowEdit:
         with sdpa_kernel(SDPBackend.MATH):  # the others have no second derivatives
             logits: Tensor = functional_call(self._model, weights, kwargs=rows).logits
         return logits
+
+
+def numbers(delta: Delta) -> Tensor:
+    """What a delta is, (..., A, B), to be compared: its matrix, or the parts of a routed one."""
+    if isinstance(delta, Routed):
+        return torch.cat([part.flatten(-2) for part in delta.tensors()], -1)[..., None, :]
+    return delta.dense()
 
 
 def assert_near(mine: Tensor, want: Tensor, rtol: float = 1e-3) -> None:
