@@ -57,9 +57,15 @@ def slow(delta: Routed, x: Tensor, anchor: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     "mixtures",
-    [(MIXTURE,), (OTHER,), (MIXTURE, MIXTURE), (MIXTURE, OTHER, OTHER, MIXTURE), (Mixture(3, 2, 3),)],
+    [
+        (MIXTURE,),
+        (OTHER,),
+        (MIXTURE, MIXTURE),
+        (MIXTURE, OTHER, OTHER, MIXTURE),
+        (Mixture(3, 2, 3),),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_it_is_its_definition(mixtures: tuple[Mixture, ...]) -> None:
     delta = routed(*mixtures)
     torch.testing.assert_close(delta(*given()), slow(delta, *given()), **EXACT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E, fresh, numbers
+from editing import Case, E, fresh, numbers, skip_if_slow
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
@@ -25,7 +25,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(params=sorted(EDITORS))
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, case: Case) -> str:
+    skip_if_slow(request.param, case.name)
     return request.param
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import fresh, numbers, train
+from editing import fresh, numbers, skip_if_slow, train
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
@@ -94,7 +94,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(params=sorted(EDITORS))
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, case: Case) -> str:
+    skip_if_slow(request.param, case.name)
     return request.param
 
 
