@@ -150,28 +150,33 @@ def test_the_defaults_are_allowed() -> None:
     check_editor(EditorConfig(name="memoe"))
 
 
+@pytest.fixture(scope="module")
+def one() -> Case:
+    return Case("bert")
+
+
 @pytest.fixture
-def piled(case: Case) -> Edits:
+def piled(one: Case) -> Edits:
     """Two edits on each other."""
-    edits = make(case)(case.request).detach()
+    edits = make(one)(one.request).detach()
     first, second = (Edits({s: delta[i] for s, delta in edits.items()}) for i in range(2))
     return first + second
 
 
-def saved(case: Case, edits: Edits, folder: Path) -> Path:
-    facts = {"base_model": {"name": case.base.name, "fingerprint": case.base.fingerprint}}
+def saved(one: Case, edits: Edits, folder: Path) -> Path:
+    facts = {"base_model": {"name": one.base.name, "fingerprint": one.base.fingerprint}}
     save_edits(folder, edits, facts)
     return folder
 
 
 @torch.no_grad()
-def test_edits_are_the_same_from_their_files(case: Case, piled: Edits, tmp_path: Path) -> None:
-    loaded = load_edits(saved(case, piled, tmp_path / "edits"), case.base.model)
-    inputs = encode(case.base, case.failures)
+def test_edits_are_the_same_from_their_files(one: Case, piled: Edits, tmp_path: Path) -> None:
+    loaded = load_edits(saved(one, piled, tmp_path / "edits"), one.base.model)
+    inputs = encode(one.base, one.failures)
     outputs = []
     for edits in (piled, loaded, Edits({})):
-        with applied(case.base.model, edits):
-            outputs.append(case.base.model(**inputs).logits)
+        with applied(one.base.model, edits):
+            outputs.append(one.base.model(**inputs).logits)
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[0], outputs[2])
     for site, delta in loaded.items():
@@ -238,10 +243,10 @@ SPOILED = {
 
 @pytest.mark.parametrize("how", SPOILED)
 def test_files_that_do_not_fit_are_refused(
-    case: Case, piled: Edits, tmp_path: Path, how: str
+    one: Case, piled: Edits, tmp_path: Path, how: str
 ) -> None:
-    folder = saved(case, piled, tmp_path / "edits")
-    SPOILED[how](folder, case.layer.sites[1].name)
+    folder = saved(one, piled, tmp_path / "edits")
+    SPOILED[how](folder, one.layer.sites[1].name)
     with pytest.raises(ArtifactError) as caught:
-        load_edits(folder, case.base.model)
+        load_edits(folder, one.base.model)
     assert "\n" not in str(caught.value)
