@@ -58,19 +58,19 @@ class FtConfig:
 class MemoeConfig:
     """MEMoE, routed experts beside the site, fitted to an edit's failures: editors/memoe.py."""
 
-    experts: int = 4
+    experts: int = 8
     """experts of an edit"""
     top_k: int = 2
     """experts that act at a position; the gate is fitted from 2 on"""
-    rank: int = 4
+    rank: int = 2
     """rank of an expert"""
     steps: int = 50
     """steps of Adam at most"""
     rate: float = 1e-3
-    """learning rate; fit finds a factor on it by trial"""
-    kl: float = 10.0
+    """learning rate; an edit takes the steps that it needs, so it is not calibrated"""
+    kl: float = 30.0
     """weight of KL(base || edited) on pass samples; 0 for none"""
-    enough: float = 0.1
+    enough: float = 0.3
     """nats an answer: mean loss of an edit's failures at which its steps end"""
 
 

@@ -38,27 +38,27 @@ class MixtureOfExperts(Editor):
         top_k: experts that act at a position.
         rank: rank of an expert.
         steps: steps at most.
-        rate: learning rate of Adam before calibration.
+        rate: learning rate of Adam.
         kl: weight of the KL.
         enough: mean loss in nats at which an edit ends.
     """
 
     needs_anchor = True
+    needs_calibration = False  # an edit takes the steps that it needs
 
     def __init__(
-        self, sites: Sequence[Site], embedding_size: int, experts: int = 4, top_k: int = 2,
-        rank: int = 4, steps: int = 50, rate: float = 1e-3, kl: float = 10.0, enough: float = 0.1,
+        self, sites: Sequence[Site], embedding_size: int, experts: int = 8, top_k: int = 2,
+        rank: int = 2, steps: int = 50, rate: float = 1e-3, kl: float = 30.0, enough: float = 0.3,
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self.needs_held = kl > 0
         self._mixture, self._anchor_size = Mixture(experts, rank, top_k), embedding_size
         self._steps, self._kl, self._enough = steps, kl, enough
-        self.register_buffer("log_rate", torch.tensor(math.log(rate)))
+        self._rate = rate
 
     def forward(self, request: Request) -> Edits:
         """Edits (E,) after as many steps as each needs."""
-        rate = math.exp(float(self.log_rate))
-        descent = Descent(self._steps, rate, self._kl, self._enough)
+        descent = Descent(self._steps, self._rate, self._kl, self._enough)
         return descent(request, self._start(request), self._edits)
 
     def _start(self, request: Request) -> list[Tensor]:

@@ -528,7 +528,7 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
 def test_routed_edits_go_all_the_way(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:
-    """Calibrated, tested one by one and piled up, made of new failures, written and read."""
+    """Tested one by one and piled up, made of new failures, written and read."""
     config = make("memoe", "editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.rate=0.01")
     fit(config, False, ui())
     alone = run_test(str(config.folder), [], ui())
