@@ -87,8 +87,11 @@ class Routed(Parts):
     def __call__(self, x: Tensor, anchor: Tensor) -> Tensor:
         """Apply to inputs (..., N, D_in) with the anchors (..., N, D_A): (..., N, D_out)."""
         d_in = self.u.shape[-1]
-        # [x ; a] without building it.
-        logits = x @ self.gate[..., :d_in].mT + anchor @ self.gate[..., d_in:].mT  # (..., N, X)
+        # In full precision: a rounding must not choose the expert (Fedus et al., JMLR 2022, 2.4).
+        with torch.autocast(x.device.type, enabled=False):
+            # [x ; a] without building it.
+            about = anchor @ self.gate[..., d_in:].mT
+            logits = x @ self.gate[..., :d_in].mT + about  # (..., N, X)
         return ((x @ self.u.mT) * self.weights(logits)) @ self.v
 
     def weights(self, logits: Tensor) -> Tensor:
