@@ -18,11 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saledit.errors import UserError
+from saledit.parts import Parts
+from saledit.routed import Routed
 from saledit.site import Site
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LowRank:
+class LowRank(Parts):
     """A low-rank change dW = v^T u, or E of them at once.
 
     Attributes:
@@ -46,16 +49,6 @@ class LowRank:
         """Number of rank-one terms R (the true rank may be lower)."""
         return self.u.shape[-2]
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading shape: () for one delta, (E,) for a batch of them."""
-        return self.u.shape[:-2]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of what is added to outputs."""
-        return self.v.dtype
-
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
         return (x @ self.u.mT) @ self.v
@@ -69,14 +62,6 @@ class LowRank:
         return LowRank(self.u, self.v * scale)
 
     __rmul__ = __mul__
-
-    def __getitem__(self, index: int | slice | Tensor) -> LowRank:
-        """Pick deltas out of a batch."""
-        return LowRank(self.u[index], self.v[index])
-
-    def expand(self, n: int) -> LowRank:
-        """A batch (n,) of this one delta, without copies."""
-        return LowRank(self.u.expand(n, -1, -1), self.v.expand(n, -1, -1))
 
     def dense(self) -> Tensor:
         """The change as a matrix (..., D_out, D_in); for tests and merging."""
@@ -115,26 +100,9 @@ class LowRank:
         sign = torch.where(along < 0, -1.0, 1.0).to(u.dtype)
         return LowRank(u * sign, v * sign)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the factors are."""
-        return self.u.device
-
-    def tensors(self) -> list[Tensor]:
-        """The two factors."""
-        return [self.u, self.v]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> LowRank:
-        """The same delta with other factors."""
-        return LowRank(function(self.u), function(self.v))
-
-    def to(self, device: torch.device | str) -> LowRank:
-        """The same values on a device."""
-        return self.map(lambda factor: factor.to(device))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Dense:
+class Dense(Parts):
     """A change of full rank, for editors that have no factors.
 
     Attributes:
@@ -142,16 +110,6 @@ class Dense:
     """
 
     w: Tensor
-
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading shape: () for one delta, (E,) for a batch of them."""
-        return self.w.shape[:-2]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the change."""
-        return self.w.dtype
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply to inputs: (..., N, D_in) -> (..., N, D_out)."""
@@ -167,14 +125,6 @@ class Dense:
 
     __rmul__ = __mul__
 
-    def __getitem__(self, index: int | slice | Tensor) -> Dense:
-        """Pick deltas out of a batch."""
-        return Dense(self.w[index])
-
-    def expand(self, n: int) -> Dense:
-        """A batch (n,) of this one delta, without copies."""
-        return Dense(self.w.expand(n, -1, -1))
-
     def dense(self) -> Tensor:
         """The change itself."""
         return self.w
@@ -184,25 +134,8 @@ class Dense:
         norm: Tensor = torch.linalg.matrix_norm(self.w)
         return norm
 
-    @property
-    def device(self) -> torch.device:
-        """Where the change is."""
-        return self.w.device
 
-    def tensors(self) -> list[Tensor]:
-        """The change alone."""
-        return [self.w]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Dense:
-        """The same delta of another change."""
-        return Dense(function(self.w))
-
-    def to(self, device: torch.device | str) -> Dense:
-        """The same values on a device."""
-        return self.map(lambda w: w.to(device))
-
-
-Delta = LowRank | Dense
+Delta = LowRank | Dense | Routed
 
 
 class Edits(Mapping[Site, Delta]):
@@ -265,6 +198,11 @@ class Edits(Mapping[Site, Delta]):
         """Frobenius norm over all sites together, shape of the batch."""
         return torch.stack([delta.norm() ** 2 for delta in self.values()]).sum(0).sqrt()
 
+    @property
+    def are_routed(self) -> bool:
+        """Whether any delta asks what its row is about (``saledit.anchor``)."""
+        return any(isinstance(delta, Routed) for delta in self.values())
+
     def tensors(self) -> list[Tensor]:
         """What all deltas are made of, in order."""
         return [tensor for delta in self.values() for tensor in delta.tensors()]
@@ -278,13 +216,17 @@ class Edits(Mapping[Site, Delta]):
         return self.map(Tensor.detach)
 
     def compress(self, rank: int) -> Edits:
-        """Bring every low-rank delta down to a rank; dense ones stay."""
+        """Bring every low-rank delta down to a rank; others stay."""
         return Edits(
             {s: d.compress(rank) if isinstance(d, LowRank) else d for s, d in self.items()}
         )
 
 
 def _add(a: Delta, b: Delta) -> Delta:
+    if isinstance(a, Routed):
+        return a + _routed(b, a)
+    if isinstance(b, Routed):
+        return _routed(a, b) + b
     if isinstance(a, LowRank) and isinstance(b, LowRank):
         total = a + b
         d_in, d_out = total.u.shape[-1], total.v.shape[-1]
@@ -293,3 +235,15 @@ def _add(a: Delta, b: Delta) -> Delta:
             return total
         return Dense(total.dense())
     return Dense(a.dense() + b.dense())
+
+
+def _routed(delta: Delta, other: Routed) -> Routed:
+    """A delta in the form in which it can be added to a routed one."""
+    if isinstance(delta, Routed):
+        return delta
+    if isinstance(delta, LowRank):
+        return other.beside(delta.u, delta.v)
+    raise UserError(
+        "a routed edit (editor: memoe) does not add to a dense one; "
+        "apply one inside the other's `with saledit.applied(...)`"
+    )

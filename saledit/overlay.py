@@ -14,17 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saledit.anchor import Anchors
 from saledit.delta import Delta, Edits
+from saledit.routed import Routed
 from saledit.site import Site
 
 
-def _hook(given: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+def _hook(
+    given: Delta, anchors: Anchors | None
+) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x: Tensor = args[0]
         # Edits read from disk lie in main memory, and where a model is only its inputs say.
         delta = given if given.device == x.device else given.to(x.device)
         if not delta.batch_shape:
-            return output + delta(x.to(_dtype(delta))).to(output.dtype)
+            return output + _act(delta, x, anchors).to(output.dtype)
         if x.shape[0] % delta.batch_shape.numel():
             raise ValueError(
                 f"applied: {x.shape[0]} rows cannot be shared evenly by a batch of "
@@ -33,13 +37,18 @@ def _hook(given: Delta) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor
         # E deltas in one batch: the rows of an edit lie side by side, so one
         # reshape groups them, and every product is a batched one.
         grouped = x.reshape(*delta.batch_shape, -1, x.shape[-1])  # (E, N, D_in)
-        return output + delta(grouped.to(_dtype(delta))).reshape(output.shape).to(output.dtype)
+        return output + _act(delta, grouped, anchors, x).reshape(output.shape).to(output.dtype)
 
     return add
 
 
-def _dtype(delta: Delta) -> torch.dtype:
-    return delta.u.dtype if hasattr(delta, "u") else delta.w.dtype
+def _act(delta: Delta, x: Tensor, anchors: Anchors | None, rows: Tensor | None = None) -> Tensor:
+    """What a delta adds at inputs x, which may be ``rows`` (B, T, D_in) in groups."""
+    if not isinstance(delta, Routed):
+        return delta(x.to(delta.dtype))
+    assert anchors is not None
+    anchor = anchors.beside(x if rows is None else rows)
+    return delta(x.to(delta.dtype), anchor.reshape(*x.shape[:-1], -1).to(delta.dtype))
 
 
 @contextmanager
@@ -59,12 +68,16 @@ def applied(model: nn.Module, edits: Edits) -> Iterator[nn.Module]:
 
     Raises:
         AttributeError: the model has no module of a site's name.
-        ValueError: inside, on a forward pass whose rows do not fall into E equal groups.
+        ValueError: inside, on a forward pass whose rows do not fall into E equal groups; or edits
+            are routed and the model does not show its tokens.
     """
     with ExitStack() as hooks:
+        anchors = Anchors(model) if edits.are_routed else None
+        for handle in anchors.register() if anchors is not None else ():
+            hooks.callback(handle.remove)
         for site, delta in edits.items():
             module = model.get_submodule(site.name)
-            hooks.callback(module.register_forward_hook(_hook(delta)).remove)
+            hooks.callback(module.register_forward_hook(_hook(delta, anchors)).remove)
         yield model
 
 
@@ -105,12 +118,14 @@ def merge(model: nn.Module, edits: Edits) -> Snapshot:
 
     Raises:
         ValueError: the edits are a batch of several.
+        UserError: the edits are routed.
     """
     if edits.batch_shape:
         raise ValueError(f"merge: expected one edit, got a batch of {tuple(edits.batch_shape)}")
+    changes = {site: _stored(site, delta) for site, delta in edits.items()}  # all, or nothing
     kept = {site.name: _weight(model, site.name).clone() for site in edits}
-    for site, delta in edits.items():
+    for site, change in changes.items():
         weight = _weight(model, site.name)
         # Summed in the wider dtype, rounded once.
-        weight.copy_(weight + _stored(site, delta).to(weight.device))
+        weight.copy_(weight + change.to(weight.device))
     return Snapshot(kept)

@@ -19,6 +19,7 @@ EDITORS = MappingProxyType(
         "ft": "saledit.editors.ft:FineTuning",
         "enn": "saledit.editors.enn:EditableNetwork",
         "ke": "saledit.editors.ke:KnowledgeEditor",
+        "memoe": "saledit.editors.memoe:MixtureOfExperts",
         "malmen": "saledit.editors.malmen:Malmen",
     }
 )

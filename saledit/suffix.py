@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from saledit.anchor import ONLY_AT
 from saledit.detour import forward_replaced
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.scoring import forward
@@ -136,13 +138,12 @@ def run(
         the whole model's up to rounding.
     """
     start = states[HIDDEN] if HIDDEN in states else states[ATTENTION]
-    if entry.first_token_only:
-        inputs = {"input_ids": inputs["input_ids"][:, :1]}
-    elif "attention_mask" in inputs and base.model.config.pad_token_id is not None:
+    padding = base.model.config.pad_token_id
+    if "attention_mask" in inputs and padding is not None and not entry.first_token_only:
         # Gathered rows hold anything beyond their end. A decoder's classifier finds the last
         # token by the padding token, so there has to be one.
         beyond = inputs["attention_mask"] == 0
-        ids = inputs["input_ids"].masked_fill(beyond, base.model.config.pad_token_id)
+        ids = inputs["input_ids"].masked_fill(beyond, padding)
         inputs = {**inputs, "input_ids": ids}
 
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -163,9 +164,21 @@ def run(
         if not entry.first_token_only and _last_reads_first_token(base):
             last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
             stack.callback(last.register_forward_hook(_first_token).remove)
-        if at is not None:
-            _leave_out_what_is_not_scored(stack, base, at, start.shape[1])
+        if at is not None and _leave_out_what_is_not_scored(stack, base, at, start.shape[1]):
+            extra[ONLY_AT] = at
+        # Behind the hooks of the edits that are applied, which may ask what the whole row is.
+        hook = partial(_cut, entry.first_token_only)
+        stack.callback(base.model.register_forward_pre_hook(hook, with_kwargs=True).remove)
         return forward(base, inputs, at, **extra)
+
+
+def _cut(
+    first_token_only: bool, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Leave the model what it needs of what it is given."""
+    if first_token_only:
+        return args, {"input_ids": kwargs["input_ids"][:, :1]}
+    return args, {name: value for name, value in kwargs.items() if name != ONLY_AT}
 
 
 def _skipped(base: TaskModel, index: int) -> Callable[..., Any]:
@@ -220,11 +233,15 @@ def _returned(
 
 def _leave_out_what_is_not_scored(
     stack: ExitStack, base: TaskModel, at: Tensor, length: int
-) -> None:
-    """Behind the last attention the head reads scored positions alone: the MLP needs no others."""
+) -> bool:
+    """Behind the last attention the head reads scored positions alone: the MLP needs no others.
+
+    Returns:
+        Whether the last MLP now is run at these alone.
+    """
     name = base.family.mlp_module
     if not name or base.in_encoder or 2 * at.shape[1] > length:
-        return
+        return False
     mlp = base.block(base.n_blocks - 1).get_submodule(name)
     whole = mlp.forward
     # Fillers repeat a position; what one position is answerable for must not count twice.
@@ -237,6 +254,7 @@ def _leave_out_what_is_not_scored(
         return found.new_zeros(hidden.shape).scatter(1, index, found)
 
     stack.enter_context(forward_replaced(mlp, where_scored))
+    return True
 
 
 def _last_reads_first_token(base: TaskModel) -> bool:

@@ -64,13 +64,14 @@ def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int
     Args:
         config: the editor's part of the configuration.
         sites: what it edits.
-        embedding_size: of the model's embeddings, for an editor that reads text.
+        embedding_size: of the model's embeddings, for an editor that reads text or routes by it.
 
     Raises:
         ConfigError: no such editor.
     """
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    told = {"embedding_size": embedding_size} if kind.needs_text else {}
+    asks = kind.needs_text or kind.needs_anchor
+    told = {"embedding_size": embedding_size} if asks else {}
     return kind(sites, **told, **_settings(config))
 
 

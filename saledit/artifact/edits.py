@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from saledit.artifact.building import SCHEMA, sites_as_json, versions
-from saledit.delta import Dense, Edits, LowRank
+from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.errors import ArtifactError
 from saledit.files import new_folder, read_json, read_tensors, write_json, write_tensors
 from saledit.models import fingerprint
 from saledit.records import Sample
+from saledit.routed import Mixture, Routed
 from saledit.site import Site, resolve
 
 EDITS_WEIGHTS = "edits.safetensors"
@@ -32,15 +33,21 @@ def save_edits(folder: Path, edits: Edits, facts: Mapping[str, Any]) -> None:
         JobError: the disk is full.
     """
     tensors: dict[str, Tensor] = {}
+    routing: dict[str, list[list[int]]] = {}
     for site, delta in edits.items():
         if isinstance(delta, LowRank):
             tensors |= {f"{site.name}.u": delta.u, f"{site.name}.v": delta.v}
+        elif isinstance(delta, Routed):
+            own = {"gate": delta.gate, "u": delta.u, "v": delta.v}
+            tensors |= {f"{site.name}.{part}": tensor for part, tensor in own.items()}
+            routing[site.name] = [list(mixture) for mixture in delta.mixtures]
         else:
             tensors[f"{site.name}.w"] = delta.w
     with new_folder(folder) as part:
         write_tensors(part / EDITS_WEIGHTS, tensors)
         value = {"schema": SCHEMA, "sites": sites_as_json(tuple(edits)), "versions": versions()}
-        write_json(part / EDITS_FACTS, {**value, **facts})
+        told = {"routing": routing} if routing else {}
+        write_json(part / EDITS_FACTS, {**value, **told, **facts})
 
 
 def load_edits(folder: str | Path, model: nn.Module) -> Edits:
@@ -63,18 +70,26 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             f"{folder}: expected the base model with fingerprint {str(wanted)[:8]}, got "
             f"{fingerprint(model)[:8]}; edits fit only the weights they were made for"
         )
-    out: dict[Site, LowRank | Dense] = {}
+    out: dict[Site, Delta] = {}
     for name in sorted({key.rsplit(".", 1)[0] for key in tensors}):
         site = resolve(model, name)
         try:
-            delta: LowRank | Dense
-            if f"{name}.w" in tensors:
-                delta = Dense(tensors[f"{name}.w"].clone())
+            # Owned copies: the file may be replaced while the edits are in use.
+            own = {part: tensors[f"{name}.{part}"].clone() for part in _parts_of(name, tensors)}
+            if any(part.dim() != 2 for part in own.values()):
+                raise ValueError("expected matrices")
+            delta: Delta
+            if "w" in own:
+                delta = Dense(own["w"])
                 shape = tuple(delta.w.shape)
             else:
-                delta = LowRank(tensors[f"{name}.u"].clone(), tensors[f"{name}.v"].clone())
+                if "gate" in own:
+                    delta = Routed(_mixtures(facts["routing"][name]), **own)
+                    _check_anchors(delta, model)
+                else:
+                    delta = LowRank(**own)
                 shape = (delta.v.shape[-1], delta.u.shape[-1])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: the factors of {name} do not fit: {error}") from error
         if shape != (site.d_out, site.d_in):
             raise ArtifactError(
@@ -83,6 +98,26 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             )
         out[site] = delta
     return Edits(out)
+
+
+def _parts_of(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What the delta of a site is made of, by what its file holds."""
+    if f"{name}.w" in tensors:
+        return ("w",)
+    return ("gate", "u", "v") if f"{name}.gate" in tensors else ("u", "v")
+
+
+def _mixtures(rows: Any) -> tuple[Mixture, ...]:
+    """Mixtures from a JSON file."""
+    if not all(type(number) is int for row in rows for number in row):
+        raise ValueError(f"expected whole numbers in routing, got {rows!s:.60}")
+    return tuple(Mixture(*row) for row in rows)
+
+
+def _check_anchors(delta: Routed, model: Any) -> None:
+    size = int(model.get_input_embeddings().weight.shape[1])
+    if delta.anchor_size != size:
+        raise ValueError(f"expected a gate of anchors of size {size}, got {delta.anchor_size}")
 
 
 def failures_as_json(samples: Sequence[Sample]) -> list[dict[str, Any]]:

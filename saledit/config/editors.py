@@ -55,6 +55,26 @@ class FtConfig:
 
 
 @dataclass(frozen=True)
+class MemoeConfig:
+    """MEMoE, routed experts beside the site, fitted to an edit's failures: editors/memoe.py."""
+
+    experts: int = 8
+    """experts of an edit"""
+    top_k: int = 2
+    """experts that act at a position; the gate is fitted from 2 on"""
+    rank: int = 2
+    """rank of an expert"""
+    steps: int = 50
+    """steps of Adam at most"""
+    rate: float = 1e-3
+    """learning rate; an edit takes the steps that it needs, so it is not calibrated"""
+    kl: float = 30.0
+    """weight of KL(base || edited) on pass samples; 0 for none"""
+    enough: float = 0.3
+    """nats an answer: mean loss of an edit's failures at which its steps end"""
+
+
+@dataclass(frozen=True)
 class EnnConfig:
     """Editable neural networks: editors/enn.py."""
 
@@ -114,6 +134,8 @@ class EditorConfig:
     """for name: step"""
     ft: FtConfig = field(default_factory=FtConfig)
     """for name: ft (also as ft-kl, ft-l, lora-ft)"""
+    memoe: MemoeConfig = field(default_factory=MemoeConfig)
+    """for name: memoe"""
     enn: EnnConfig = field(default_factory=EnnConfig)
     """for name: enn"""
     ke: KeConfig = field(default_factory=KeConfig)

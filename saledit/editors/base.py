@@ -29,6 +29,8 @@ class Editor(nn.Module, ABC):
         needs_held: True where requests must say what an edit does to pass samples.
         needs_text: True where requests must say what the failures are (``saledit.conditions``); it
             is given the size of the model's embeddings as ``embedding_size``.
+        needs_anchor: True where edits are routed by what a row is about (``saledit.anchor``); it
+            is given that size, too.
         needs_calibration: True where the size of the first step is to be found by trial.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
@@ -36,6 +38,7 @@ class Editor(nn.Module, ABC):
     needs_moments: bool = False
     needs_held: bool = False
     needs_text: bool = False
+    needs_anchor: bool = False
     needs_calibration: bool = True
     log_rate: Tensor
 

@@ -10,18 +10,13 @@ from torch import Tensor
 
 from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.editors.base import Editor
+from saledit.editors.descent import Descent
 from saledit.editors.request import Request
 from saledit.site import Site
 
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8
-
 
 class FineTuning(Editor):
-    """Adam on the change of the site's weights, edit by edit, from zero.
-
-    Each edit minimises the mean loss of its own failures, plus ``kl`` times KL(base || edited) on
-    held pass samples, and ends when that loss is ``enough``, or after ``steps``. All edits of a
-    request go side by side.
+    """Adam on the change of the site's weights, edit by edit, from zero (``Descent``).
 
     - FT: a dense change, no restraint (De Cao et al., EMNLP 2021, section 5.1).
     - FT+KL (``kl`` > 0): Mitchell et al., ICLR 2022, appendix.
@@ -51,23 +46,13 @@ class FineTuning(Editor):
 
     def forward(self, request: Request) -> Edits:
         """Edits (E,) after as many steps as each needs."""
-        with torch.enable_grad():
-            values = self._start(request)
-            adam = _Adam(values, self._rate)
-            for _ in range(self._steps):
-                edits = self._edits(values)
-                losses = request.losses(edits)
-                going = losses.detach() > self._enough
-                if not going.any():
-                    break
-                total = losses + self._kl * request.damage(edits) if self._kl else losses
-                gradients = torch.autograd.grad(total.sum(), values)
-                with torch.no_grad():
-                    adam.step(values, gradients, going)
-                    if self._bound and not self._rank:
-                        for value in values:
-                            value.clamp_(-self._bound, self._bound)
-        return self._edits([value.detach() for value in values])
+        descent = Descent(self._steps, self._rate, self._kl, self._enough)
+        return descent(request, self._start(request), self._edits, self._project)
+
+    def _project(self, values: Sequence[Tensor]) -> None:
+        if self._bound and not self._rank:
+            for value in values:
+                value.clamp_(-self._bound, self._bound)
 
     def _start(self, request: Request) -> list[Tensor]:
         """A change of zero, in what is learned of it: w a site, or u and v."""
@@ -82,7 +67,7 @@ class FineTuning(Editor):
                 values.append(like.new_zeros(n, self._rank, site.d_out))
             else:
                 values.append(like.new_zeros(n, site.d_out, site.d_in))
-        return [value.requires_grad_() for value in values]
+        return values
 
     def _edits(self, values: Sequence[Tensor]) -> Edits:
         deltas: dict[Site, Delta] = {}
@@ -96,28 +81,3 @@ class FineTuning(Editor):
     @property
     def _rate(self) -> float:
         return math.exp(float(self.log_rate))
-
-
-class _Adam:
-    """Adam (Kingma and Ba, ICLR 2015) on tensors (E, ...), whose edits may end one by one.
-
-    torch's own would go on moving an edit that has ended, by its moments.
-    """
-
-    def __init__(self, values: Sequence[Tensor], rate: float) -> None:
-        self._rate, self._count = rate, 0
-        self._first = [torch.zeros_like(value) for value in values]
-        self._second = [torch.zeros_like(value) for value in values]
-
-    def step(self, values: Sequence[Tensor], gradients: Sequence[Tensor], going: Tensor) -> None:
-        """One step, in place, of the edits that go on: bool (E,)."""
-        self._count += 1
-        (a, b), n = _BETAS, self._count
-        for value, gradient, first, second in zip(
-            values, gradients, self._first, self._second, strict=True
-        ):
-            first.lerp_(gradient, 1 - a)
-            second.lerp_(gradient.square(), 1 - b)
-            size = (second / (1 - b**n)).sqrt_().add_(_EPSILON)
-            step = first / (1 - a**n) / size * -self._rate
-            value.add_(step * going.view(-1, *(1,) * (value.dim() - 1)))

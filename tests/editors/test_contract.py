@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E, fresh
+from editing import Case, E, fresh, numbers, skip_if_slow
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
@@ -16,6 +16,7 @@ from saledit.delta import Edits, LowRank
 from saledit.files import read_tensors, write_tensors
 from saledit.registry import EDITORS
 from saledit.requests import edits_for
+from saledit.routed import Routed
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -24,14 +25,15 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(params=sorted(EDITORS))
-def name(request: pytest.FixtureRequest) -> str:
+def name(request: pytest.FixtureRequest, case: Case) -> str:
+    skip_if_slow(request.param, case.name)
     return request.param
 
 
 def assert_same(a: Edits, b: Edits) -> None:
     assert list(a) == list(b)
     for site in a:
-        assert torch.equal(a[site].dense(), b[site].dense())
+        assert torch.equal(numbers(a[site]), numbers(b[site]))
 
 
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
@@ -51,9 +53,9 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
     assert list(edits) == list(case.layer.sites)
     assert edits.batch_shape == (E,)
     for site, delta in edits.items():
-        assert delta.dense().shape == (E, site.d_out, site.d_in)
-        assert delta.dense().isfinite().all()
-        assert (delta.norm() > 0).all()
+        assert isinstance(delta, Routed) or delta.dense().shape == (E, site.d_out, site.d_in)
+        assert numbers(delta).isfinite().all()
+        assert numbers(delta).flatten(1).any(1).all()
 
 
 def test_same_seed_same_bytes(case: Case, name: str, tmp_path: Path) -> None:
@@ -96,10 +98,10 @@ def test_edits_of_a_batch_are_one_by_one(case: Case, name: str) -> None:
     for i in range(E):
         alone = editor(case.alone(i))
         for site in together:
-            want = together[site].dense()[i].detach()
+            want = numbers(together[site])[i].detach()
             scale = float(want.abs().max())
             torch.testing.assert_close(
-                alone[site].dense()[0].detach(), want, rtol=1e-4, atol=1e-5 * scale
+                numbers(alone[site])[0].detach(), want, rtol=1e-4, atol=1e-5 * scale
             )
 
 
@@ -115,6 +117,6 @@ def test_zero_terms_are_padding(case: Case, name: str) -> None:
         editor(replace(case.request, gradients=padded)).detach(),
     )
     for site in plain:
-        want = plain[site].dense()
+        want = numbers(plain[site])
         scale = float(want.abs().max())
-        torch.testing.assert_close(more[site].dense(), want, rtol=1e-4, atol=1e-5 * scale)
+        torch.testing.assert_close(numbers(more[site]), want, rtol=1e-4, atol=1e-5 * scale)

@@ -525,6 +525,30 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
     assert len(check["changed"]) >= round(check["drawdown"] * check["n"])
 
 
+def test_routed_edits_go_all_the_way(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    """Tested one by one and piled up, made of new failures, written and read."""
+    config = make("memoe", "editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.rate=0.01")
+    fit(config, False, ui())
+    alone = run_test(str(config.folder), [], ui())
+    piled = run_test(str(config.folder), ["schedule.cumulative=true"], ui())
+    assert alone["n_edits"] == piled["n_edits"]
+    assert alone["metrics"] != piled["metrics"]
+    write_jsonl(tmp_path / "failures.jsonl", fix_rows(home, seed=7))
+    out = tmp_path / "fixed"
+    result = fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+    base = load_classifier(str(home / "model"))
+    edits = load_edits(out, base.model)
+    assert edits.are_routed
+    chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in result["rows"]]
+    with applied(base.model, edits):
+        logits = base_logits(base, encode(base, chosen))
+    after = [LABELS[i] for i in logits.argmax(-1).tolist()]
+    assert after == [row["after"] for row in result["rows"]]
+    assert not torch.equal(logits, base_logits(base, encode(base, chosen)))
+
+
 def test_fix_without_a_failure_is_refused(fitted: RunConfig, home: Path, tmp_path: Path) -> None:
     base = load_classifier(str(home / "model"))
     write_jsonl(tmp_path / "right.jsonl", rows(base, samples(4, seed=9), wrong_share=0.0))
