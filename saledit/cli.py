@@ -109,6 +109,8 @@ def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace:
     if rest and rest[0].startswith("-"):
         options = [option for action in parser._actions for option in action.option_strings]
         raise UserError(f"unknown option '{rest[0]}'; {did_you_mean(rest[0], options)}")
+    if settings := getattr(args, "settings", None):  # behind an option that takes several words
+        args.overrides = [*args.overrides, *settings]
     if rest:
         raise UserError(f"unexpected '{rest[0]}'; see: {parser.prog} --help")
     return args

@@ -20,6 +20,7 @@ from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder, one_at_a_time
 from saledit.models import TaskModel
+from saledit.precision import precision_here
 from saledit.records import Record, Sample
 from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task, task_settings
@@ -156,7 +157,7 @@ def _train(
         enable_progress_bar=False,
         callbacks=list(callbacks),
         gradient_clip_val=1.0,
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=precision_here(config.precision),
     )
     trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)
     plain.model.requires_grad_(False)

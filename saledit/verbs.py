@@ -26,6 +26,38 @@ def positive(text: str) -> int:
     return number
 
 
+class Several(argparse.Action):
+    """Words up to the next option; settings (``key=value``) among them are taken as such."""
+
+    def __init__(
+        self,
+        option_strings: list[str],
+        dest: str,
+        item: Callable[[str], Any] = str,
+        **options: Any,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs="+", **options)
+        self._item = item
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Keep the words, and the settings apart in ``settings``."""
+        del parser, option_string
+        settings = [word for word in values if "=" in word]
+        namespace.settings = [*getattr(namespace, "settings", ()), *settings]
+        words = [word for word in values if "=" not in word]
+        try:
+            setattr(namespace, self.dest, [self._item(word) for word in words])
+        except ValueError as error:
+            text = f"expected whole numbers, got '{' '.join(words)}'"
+            raise argparse.ArgumentError(self, text) from error
+
+
 class Argument:
     """The arguments of ``ArgumentParser.add_argument``."""
 
@@ -105,10 +137,10 @@ VERBS = {
                 "--editors",
                 "names of configs/editors, or files",
                 metavar="E",
-                nargs="+",
+                action=Several,
                 required=True,
             ),
-            Argument("--seeds", "(default: 0)", metavar="N", nargs="+", type=int, default=[0]),
+            Argument("--seeds", "(default: 0)", metavar="N", action=Several, item=int, default=[0]),
             Argument(
                 "--edits",
                 "edits that each is trained on (default: as configured)",

@@ -55,9 +55,6 @@ def compare(
     Raises:
         ConfigError: an unknown editor, no editor, or both budgets.
     """
-    # `--editors a b key=value` takes the setting for an editor; no preset has an = in its name.
-    overrides = [*overrides, *(name for name in editors if "=" in name)]
-    editors = [name for name in editors if "=" not in name]
     if edits and seconds:
         raise ConfigError("compare: expected one budget, got --edits and --seconds; leave one out")
     if not editors or not seeds:

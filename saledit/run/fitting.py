@@ -26,6 +26,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import write_json, write_text
 from saledit.losses import penalty
 from saledit.module import EditModule
+from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.caching import banks_of
@@ -189,6 +190,10 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= config.trainer
+    if "precision" in settings:
+        settings["precision"] = precision_here(
+            settings["precision"], str(settings.get("accelerator", "auto"))
+        )
     return L.Trainer(
         max_epochs=config.train.epochs,
         callbacks=callbacks,

@@ -16,6 +16,7 @@ from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import read_json, write_json
+from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, plot_saliency
 from saledit.run.prepare import Prepared, prepare
@@ -84,7 +85,9 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     config = prepared.config.site
     if config.select == "fixed":  # asked for by `saledit saliency` alone
         config = replace(config, select="trial-step")
-    dtype = _MIXED.get(str(prepared.config.trainer.get("precision")))
+    trainer = prepared.config.trainer
+    accelerator = str(trainer.get("accelerator", "auto"))
+    dtype = _MIXED.get(str(precision_here(trainer.get("precision"), accelerator)))
     picker = make_picker(config, dtype)
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
     fail = _draw(range(len(part.fail)), config.samples, draws)

@@ -15,6 +15,7 @@ from saledit.data.splits import Limits, Part, make_part, matter_key, other_matte
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
+from saledit.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
 from saledit.run.placing import device_of, place
@@ -126,6 +127,10 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     device_of(config.trainer)  # refused before minutes are spent
     task = make_task(config.task)
     d, f = config.data, config.model.finetune
+    accelerator = str(config.trainer.get("accelerator", "auto"))
+    wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
+    if any(precision_here(precision, accelerator) != precision for precision in wanted):
+        ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
     ui.stage("reading data")
     pool: Sequence[Record] = load_records(task, d.train, limit=d.limit)
     test: Sequence[Record] = load_records(task, d.test, limit=d.limit) if d.test else ()

@@ -158,6 +158,18 @@ def test_help_is_there_at_once():
             "did you mean 'delta'?",
         ),
         (["fit", "nli/quickstar"], "did you mean 'nli/quickstart'?"),
+        (
+            ["compare", "nli/quickstart", "--editors", "step", "--seeds", "one"],
+            "--seeds: expected whole numbers, got 'one'",
+        ),
+        (
+            ["compare", "nli/quickstart", "--editors", "stepp", "seed=0", "--seeds", "0", "name=a"],
+            "editors/stepp: expected a YAML file",
+        ),
+        (
+            ["compare", "nli/quickstart", "--seeds", "0", "sed=1", "--editors", "step"],
+            "did you mean 'seed'?",
+        ),
         (["saliency", "no/such.yaml"], "no/such.yaml: expected a YAML file"),
         (["fit", "nli/quickstart", "sed=1"], "did you mean 'seed'?"),
         (["config", "nli/quickstart", "train.epoch=1"], "did you mean 'epochs'?"),

@@ -140,7 +140,7 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
 
 
 def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
-    table = compare(str(shared), ["step", "name=own"], [1], [], FakeUi())  # type: ignore[arg-type]
+    table = compare(str(shared), ["step"], [1], ["name=own"], FakeUi())  # type: ignore[arg-type]
     (row,) = table["editors"]
     assert row["seeds"] == [1]
     lost = ["name=lost", "data.train=nowhere.jsonl"]

@@ -154,7 +154,8 @@ def test_cached_batched_is_plain_one_by_one(
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("block", [0, N_BLOCKS - 1])
 def test_single_precision_costs_rounding_only(block: int, k: int, tmp_path: Path) -> None:
-    compare(make_case(tmp_path, "bert", block, dtype=torch.float32), k, 1e-5, 1e-3)
+    # Processors add up in different orders: 1.6e-5 at most with AVX2, less with AVX-512.
+    compare(make_case(tmp_path, "bert", block, dtype=torch.float32), k, 5e-5, 1e-3)
 
 
 @pytest.mark.parametrize("style", ["bottleneck", "published"])

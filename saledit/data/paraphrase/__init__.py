@@ -2,12 +2,12 @@
 
 from saledit.data.paraphrase.rewriter import (
     DEFAULT_THRESHOLD,
-    EmbeddingSimilarity,
     Rewording,
     reword,
     reword_all,
     reword_inputs,
 )
+from saledit.data.paraphrase.similarity import EmbeddingSimilarity
 
 __all__ = [
     "DEFAULT_THRESHOLD",

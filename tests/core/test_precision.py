@@ -1,0 +1,38 @@
+"""bfloat16 is taken where it pays, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from saledit import precision
+from saledit.precision import cpu_has_bfloat16, precision_here
+
+
+@pytest.mark.parametrize("wanted", ["32-true", "16-mixed", "64-true", None, 32])
+def test_other_precisions_stay(wanted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
+    assert precision_here(wanted, "cpu") == wanted
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_on_a_cpu_needs_its_instructions(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
+    for wanted in ("bf16-mixed", "bf16"):
+        assert precision_here(wanted, "cpu") == (wanted if has else "32-true")
+
+
+def test_an_accelerator_keeps_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert precision_here("bf16-mixed") == "bf16-mixed"
+    assert precision_here("bf16-mixed", "gpu") == "bf16-mixed"
+    assert precision_here("bf16-mixed", "cpu") == "32-true"
+
+
+def test_the_processor_is_asked() -> None:
+    assert cpu_has_bfloat16() in (True, False)
