@@ -163,10 +163,6 @@ def test_help_is_there_at_once():
             "--seeds: expected whole numbers, got 'one'",
         ),
         (
-            ["compare", "nli/quickstart", "--editors", "stepp", "seed=0", "--seeds", "0", "name=a"],
-            "editors/stepp: expected a YAML file",
-        ),
-        (
             ["compare", "nli/quickstart", "--seeds", "0", "sed=1", "--editors", "step"],
             "did you mean 'seed'?",
         ),
