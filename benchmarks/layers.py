@@ -35,6 +35,7 @@ PICKERS = {
     "frobenius / norm": ["site.select=gradient", "site.score=frobenius", "site.per_parameter=true"],
     "trial-step, bare": ["site.select=trial-step", "site.whiten=0"],
     "trial-step": ["site.select=trial-step"],
+    "sweep": ["site.select=sweep"],
 }
 LAMBDA = 4.0
 _PROBES = (3, 15)  # steps of two short fits, whose difference is the time of a step
@@ -109,6 +110,7 @@ def main() -> None:
         layers = sorted({*args.layers, *(table["pick"] for table in tables.values())})
         cache_all(layers, configuration.load(f"{args.group}/{name}", overrides), ui)
         rows = {layer: train_at(layer, args, overrides, ui) for layer in layers}
+    swept = sum(row["seconds"] for row in rows.values())
     best = max(rows.values(), key=lambda r: r["score"])
     order = sorted(rows.values(), key=lambda r: -r["score"])
     picks = {}
@@ -121,6 +123,7 @@ def main() -> None:
             "regret_drawdown": picked["drawdown"] - best["drawdown"],
             "forward_passes": table["forward_passes"],
             "seconds": table["seconds"],
+            "share_of_sweep": table["seconds"] / swept,
         }
     write_json(
         folder / f"{name}-layers{f'-{args.seconds:g}s' * bool(args.seconds)}.json",
@@ -131,12 +134,13 @@ def main() -> None:
         shares = [r[c] for c in ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")]
         text = " | ".join(f"{v:.3f}" for v in (*shares, r["locality_kl"]))
         print(f"| {r['layer']} | {text} | {r['seconds']:.0f} |")
-    print("\n| picker | pick | rank | regret acc. | regret drawdown | forward passes | s |")
-    print("|" + "---|" * 7)
+    head = ["picker", "pick", "rank", "regret acc.", "regret drawdown", "forward passes", "s"]
+    print("\n| " + " | ".join([*head, "of the sweep"]) + " |\n|" + "---|" * 8)
     for picker, p in picks.items():
         regrets = f"{p['regret_edit_accuracy']:.3f} | {p['regret_drawdown']:.3f}"
         cost = f"{p['forward_passes']:.0f} | {p['seconds']:.1f}"
-        print(f"| {picker} | {p['pick']} | {p['rank']} | {regrets} | {cost} |")
+        share = f"{100 * p['share_of_sweep']:.0f}%"
+        print(f"| {picker} | {p['pick']} | {p['rank']} | {regrets} | {cost} | {share} |")
 
 
 if __name__ == "__main__":

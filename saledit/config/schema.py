@@ -123,7 +123,7 @@ class SiteConfig:
     """Which layer to edit."""
 
     select: str = "trial-step"
-    """gradient, trial-step, or fixed"""
+    """gradient, trial-step, sweep, or fixed"""
     layer: int = -1
     """block index for select: fixed; negative counts from the top"""
     maps: list[str] = field(default_factory=list)
@@ -138,6 +138,10 @@ class SiteConfig:
     """for select: gradient: divide the score by the layer's parameter norm"""
     samples: int = 32
     """samples of each kind (pass, fail, adapt) that the score reads"""
+    rung: int = 50
+    """for select: sweep: training steps of the first round; every round doubles them"""
+    halving: bool = True
+    """for select: sweep: only the better half goes on; false: every layer, to the end"""
 
 
 @dataclass(frozen=True)

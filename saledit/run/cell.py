@@ -11,9 +11,10 @@ from saledit.config import RunConfig
 from saledit.files import write_json, write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
-from saledit.run.fitting import LAST, train
+from saledit.run.fitting import train
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure, training_times
+from saledit.run.training import LAST
 
 
 def run_cell(config: RunConfig, ui: Ui) -> dict[str, Any]:

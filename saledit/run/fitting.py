@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
-import signal
-import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
-from saledit.artifact import check_editor, make_editor, make_search, save_editor
-from saledit.calibration import calibrate
+from saledit.artifact import check_editor
 from saledit.config import RunConfig
-from saledit.data.datamodule import EditDataModule
-from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import write_json, write_text
+from saledit.errors import ArtifactError, ConfigError, did_you_mean
+from saledit.files import write_text
 from saledit.losses import penalty
-from saledit.module import EditModule
-from saledit.precision import precision_here
-from saledit.report import Ui, training_bar
-from saledit.requests import hold
-from saledit.run.caching import banks_of
-from saledit.run.kept import held_samples, write_kept
+from saledit.report import Ui
 from saledit.run.picking import check_site, pick_layer
-from saledit.run.placing import place
 from saledit.run.prepare import Prepared, prepare
-from saledit.site import Layer
+from saledit.run.training import LAST, train_at
 
-LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
-SCORE = "val/score"  # what a state is kept by
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
     ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
@@ -85,165 +66,8 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     Raises:
         JobError: training diverged, or the disk is full.
     """
-    config, ui = prepared.config, prepared.ui
-    folder, last = config.folder, config.folder / LAST
-    L.seed_everything(config.seed, verbose=False)
     layer, table = pick_layer(prepared, resume)
-    write_text(folder / "config.yaml", configuration.to_yaml(config))
-    if not resume:
-        for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
-            (folder / name).unlink(missing_ok=True)
-    write_kept(prepared, folder)
-    module, data = _assemble(prepared, layer)
-    began = time.perf_counter()
-    keep = _keeper(folder, BEST, SCORE)
-    trainer = _trainer(config, folder, keep, ui)
-    _set_metrics_aside(folder)
-    ui.stage(f"training the editor at layer {layer.index}")
-    found = last if resume and last.exists() else None
-    start = _steps_of(found)
-    if module.editor.is_trained:
-        _fit(trainer, module, data, found)
-    seconds = time.perf_counter() - began
-    validation = _restore_best(trainer, keep, module, data)
-    place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
-    _write_metrics(folder / METRICS, _all_metrics(folder))
-    (folder / EARLIER).unlink(missing_ok=True)
-    save_editor(folder, module.editor, config, prepared.base, layer)
-    steps = trainer.global_step - start
-    result = {
-        "run": str(folder),
-        "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
-        "layer": layer.index,
-        "n_layers": prepared.base.n_blocks,
-        "sites": [site.name for site in layer.sites],
-        "saliency": table,
-        "splits": {
-            "train": prepared.train.counts(),
-            "validation": prepared.validation.counts(),
-            "test": prepared.test.counts(),
-        },
-        "epochs": trainer.current_epoch,
-        "train_seconds": seconds,
-        "edits_per_second": steps
-        * config.train.edits(config.schedule.batch_size)
-        / max(seconds, 1e-9),
-        "validation": validation,
-        "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
-    }
-    write_json(folder / "fit.json", result)
-    return result
-
-
-def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:
-    config = prepared.config
-    editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
-    editor.to(prepared.base.device)
-    text = editor.needs_text
-    train = banks_of(prepared, prepared.train, layer, editor.needs_moments, text)
-    validation = banks_of(prepared, prepared.validation, layer, texts=text)
-    data = EditDataModule(
-        train, validation, config.schedule, config.train, config.editor.gradient_rank,
-        config.seed, prepared.base.vocabulary,
-    )  # fmt: skip
-    held = None
-    if editor.needs_held:
-        held = hold(prepared.base, prepared.task, held_samples(prepared), layer)
-    module = EditModule(
-        prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train,
-        make_search(config.editor), held,
-    )  # fmt: skip
-    first = data.episodes(0)
-    batches = [first[i] for i in range(min(4, len(first)))]
-    moments = train.passing.moments() if editor.needs_moments else None
-    for batch in batches:
-        editor.prime(batch.gradients, moments)
-        moments = None
-    if editor.needs_calibration:
-        calibrate(module, batches)
-    return module, data
-
-
-def _keeper(folder: Path, file: str, score: str | None = None) -> ModelCheckpoint:
-    """Keeps the newest state, or the one with the highest score."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(file).stem,
-        monitor=score,
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
-
-
-def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
-    patience = config.train.patience
-    stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
-    clock = Timer(timedelta(seconds=config.train.seconds)) if config.train.seconds else Timer()
-    callbacks: list[Callback] = [
-        clock,
-        keep,
-        _keeper(folder, LAST),  # of every epoch, for --resume
-        stop,
-        training_bar(ui, "training", SCORE),
-    ]
-    settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-    settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
-    settings |= config.trainer
-    if "precision" in settings:
-        settings["precision"] = precision_here(
-            settings["precision"], str(settings.get("accelerator", "auto"))
-        )
-    return L.Trainer(
-        max_epochs=config.train.epochs,
-        callbacks=callbacks,
-        logger=[
-            CSVLogger(folder, name="", version=""),
-            TensorBoardLogger(folder, name="", version=""),
-        ],
-        inference_mode=False,  # every gradient editor differentiates in validation and test too
-        reload_dataloaders_every_n_epochs=1,
-        gradient_clip_val=config.train.gradient_clip or None,
-        **settings,
-    )
-
-
-def _fit(trainer: L.Trainer, module: EditModule, data: EditDataModule, last: Path | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, data, ckpt_path=last, weights_only=True)
-    except SystemExit:
-        # Lightning turns Ctrl-C into an exit of its own, with SIGINT switched off.
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
-    except OSError as error:
-        raise JobError(f"{trainer.default_root_dir}: cannot be written: {error}") from error
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _restore_best(
-    trainer: L.Trainer, keep: ModelCheckpoint, module: EditModule, data: EditDataModule
-) -> dict[str, float]:
-    """Load the best state's weights and measure it on the validation part once more."""
-    best = keep.best_model_path or None  # none of an editor that is not trained
-    found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
-    module.eval()
-    return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
-
-
-def _steps_of(checkpoint: Path | None) -> int:
-    """Optimizer steps that a checkpoint already holds."""
-    if checkpoint is None:
-        return 0
-    try:
-        return int(torch.load(checkpoint, weights_only=True)["global_step"])
-    except Exception as error:  # a broken file makes torch.load raise almost anything
-        raise ArtifactError(
-            f"{checkpoint}: expected a checkpoint of this run, got a broken file; "
-            "start anew without --resume"
-        ) from error
+    return train_at(prepared, layer, resume, table)
 
 
 def _check_trainer(config: RunConfig) -> None:
@@ -268,30 +92,3 @@ def _check_same(config: RunConfig, folder: Path) -> None:
                 f"{key}: expected {before.get(key)!r} as in the run to resume, got {value!r}; "
                 "give the same value or start anew without --resume"
             )
-
-
-def _read_metrics(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _all_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows set aside, up to where the rows since then begin, and these."""
-    now = _read_metrics(folder / METRICS)
-    first = min((int(row["step"]) for row in now), default=sys.maxsize)
-    return [row for row in _read_metrics(folder / EARLIER) if int(row["step"]) < first] + now
-
-
-def _set_metrics_aside(folder: Path) -> None:
-    """Lightning's CSV logger deletes an old file before it writes: keep the rows, on disk."""
-    rows = _all_metrics(folder)
-    if rows:
-        _write_metrics(folder / EARLIER, rows)
-
-
-def _write_metrics(path: Path, rows: list[dict[str, str]]) -> None:
-    names = sorted({name for row in rows for name in row})
-    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")

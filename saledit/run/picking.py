@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,15 +15,17 @@ from saledit.bank import BankSpec
 from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
-from saledit.files import read_json, write_json
+from saledit.files import one_at_a_time, read_json, write_json
 from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, plot_saliency
 from saledit.run.prepare import Prepared, prepare
-from saledit.saliency.base import Picker, Probes
+from saledit.run.sweeping import sweep, sweep_key
+from saledit.saliency.base import Picker, Probes, Saliency
 from saledit.site import Layer
 
 TABLE = "saliency.json"
+SWEEP = "sweep"  # trains editors, where the others read samples
 _SCHEMA = 6  # of cached scores; to be raised with what a picker computes and how it picks
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's words
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
@@ -39,7 +41,7 @@ def make_picker(config: SiteConfig, dtype: torch.dtype | None = None) -> Picker:
     Raises:
         ConfigError: no such picker or score.
     """
-    known = (*PICKERS, "fixed")
+    known = (*PICKERS, SWEEP, "fixed")
     if config.select not in known:
         raise ConfigError(
             f"site.select: unknown name '{config.select}'; {did_you_mean(config.select, known)}"
@@ -65,7 +67,11 @@ def check_site(config: SiteConfig) -> None:
     """
     if config.select == "fixed":
         return
-    make_picker(config)
+    if config.select == SWEEP:
+        if config.rung < 1:
+            raise ConfigError(f"site.rung: expected at least 1 step, got {config.rung}")
+    else:
+        make_picker(config)
     if config.layer != SiteConfig.layer:
         raise ConfigError(
             f"site.layer: expected none beside site.select={config.select}, got {config.layer}; "
@@ -74,39 +80,56 @@ def check_site(config: SiteConfig) -> None:
 
 
 def score_layers(prepared: Prepared) -> dict[str, Any]:
-    """Score every layer on samples of the training part.
+    """Score every layer on the training part, or by editors that are trained on it.
 
-    The frozen base, the samples and the picker decide the scores, so runs that share them
-    (other k, other editor, other loss) share one table in the cache.
+    What decides the scores is fingerprinted, so runs that share it share one table in the cache:
+    of pickers that read samples the frozen base and the samples, whatever k, editor and loss.
 
     Returns:
         The table, see ``Saliency.as_json``; times are those of the call that made it.
     """
-    config = prepared.config.site
-    if config.select == "fixed":  # asked for by `saledit saliency` alone
-        config = replace(config, select="trial-step")
+    site = prepared.config.site
+    if site.select == "fixed":  # asked for by `saledit saliency` alone
+        site = replace(site, select="trial-step")
+    layers = prepared.base.layers(site.maps)
+    by_training = site.select == SWEEP
+    key, score = (_swept if by_training else _probed)(prepared, site, layers)
+    kept = prepared.config.cache / f"layers-{key}.json"
+    with one_at_a_time(kept):  # runs beside this one wait for its table
+        with contextlib.suppress(ArtifactError):
+            table: dict[str, Any] = read_json(kept, "layer scores")
+            return table
+        prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
+        table = score().as_json()
+        write_json(kept, table)
+    return table
+
+
+#: A fingerprint, and what computes the scores that it stands for.
+_Scoring = tuple[str, Callable[[], Saliency]]
+
+
+def _swept(prepared: Prepared, _site: SiteConfig, layers: Sequence[Layer]) -> _Scoring:
+    """Scores by training an editor at every layer."""
+    return sweep_key(prepared), lambda: sweep(prepared, layers)
+
+
+def _probed(prepared: Prepared, site: SiteConfig, layers: Sequence[Layer]) -> _Scoring:
+    """Scores by a picker that reads a few samples of the training part."""
     trainer = prepared.config.trainer
     accelerator = str(trainer.get("accelerator", "auto"))
     dtype = _MIXED.get(str(precision_here(trainer.get("precision"), accelerator)))
-    picker = make_picker(config, dtype)
+    picker = make_picker(site, dtype)
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
-    fail = _draw(range(len(part.fail)), config.samples, draws)
+    fail = _draw(range(len(part.fail)), site.samples, draws)
     probes = Probes(
         [part.fail[i] for i in fail],
         [part.adapt[i][0] if part.adapt[i] else part.fail[i] for i in fail],
-        _draw(part.passing, config.samples, draws),
-        _draw(part.passing, _BACKGROUND * config.samples, draws),
+        _draw(part.passing, site.samples, draws),
+        _draw(part.passing, _BACKGROUND * site.samples, draws),
     )
-    layers = prepared.base.layers(config.maps)
-    key = _key(prepared, config, layers, probes, dtype)
-    kept = prepared.config.cache / f"layers-{key}.json"
-    with contextlib.suppress(ArtifactError):
-        table: dict[str, Any] = read_json(kept, "layer scores")
-        return table
-    prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {config.select}")
-    table = picker(prepared.base, prepared.task, layers, probes).as_json()
-    write_json(kept, table)
-    return table
+    key = _key(prepared, site, layers, probes, dtype)
+    return key, lambda: picker(prepared.base, prepared.task, layers, probes)
 
 
 def _key(
@@ -116,7 +139,7 @@ def _key(
     """Fingerprint of everything that the scores depend on."""
     kinds = (probes.fail, probes.adapt, probes.passing, probes.background)
     # Which layer a fixed choice names says nothing about the scores.
-    settings = asdict(replace(config, layer=0, span=1))
+    settings = asdict(replace(config, layer=0, span=1, rung=0, halving=False))
     head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,6 +62,12 @@ class Prepared:
         d, n = self.config.data, len(self.locality)
         sizes = [round(d.validation * n), round(d.test_share * n)]
         return partition(self.locality, sizes, self.config.seed)
+
+    def of(self, config: RunConfig) -> Prepared:
+        """The same model and samples for a run that differs in what comes after them."""
+        other = copy.copy(self)  # with the parts that are made
+        other.config = config
+        return other
 
     @cached_property
     def train(self) -> Part:

@@ -27,7 +27,7 @@ from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import decided, fit, fix, saliency
 from saledit.run import test as run_test
-from saledit.run.fitting import banks_of
+from saledit.run.caching import banks_of
 from saledit.run.prepare import prepare
 from saledit.saliency.trial import TrialStep
 from saledit.scoring import base_logits

@@ -1,0 +1,109 @@
+"""``site.select: sweep``: the configured editor, trained for a short time at every layer."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from saledit import config as configuration
+from saledit.artifact import make_editor
+from saledit.config import RunConfig
+from saledit.run.caching import banks_at
+from saledit.run.prepare import Prepared
+from saledit.run.training import LAST, train_at
+from saledit.saliency.base import LayerScore, Saliency
+from saledit.site import Layer
+
+_SCHEMA = 1  # of cached scores; to be raised with what a sweep does
+_FOREVER = 1_000_000  # rounds without a better state; none is stopped early
+
+
+def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
+    """Train the configured editor at each layer; the one that validates best is picked.
+
+    Successive halving (Jamieson and Talwalkar, AISTATS 2016): in the first round an editor of every
+    layer trains for ``site.rung`` steps; the better half goes on, from where it stands, until it
+    has trained for twice as long, and so on until two are left. A layer's score is that of the
+    validation that training goes by, edit accuracy - 4 x drawdown - KL; the test split is never
+    read. Rates do not decay: rounds would differ in it. Rounds that have ended are not run again
+    after an interruption.
+
+    Args:
+        prepared: the task model and its samples.
+        layers: the layers, from the input up.
+
+    Returns:
+        The table. Layers that a later round left out are rough.
+    """
+    began = time.perf_counter()
+    site = prepared.config.site
+    place = prepared.config.cache / f"sweep-{sweep_key(prepared)}"
+    kept, scores, passes = list(layers), dict[int, LayerScore](), 0.0
+    rounds = n_rounds(len(layers))
+    editor = make_editor(prepared.config.editor, layers[0].sites, prepared.base.embedding_size)
+    # The samples of all layers in one pass, which each layer's training then finds.
+    banks_at(prepared, prepared.train, layers, editor.needs_moments, editor.needs_text)
+    banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
+    for number in range(rounds):
+        for layer in kept:
+            config = _config(prepared.config, place, layer, number)
+            resume = (config.folder / LAST).exists()
+            found = train_at(prepared.of(config), layer, resume)["validation"]
+            details = {name: found[name] for name in ("edit_accuracy", "drawdown")}
+            steps = site.rung * 2**number
+            scores[layer.index] = LayerScore(
+                layer.index, found["score"], {"steps": float(steps), **details}, final=False
+            )
+            before = steps // 2 if number else 0
+            passes += _forward_passes(prepared, layer, steps - before)
+        if site.halving and number + 1 < rounds:
+            kept.sort(key=lambda layer: scores[layer.index].score, reverse=True)
+            kept = kept[: math.ceil(len(kept) / 2)]
+    for layer in kept:
+        scores[layer.index] = replace(scores[layer.index], final=True)
+    shutil.rmtree(place, ignore_errors=True)
+    name = f"sweep, {'halving' if site.halving else 'full'}, {site.rung} steps in the first round"
+    return Saliency(
+        name, tuple(scores[layer.index] for layer in layers), passes, passes,
+        time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def n_rounds(n_layers: int) -> int:
+    """Rounds until two layers are left."""
+    return max(1, math.ceil(math.log2(n_layers)))
+
+
+def sweep_key(prepared: Prepared) -> str:
+    """Fingerprint of what a sweep depends on: the settings, the model, and the samples."""
+    config = prepared.config
+    plain = replace(config, name="", output="", site=replace(config.site, layer=0, span=1))
+    text = [f"sweep-{_SCHEMA}", prepared.base.fingerprint, configuration.to_yaml(plain)]
+    for part in (prepared.train, prepared.validation):
+        for samples in (part.fail, part.passing):
+            text += [f"{sample.inputs} {sample.target}" for sample in samples]
+    return hashlib.blake2b("\n".join(text).encode(), digest_size=16).hexdigest()
+
+
+def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunConfig:
+    """The run of a layer up to the end of a round."""
+    # A round ends with a validation, and so does each one before it.
+    train = replace(
+        config.train, epochs=2**number, steps_per_epoch=config.site.rung, seconds=0.0,
+        decay=False, patience=_FOREVER,
+    )  # fmt: skip
+    site = replace(config.site, select="fixed", layer=layer.index, span=1)
+    return replace(config, name=f"layer-{layer.index}", output=str(place), site=site, train=train)
+
+
+def _forward_passes(prepared: Prepared, layer: Layer, steps: int) -> float:
+    """Rows that training runs, each by its share of the model's blocks."""
+    train, k = prepared.config.train, prepared.config.schedule.batch_size
+    rows = train.edits(k) * (2 * k + train.passes_per_edit)
+    share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
+    return steps * rows * share

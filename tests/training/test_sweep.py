@@ -1,0 +1,155 @@
+"""``site.select: sweep``: editors of all layers, halved round by round."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_trajectory import FakeUi, rows
+from tiny import build, samples, save
+
+from saledit import config as configuration
+from saledit.config import RunConfig
+from saledit.errors import ConfigError
+from saledit.files import write_jsonl
+from saledit.run import fit, saliency, sweeping
+from saledit.run.picking import check_site
+from saledit.run.prepare import Prepared
+from saledit.run.sweeping import n_rounds
+from saledit.run.training import LAST
+
+STEPS, K, EDITS, PASSES = 2, 1, 3, 4
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, data, and the caches that all runs share."""
+    folder = tmp_path_factory.mktemp("sweep")
+    base = build("bert")
+    save(base, folder / "model")
+    write_jsonl(folder / "data.jsonl", rows(base, samples(90)))
+    return folder
+
+
+def make(home: Path, name: str, *overrides: str) -> RunConfig:
+    settings = [
+        f"output={home / name}",
+        f"name={name}",
+        f"model.name={home / 'model'}",
+        f"data.train={home / 'data.jsonl'}",
+        "data.adapt.rewrite=false",
+        "site.select=sweep",
+        f"site.rung={STEPS}",
+        f"schedule.batch_size={K}",
+        "train.epochs=1",
+        "train.steps_per_epoch=2",
+        f"train.edits_per_step={EDITS}",
+        f"train.passes_per_edit={PASSES}",
+        "train.validation_edits=3",
+        "train.validation_passes=5",
+        "trainer.accelerator=cpu",
+        *overrides,
+    ]
+    return configuration.load(None, settings)
+
+
+class Trained(list[tuple[int, int]]):
+    """(layer, steps by the end) of each training, in order."""
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
+    """Notes what is trained, and scores layer 1 highest, then 0, 2."""
+    seen, real = Trained(), sweeping.train_at
+
+    def noted(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+        config = prepared.config.train
+        seen.append((layer.index, config.epochs * config.steps_per_epoch))
+        found = real(prepared, layer, resume)
+        found["validation"]["score"] = {0: 0.5, 1: 0.9, 2: 0.1}[layer.index]
+        return found
+
+    monkeypatch.setattr(sweeping, "train_at", noted)
+    return seen
+
+
+def test_the_better_half_goes_on(home: Path, trained: Trained) -> None:
+    table = saliency(make(home, "halved"), FakeUi())  # type: ignore[arg-type]
+    assert trained == [(0, 2), (1, 2), (2, 2), (1, 4), (0, 4)]
+    assert table["pick"] == 1
+    assert [row["final"] for row in table["layers"]] == [True, True, False]
+    assert [row["steps"] for row in table["layers"]] == [4, 4, 2]
+    rows_a_step = EDITS * (2 * K + PASSES)
+    assert table["forward_passes"] == pytest.approx(rows_a_step * (4 * 1 + 4 * 2 / 3 + 2 / 3))
+    # Nothing is left of the editors, and the table is not made twice.
+    assert not list((home / "halved" / "cache").glob("sweep-*/layer-*"))
+    trained.clear()
+    assert saliency(make(home, "halved"), FakeUi()) == table  # type: ignore[arg-type]
+    assert not trained
+    other = make(home, "halved", "site.halving=false")
+    full = saliency(other, FakeUi())  # type: ignore[arg-type]
+    assert trained == [(i, n) for n in (2, 4) for i in (0, 1, 2)]
+    assert all(row["final"] for row in full["layers"])
+
+
+def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, last = sweeping.train_at, {}
+
+    def noted(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+        last[layer.index] = (prepared, layer)
+        return real(prepared, layer, resume)
+
+    monkeypatch.setattr(sweeping, "train_at", noted)
+    monkeypatch.setattr(sweeping.shutil, "rmtree", lambda *_args, **_options: None)
+    saliency(make(home, "rounds", "site.halving=false"), FakeUi())  # type: ignore[arg-type]
+    for prepared, layer in last.values():
+        config = prepared.config
+        assert config.train.epochs == 2
+        once = prepared.of(replace(config, name=f"{config.name}-once"))
+        real(once, layer, False)
+        both = [
+            torch.load(folder / LAST, weights_only=True)["state_dict"]
+            for folder in (config.folder, once.config.folder)
+        ]
+        assert both[0].keys() == both[1].keys()
+        for name, value in both[0].items():
+            torch.testing.assert_close(value, both[1][name], rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_an_interrupted_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = saliency(make(home, "whole"), FakeUi())  # type: ignore[arg-type]
+    real, calls = sweeping.train_at, []
+
+    def cut_off(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+        calls.append((layer.index, resume))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(prepared, layer, resume)
+
+    monkeypatch.setattr(sweeping, "train_at", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        saliency(make(home, "cut"), FakeUi())  # type: ignore[arg-type]
+    again = saliency(make(home, "cut"), FakeUi())  # type: ignore[arg-type]
+    assert calls[3:6] == [(0, True), (1, True), (2, False)]
+    assert again["layers"] == whole["layers"]
+
+
+def test_a_fit_trains_at_the_layer_that_was_found(home: Path, trained: Trained) -> None:
+    result = fit(make(home, "fitted"), False, FakeUi())  # type: ignore[arg-type]
+    assert result["layer"] == result["saliency"]["pick"] == 1
+
+
+def test_rounds() -> None:
+    assert [n_rounds(n) for n in (1, 2, 3, 4, 6, 12, 30)] == [1, 1, 2, 2, 3, 4, 5]
+
+
+def test_no_steps_are_refused(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"site\.rung: expected at least 1 step, got 0"):
+        check_site(make(home, "none", "site.rung=0").site)
+    with pytest.raises(ConfigError, match="did you mean 'sweep'"):
+        check_site(make(home, "none", "site.select=sweeep").site)
