@@ -35,6 +35,9 @@ PICKERS = {
     "frobenius / norm": ["site.select=gradient", "site.score=frobenius", "site.per_parameter=true"],
     "trial-step, bare": ["site.select=trial-step", "site.whiten=0"],
     "trial-step": ["site.select=trial-step"],
+    "tracing, rome": ["site.select=causal-tracing"],
+    "tracing, rome at all": ["site.select=causal-tracing", "site.trace.at=all"],
+    "tracing, masking": ["site.select=causal-tracing", "site.trace.protocol=masking"],
     "sweep": ["site.select=sweep"],
 }
 LAMBDA = 4.0

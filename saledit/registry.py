@@ -34,6 +34,7 @@ PICKERS = MappingProxyType(
     {
         "gradient": "saledit.saliency.gradient:GradientSaliency",
         "trial-step": "saledit.saliency.trial:TrialStep",
+        "causal-tracing": "saledit.saliency.tracing:CausalTracing",
     }
 )
 

@@ -14,6 +14,7 @@ from saledit.config.schema import (
     SiteConfig,
     TaskConfig,
     TestConfig,
+    TraceConfig,
     TrainConfig,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "SiteConfig",
     "TaskConfig",
     "TestConfig",
+    "TraceConfig",
     "TrainConfig",
     "describe",
     "flatten",

@@ -119,11 +119,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """Causal tracing."""
+
+    protocol: str = "rome"
+    """rome (noise, and layers put back) or masking (growing text, a layer left out)"""
+    what: str = "mlp"
+    """rome: what is put back: mlp or state"""
+    at: str = "last"
+    """rome: where: at the last corrupted token, or at all tokens of the row"""
+    noise: float = 3.0
+    """rome: standard deviations of the text's embeddings"""
+    draws: int = 10
+    """rome: draws of the noise"""
+    window: int = 0
+    """rome: layers put back together; 0: 10 of 48 for mlp, 1 for state"""
+
+
+@dataclass(frozen=True)
 class SiteConfig:
     """Which layer to edit."""
 
     select: str = "trial-step"
-    """gradient, trial-step, sweep, or fixed"""
+    """gradient, trial-step, causal-tracing, sweep, or fixed"""
     layer: int = -1
     """block index for select: fixed; negative counts from the top"""
     maps: list[str] = field(default_factory=list)
@@ -142,6 +160,8 @@ class SiteConfig:
     """for select: sweep: training steps of the first round; every round doubles them"""
     halving: bool = True
     """for select: sweep: only the better half goes on; false: every layer, to the end"""
+    trace: TraceConfig = field(default_factory=TraceConfig)
+    """for select: causal-tracing"""
 
 
 @dataclass(frozen=True)

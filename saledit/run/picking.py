@@ -39,24 +39,15 @@ def make_picker(config: SiteConfig, dtype: torch.dtype | None = None) -> Picker:
         dtype: type that trial steps are cast to; None for the weights' own.
 
     Raises:
-        ConfigError: no such picker or score.
+        ConfigError: no such picker, or a setting that it does not have.
     """
     known = (*PICKERS, SWEEP, "fixed")
     if config.select not in known:
         raise ConfigError(
             f"site.select: unknown name '{config.select}'; {did_you_mean(config.select, known)}"
         )
-    kind = look_up(PICKERS, config.select, "site.select")
-    if config.select == "trial-step":
-        picker: Picker = kind(config.whiten, dtype=dtype)
-        return picker
-    scores = ("mean_abs", "frobenius")
-    if config.score not in scores:
-        raise ConfigError(
-            f"site.score: unknown name '{config.score}'; {did_you_mean(config.score, scores)}"
-        )
-    scored: Picker = kind(score=config.score, per_parameter=config.per_parameter)
-    return scored
+    picker: Picker = look_up(PICKERS, config.select, "site.select").of(config, dtype)
+    return picker
 
 
 def check_site(config: SiteConfig) -> None:

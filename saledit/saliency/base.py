@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
+from saledit.config import SiteConfig
+from saledit.errors import ConfigError, did_you_mean
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.site import Layer
@@ -108,8 +112,31 @@ class Probes:
 class Picker(Protocol):
     """A layer picker."""
 
+    @classmethod
+    def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> Picker:
+        """The picker that a configuration describes.
+
+        Args:
+            config: the site's settings.
+            dtype: type that suffix runs are cast to, by a picker that casts; None for the weights'.
+
+        Raises:
+            ConfigError: a setting that this picker does not have.
+        """
+        ...
+
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
     ) -> Saliency:
         """Score every layer."""
         ...
+
+
+def check_name(key: str, name: str, known: Sequence[str]) -> None:
+    """Refuse what a setting does not know.
+
+    Raises:
+        ConfigError: the name is none of these.
+    """
+    if name not in known:
+        raise ConfigError(f"{key}: unknown name '{name}'; {did_you_mean(name, known)}")

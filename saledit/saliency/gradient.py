@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from saledit.batching import batches_by_length
+from saledit.config import SiteConfig
 from saledit.delta import LowRank
 from saledit.models import TaskModel
-from saledit.saliency.base import LayerScore, Probes, Saliency
+from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.scoring import forward
 from saledit.site import Layer, Site
 from saledit.tap import tap
@@ -46,6 +47,12 @@ class GradientSaliency:
     ) -> None:
         assert score in SCORES, score
         self._score, self._per_parameter, self._batch_tokens = score, per_parameter, batch_tokens
+
+    @classmethod
+    def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> GradientSaliency:
+        """See ``Picker.of``; gradients are never cast."""
+        check_name("site.score", config.score, SCORES)
+        return cls(config.score, config.per_parameter)
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes

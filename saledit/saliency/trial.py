@@ -23,6 +23,7 @@ from torch import Tensor
 
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_banks
+from saledit.config import SiteConfig
 from saledit.delta import Edits, LowRank
 from saledit.models import TaskModel
 from saledit.moments import whitener
@@ -73,6 +74,11 @@ class TrialStep:
         self._ridge = whiten
         self._steps = tuple(steps or (WHITENED_STEPS if whiten else STEPS))
         self._rank, self._passes, self._price, self._dtype = rank, passes, price, dtype
+
+    @classmethod
+    def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> TrialStep:
+        """See ``Picker.of``."""
+        return cls(config.whiten, dtype=dtype)
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes

@@ -298,7 +298,7 @@ def test_a_test_file_sorted_by_topic_is_no_test_of_its_first_topic(
     assert again[:12] == failures, "another seed is tested on the same failures"
 
 
-@pytest.mark.parametrize("select", ["gradient", "trial-step"])
+@pytest.mark.parametrize("select", ["gradient", "trial-step", "causal-tracing"])
 def test_layers_are_scored(select: str, make: Callable[..., RunConfig]) -> None:
     config = make("llama", f"site.select={select}", "site.samples=5")
     with Ui(quiet=True) as ui:

@@ -1,0 +1,123 @@
+"""Interventions in a run: what causal tracing leaves out, adds noise to, or puts back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saledit.batching import batches_by_length
+from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
+from saledit.records import Sample
+from saledit.tasks.base import Encoded, Task
+
+#: Changes what a layer gives, (R, T, D) -> (R, T, D), by its number.
+Change = Callable[[int, Tensor], Tensor]
+
+
+def content(base: TaskModel, seen: Encoded) -> Tensor:
+    """What a text says: bool (B, T), its tokens but the special ones; of a causal model the prompt.
+
+    A row of special tokens alone is taken as it is.
+    """
+    ids, real = seen.inputs["input_ids"], seen.inputs["attention_mask"].bool()
+    if base.kind == CAUSAL:
+        assert seen.at is not None
+        real = real & (torch.arange(ids.shape[1], device=ids.device) <= seen.at[:, :1])
+    tokenizer = base.tokenizer
+    special = {i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id}
+    own = real & ~torch.isin(ids, torch.tensor(sorted(special), device=ids.device))
+    return torch.where(own.any(1, keepdim=True), own, real)
+
+
+def beginning(base: TaskModel, seen: Encoded, own: Tensor, length: Tensor) -> Encoded:
+    """The same rows with only so many tokens of what they say; special tokens and answers stay.
+
+    Args:
+        base: whose padding to use.
+        seen: R rows.
+        own: ``content`` of the rows, bool (R, T).
+        length: tokens (R,) that are read, at least 1.
+    """
+    kept = ~(own & (own.cumsum(1) > length[:, None]))
+    order = kept.int().argsort(dim=1, descending=True, stable=True)  # (R, T)
+    short = seen.inputs["input_ids"].shape
+    inputs = {
+        name: value.gather(1, order) if value.shape == short and "decoder" not in name else value
+        for name, value in seen.inputs.items()
+    }
+    left = kept.gather(1, order)
+    inputs["attention_mask"] = inputs["attention_mask"] * left
+    padding = base.model.config.pad_token_id
+    if padding is not None:
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(~left, padding)
+    at = seen.at
+    if at is not None and base.kind == CAUSAL:
+        at = at - (~kept).sum(1, keepdim=True)
+    return Encoded(inputs, seen.targets, at, seen.scored)
+
+
+def rows_of(seen: Encoded, index: Tensor) -> Encoded:
+    """Some rows (R,) of an encoding, in this order."""
+    return Encoded(
+        {name: value[index] for name, value in seen.inputs.items()},
+        seen.targets[index],
+        None if seen.at is None else seen.at[index],
+        None if seen.scored is None else seen.scored[index],
+    )
+
+
+def embedding_spread(
+    base: TaskModel, task: Task, samples: Sequence[Sample], batch_tokens: int
+) -> float:
+    """Standard deviation of the embeddings of what the samples say, over tokens and sizes."""
+    table = text_table(base)
+    found = []
+    for batch in batches_by_length(task, base, samples, batch_tokens):
+        own = content(base, batch.encoded)
+        found.append(table(batch.encoded.inputs["input_ids"][own]).float().cpu().flatten())
+    return float(torch.cat(found).std())
+
+
+def text_table(base: TaskModel) -> nn.Module:
+    """What embeds the text."""
+    reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
+    table: nn.Module = reader.get_input_embeddings()
+    return table
+
+
+@contextmanager
+def noised(base: TaskModel, noise: Tensor) -> Iterator[None]:
+    """Add noise (R, T, D) to the embeddings of the text."""
+    seen = 0
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        nonlocal seen
+        seen += 1  # a decoder that shares the table reads behind the encoder
+        return output + noise.to(output) if seen == 1 else output
+
+    handle = text_table(base).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def changed(module: nn.Module, number: int, change: Change, n_rows: int) -> Iterator[None]:
+    """Change what a module gives, the first of what it gives where that is several."""
+
+    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
+        first = output[0] if isinstance(output, tuple) else output
+        # OPT's blocks put all tokens of a batch into one dimension.
+        new = change(number, first.view(n_rows, -1, first.shape[-1])).view(first.shape)
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
