@@ -1,0 +1,209 @@
+"""Identities of the closed-form solvers, in double precision, against dense definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from saledit.editors.solvers import (
+    SOLVERS,
+    Facts,
+    Preserved,
+    SolverSettings,
+    alphaedit,
+    emmet,
+    memit,
+    r_rome,
+    rome,
+)
+from saledit.errors import ModelError
+
+EXACT = SolverSettings(ridge=0.0)
+
+
+def problem(
+    seed: int, n: int, d_in: int = 12, d_out: int = 7, edits: int = 2
+) -> tuple[Tensor, Facts, Preserved]:
+    """A weight matrix, E edits of n facts each, and a covariance of full rank."""
+    draws = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draws, dtype=torch.double)
+
+    weight, keys = drawn(d_out, d_in), drawn(edits, n, d_in)
+    bare = keys + 0.3 * drawn(edits, n, d_in)
+    values = drawn(edits, n, d_out)
+    others = drawn(5 * d_in, d_in) * drawn(d_in).abs()
+    facts = Facts(keys, values - keys @ weight.mT, bare, values - bare @ weight.mT)
+    return weight, facts, Preserved(others.mT @ others / len(others))
+
+
+seeds = st.integers(0, 10_000)
+counts = st.integers(1, 6)
+
+
+@given(seeds)
+@settings(max_examples=25, deadline=None)
+def test_rome_sets_the_bare_key_and_r_rome_the_mean_key(seed: int) -> None:
+    weight, facts, kept = problem(seed, 1)
+    for solver, keys, residuals in (
+        (rome, facts.bare_keys, facts.bare_residuals),
+        (r_rome, facts.keys, facts.residuals),
+    ):
+        change = solver(facts, kept, EXACT)[0].dense()
+        wanted = keys @ weight.mT + residuals
+        torch.testing.assert_close(keys @ (weight + change).mT, wanted)
+
+
+@given(seeds)
+@settings(max_examples=25, deadline=None)
+def test_rome_is_its_published_formula(seed: int) -> None:
+    _, facts, kept = problem(seed, 1, edits=1)
+    k, bare = facts.keys[0, 0], facts.bare_keys[0, 0]
+    u = torch.linalg.inv(kept.moment) @ k
+    dense = torch.outer(facts.bare_residuals[0, 0], u) / (bare @ u)
+    torch.testing.assert_close(rome(facts, kept, EXACT)[0].dense()[0], dense)
+    dense = torch.outer(facts.residuals[0, 0], u) / (k @ u)
+    torch.testing.assert_close(r_rome(facts, kept, EXACT)[0].dense()[0], dense)
+
+
+@given(seeds)
+@settings(max_examples=25, deadline=None)
+def test_emmet_of_one_fact_is_r_rome_and_with_one_key_rome(seed: int) -> None:
+    _, facts, kept = problem(seed, 1)
+    one = emmet(facts, kept, SolverSettings())[0].dense()
+    torch.testing.assert_close(one, r_rome(facts, kept, EXACT)[0].dense())
+    same = replace(facts, bare_keys=facts.keys, bare_residuals=facts.residuals)
+    torch.testing.assert_close(one, rome(same, kept, EXACT)[0].dense())
+
+
+@given(seeds, counts, st.sampled_from([0.0, 0.1]))
+@settings(max_examples=40, deadline=None)
+def test_emmet_is_its_dense_definition(seed: int, n: int, ridge: float) -> None:
+    weight, facts, kept = problem(seed, n)
+    change = emmet(facts, kept, SolverSettings(ridge=ridge))[0].dense()
+    inverse = torch.linalg.inv(kept.moment)
+    for e in range(2):
+        k, r = facts.keys[e].mT, facts.residuals[e].mT  # columns are facts
+        gram = k.mT @ inverse @ k + (ridge if n > 1 else 0) * torch.eye(n)
+        dense = r @ torch.linalg.inv(gram) @ k.mT @ inverse
+        torch.testing.assert_close(change[e], dense, rtol=1e-8, atol=1e-8)
+        if ridge == 0:
+            torch.testing.assert_close((weight + change[e]) @ k, weight @ k + r)
+
+
+@given(seeds, counts, st.sampled_from([1e-3, 1.0, 20.0, 15000.0]))
+@settings(max_examples=40, deadline=None)
+def test_memit_is_its_dense_definition(seed: int, n: int, weight: float) -> None:
+    _, facts, kept = problem(seed, n)
+    change = memit(facts, kept, SolverSettings(weight=weight))[0].dense()
+    for e in range(2):
+        k, r = facts.keys[e].mT, facts.residuals[e].mT
+        dense = r @ k.mT @ torch.linalg.inv(weight * kept.moment + k @ k.mT)
+        torch.testing.assert_close(change[e], dense, rtol=1e-8, atol=1e-8)
+
+
+@given(seeds, counts)
+@settings(max_examples=25, deadline=None)
+def test_memit_without_weight_is_emmet(seed: int, n: int) -> None:
+    _, facts, kept = problem(seed, n)
+    lacks = []
+    for weight in (1.0, 1e-3, 1e-6, 1e-9):
+        change = memit(facts, kept, SolverSettings(weight=weight))[0].dense()
+        lacks.append(float((facts.keys @ change.mT - facts.residuals).norm()))
+    assert lacks == sorted(lacks, reverse=True)
+    assert lacks[-1] < 1e-6 * (1 + lacks[0])
+    exact = emmet(facts, kept, EXACT)[0].dense()
+    torch.testing.assert_close(change, exact, rtol=1e-5, atol=1e-6)
+
+
+@given(seeds, counts)
+@settings(max_examples=25, deadline=None)
+def test_emmet_changes_the_rest_least(seed: int, n: int) -> None:
+    _, facts, kept = problem(seed, n, edits=1)
+    change = emmet(facts, kept, EXACT)[0].dense()[0]
+
+    def cost(delta: Tensor) -> float:
+        return float((delta @ kept.moment @ delta.mT).trace())
+
+    # Any other change that gives the same values differs by one that the keys do not see.
+    draws = torch.Generator().manual_seed(seed)
+    other = torch.randn(7, 12, generator=draws, dtype=torch.double)
+    q = torch.linalg.qr(facts.keys[0].mT)[0]
+    other = other - other @ q @ q.mT
+    assert cost(change) <= cost(change + 0.01 * other)
+    assert cost(change) <= cost(change - 0.01 * other)
+
+
+def narrow(seed: int, n: int) -> tuple[Facts, Preserved, Tensor]:
+    """Inputs that must stay span but eight of twelve dimensions; they are the last value."""
+    _, facts, _ = problem(seed, n, edits=1)
+    draws = torch.Generator().manual_seed(seed + 1)
+    others = torch.randn(40, 8, generator=draws, dtype=torch.double)
+    others = others @ torch.randn(8, 12, generator=draws, dtype=torch.double)
+    return facts, Preserved(others.mT @ others / 40), others
+
+
+@given(seeds, counts)
+@settings(max_examples=25, deadline=None)
+def test_alphaedit_is_its_dense_definition_and_leaves_the_rest(seed: int, n: int) -> None:
+    facts, kept, others = narrow(seed, n)
+    numbers = SolverSettings(threshold=1e-9, norm=0.5)
+    draws = torch.Generator().manual_seed(seed)
+    before = torch.randn(3, 12, generator=draws, dtype=torch.double)
+    kept = replace(kept, past=before.mT @ before)
+    delta, after = alphaedit(facts, kept, numbers)
+    values, vectors = torch.linalg.eigh(kept.moment)
+    p = vectors[:, values < 1e-9] @ vectors[:, values < 1e-9].mT
+    assert round(float(p.trace())) == 4
+    k, r = facts.keys[0].mT, facts.residuals[0].mT
+    dense = r @ k.mT @ p @ torch.linalg.inv((kept.past + k @ k.mT) @ p + 0.5 * torch.eye(12))
+    torch.testing.assert_close(delta.dense()[0], dense, rtol=1e-8, atol=1e-8)
+    change = (others @ delta.dense()[0].mT).abs().max()
+    assert change < 1e-8 * (1 + delta.norm().max())
+    torch.testing.assert_close(after.past, kept.past + k @ k.mT)
+    torch.testing.assert_close(after.moment, kept.moment)
+
+
+def test_alphaedit_keeps_earlier_edits_better_for_remembering_them() -> None:
+    first, kept, _ = narrow(3, 2)
+    second, _, _ = narrow(4, 2)
+    numbers = SolverSettings(threshold=1e-9, norm=1e-3)
+    one, after = alphaedit(first, kept, numbers)
+
+    def forgotten(state: Preserved) -> float:
+        two, _ = alphaedit(second, state, numbers)
+        return float((first.keys[0] @ two.dense()[0].mT).norm())
+
+    assert one.rank == 2
+    assert forgotten(after) < 0.1 * forgotten(kept)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_single_precision_in_single_precision_out(name: str) -> None:
+    _, facts, kept = problem(0, 1)
+    single = Facts(
+        facts.keys.float(), facts.residuals.float(), facts.bare_keys.float(),
+        facts.bare_residuals.float(),
+    )  # fmt: skip
+    narrow = Preserved(kept.moment.float())
+    numbers = SolverSettings(threshold=0.5)
+    delta, _ = SOLVERS[name](single, narrow, numbers)
+    assert delta.u.dtype == delta.v.dtype == torch.float32
+    assert delta.u.shape == (2, 1, 12)
+    assert delta.v.shape == (2, 1, 7)
+    wide, _ = SOLVERS[name](facts, kept, numbers)
+    torch.testing.assert_close(delta.dense().double(), wide.dense(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rome", "r-rome", "memit", "emmet"])
+def test_a_singular_covariance_is_refused(name: str) -> None:
+    facts, kept, _ = narrow(0, 1)
+    flat = replace(kept, moment=kept.moment * 0)
+    with pytest.raises(ModelError, match=r"covariance: expected one of full rank \(12\)"):
+        SOLVERS[name](facts, flat, EXACT)
