@@ -19,6 +19,7 @@ class Sample:
         target: the right answer.
         kind: for a rewording, how it was made ("paraphrase", "synonym", ...); "" otherwise.
         accepted: all answers that count as right, where there are others than the target.
+        subject: what it is about, as it stands in the text; "" where the data does not say.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Sample:
     target: str
     kind: str = ""
     accepted: tuple[str, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

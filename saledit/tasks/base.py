@@ -92,6 +92,14 @@ class Task(Protocol):
         """
         ...
 
+    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
+        """Where the last token of each sample's subject stands in its row of ``input_ids``.
+
+        Raises:
+            DataError: a sample without a subject, or one whose text does not hold it.
+        """
+        ...
+
     def other_answers(self, base: TaskModel, answer: str) -> list[str]:
         """Answers that the model could give in this one's place."""
         ...

@@ -26,7 +26,7 @@ class Generation(TextTask):
 
     name = "generation"
     by_perplexity = True
-    names = ("prompt", "target", "answers", "rephrases", "locality", "locality_answer")
+    names = ("prompt", "target", "answers", "rephrases", "locality", "locality_answer", "subject")
 
     @classmethod
     def of(cls, config: TaskConfig) -> Generation:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, tensor
+from transformers import BatchEncoding
 
 from saledit.config import TaskConfig
 from saledit.errors import DataError, did_you_mean
@@ -15,14 +16,15 @@ from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.fields import named_fields, refuse_settings, text_of, values_of
+from saledit.tasks.subjects import last_token, stands_in, subject_of
 
 
 class Nli:
     """Two- or three-label classification; label names come from the data.
 
     Args:
-        fields: names of the data's fields where they are not ``premise``, ``hypothesis`` and
-            ``label``; ``premise: ""`` for a claim alone.
+        fields: names of the data's fields where they are not ``premise``, ``hypothesis``,
+            ``label`` and (optional) ``subject``; ``premise: ""`` for a claim alone.
         subjects: fields whose values no two splits may share.
         max_length: longest input in tokens; longer ones are truncated.
     """
@@ -39,9 +41,9 @@ class Nli:
         subjects: Sequence[str] = (),
         max_length: int = 128,
     ) -> None:
-        names = named_fields(fields or {}, ("premise", "hypothesis", "label"))
+        names = named_fields(fields or {}, ("premise", "hypothesis", "label", "subject"))
         self.fields = tuple(f for f in (names["premise"], names["hypothesis"]) if f)
-        self.label = names["label"]
+        self.label, self.subject = names["label"], names["subject"]
         self.subjects = tuple(subjects)
         self.max_length = max_length
 
@@ -66,49 +68,65 @@ class Nli:
         inputs = tuple(text_of(row, field, where) for field in self.fields)
         target = text_of(row, self.label, where)
         name = str(row.get("id") or where)
+        subject = subject_of(row, self.subject, inputs)
+        others = [self._reworded(row, other, where) for other in row.get("paraphrases") or ()]
         rewordings = tuple(
             Sample(
                 f"{name}#{i}",
-                self._reworded(row, other, where),
+                texts,
                 target,
-                str(other.get("kind") or "paraphrase"),
+                kind,
+                subject=subject if stands_in(subject, texts) else "",
             )
-            for i, other in enumerate(row.get("paraphrases") or ())
+            for i, (texts, kind) in enumerate(others)
         )
         return Record(
-            Sample(name, inputs, target),
+            Sample(name, inputs, target, subject=subject),
             tuple(r for r in rewordings if r.inputs != inputs),
             tuple(subject for field in self.subjects for subject in values_of(row, field, where)),
         )
 
-    def _reworded(self, row: Mapping[str, Any], other: Any, where: str) -> tuple[str, ...]:
+    def _reworded(
+        self, row: Mapping[str, Any], other: Any, where: str
+    ) -> tuple[tuple[str, ...], str]:
+        """The texts of a rewording, and its kind."""
         if not isinstance(other, Mapping):
             raise DataError(
                 f"{where}: expected 'paraphrases' to hold objects with "
                 f"{' and '.join(self.fields)}, got {type(other).__name__}"
             )
-        return tuple(
+        texts = tuple(
             text_of(other if other.get(field) is not None else row, field, where)
             for field in self.fields
         )
+        return texts, str(other.get("kind") or "paraphrase")
 
     def row(self, sample: Sample) -> dict[str, Any]:
-        """A sample as a row of a data file; its subjects are not kept."""
+        """A sample as a row of a data file; what splits go by is not kept."""
         texts = dict(zip(self.fields, sample.inputs, strict=True))
-        return {"id": sample.id, **texts, self.label: sample.target}
+        about = {self.subject: sample.subject} if sample.subject else {}
+        return {"id": sample.id, **texts, self.label: sample.target, **about}
 
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Tokenise, pad to the longest, truncate to ``max_length``; see ``Task.encode``."""
+        tokens = self._tokens(base, samples).convert_to_tensors("pt")
+        return Encoded(dict(tokens), self.targets(base, [sample.target for sample in samples]))
+
+    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
+        """See ``Task.subject_places``."""
+        tokens = self._tokens(base, samples)
+        return [last_token(tokens, i, s.inputs, s) for i, s in enumerate(samples)]
+
+    def _tokens(self, base: TaskModel, samples: Sequence[Sample]) -> BatchEncoding:
         columns = [list(c) for c in zip(*(sample.inputs for sample in samples), strict=True)]
-        encoded = base.tokenizer(
+        tokens: BatchEncoding = base.tokenizer(
             *columns,
             padding=True,
             padding_side="right",  # banks keep a row's first tokens; some decoders pad left
             truncation="longest_first",
             max_length=min(self.max_length, base.max_length),
-            return_tensors="pt",
         )
-        return Encoded(dict(encoded), self.targets(base, [sample.target for sample in samples]))
+        return tokens
 
     def targets(self, base: TaskModel, answers: Sequence[str]) -> Tensor:
         """Label numbers (B,).

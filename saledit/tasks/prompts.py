@@ -13,6 +13,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.ends import end_tokens
+from saledit.tasks.subjects import last_token
 
 #: Targets that are no tokens: the answer ends here; nothing is scored here.
 END, IGNORED = -1, -100
@@ -83,6 +84,15 @@ class Prompter:
                     )
                 )
         return found
+
+    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
+        """Where in each row the last token of the sample's subject stands; see ``Task``."""
+        texts = [self.prompt(base, sample) for sample in samples]
+        encoded = base.tokenizer(texts, add_special_tokens=not self.chat)
+        return [
+            last_token(encoded, i, (text,), sample)
+            for i, (text, sample) in enumerate(zip(texts, samples, strict=True))
+        ]
 
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Prompt and answer behind one another, or for encoder and decoder; see ``Task``.

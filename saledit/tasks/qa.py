@@ -11,11 +11,11 @@ class Qa(TextTask):
 
     Records: ``question``, ``answer``, optional ``answers`` (all that count as right),
     ``rephrases`` (a text or a list), ``locality`` (an object, or a list, with ``question`` and
-    ``answer``; or a bare question, its answer in ``locality_answer``).
+    ``answer``; or a bare question, its answer in ``locality_answer``), ``subject``.
     """
 
     name = "qa"
-    names = ("question", "answer", "answers", "rephrases", "locality", "locality_answer")
+    names = ("question", "answer", "answers", "rephrases", "locality", "locality_answer", "subject")
 
     @classmethod
     def of(cls, config: TaskConfig) -> Qa:

@@ -23,6 +23,7 @@ from saledit.tasks.base import Encoded
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
+from saledit.tasks.subjects import stands_in, subject_of
 
 
 class TextTask(ABC):
@@ -84,13 +85,21 @@ class TextTask(ABC):
         others = texts_of(row, self.fields["answers"], where)
         accepted = tuple(dict.fromkeys([target, *others]))
         rephrases = dict.fromkeys(texts_of(row, self.fields["rephrases"], where))
+        subject = subject_of(row, self.fields["subject"], (question,))
         rewordings = tuple(
-            Sample(f"{name}#{i}", (text,), target, "rephrase", accepted)
+            Sample(
+                f"{name}#{i}",
+                (text,),
+                target,
+                "rephrase",
+                accepted,
+                subject if stands_in(subject, (text,)) else "",
+            )
             for i, text in enumerate(rephrases)
             if text != question
         )
         return Record(
-            Sample(name, (question,), target, "", accepted),
+            Sample(name, (question,), target, "", accepted, subject),
             rewordings,
             tuple(s for field in self.subjects for s in values_of(row, field, where)),
             self._locality(row, name, where),
@@ -128,12 +137,14 @@ class TextTask(ABC):
         return tuple(out)
 
     def row(self, sample: Sample) -> dict[str, Any]:
-        """A sample as a row of a data file; its subjects are not kept."""
+        """A sample as a row of a data file; what splits go by is not kept."""
         if sample.kind == TEXT:
             return {"id": sample.id, TEXT: sample.target}
         prompt, answer = self.names[:2]
         row = {"id": sample.id, self.fields[prompt]: sample.inputs[0]}
         row[self.fields[answer]] = sample.target
+        if sample.subject:
+            row[self.fields["subject"]] = sample.subject
         others = [a for a in sample.accepted if a != sample.target]
         return row | ({self.fields["answers"]: list(sample.accepted)} if others else {})
 
@@ -144,6 +155,10 @@ class TextTask(ABC):
     def prompt_tokens(self, base: TaskModel, samples: Sequence[Sample]) -> list[list[int]]:
         """Tokens of the prompts, see ``Prompter``."""
         return self._prompter.prompt_tokens(base, samples)
+
+    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
+        """See ``Task.subject_places``."""
+        return self._prompter.subject_places(base, samples)
 
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Prompt and answer behind one another, or for encoder and decoder; see ``Task``.

@@ -1,0 +1,83 @@
+"""Where in a text its subject is, as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import BatchEncoding
+
+from saledit.errors import DataError
+from saledit.records import Sample
+
+
+def subject_of(row: Mapping[str, Any], field: str, texts: Sequence[str]) -> str:
+    """A record's subject: the value of its field, of several the first that stands in its texts.
+
+    A field of that name that holds no text says something else; then there is none.
+    """
+    value = row.get(field)
+    values = value if isinstance(value, list) else [value]
+    names = [name for name in values if isinstance(name, str) and name.strip()]
+    return next((name for name in names if stands_in(name, texts)), next(iter(names), ""))
+
+
+def stands_in(subject: str, texts: Sequence[str]) -> bool:
+    """Whether a subject stands in one of these texts."""
+    return any(find(text, subject) >= 0 for text in texts)
+
+
+def find(text: str, subject: str) -> int:
+    """Where a subject ends in a text, the position of its last character; -1 where it is not there.
+
+    Where it stands several times it is the last one, which has read the most. Capitals count where
+    it is found with them. A subject inside another word ("Mali" in "Somalia") is not meant.
+    """
+    name = subject.strip()
+    if not name:
+        return -1
+    for haystack, needle in ((text, name), (text.casefold(), name.casefold())):
+        if len(haystack) != len(text):
+            continue  # some letters fold into two
+        at = haystack.rfind(needle)
+        while at >= 0:
+            end = at + len(needle)
+            if not _goes_on(text, at - 1, at) and not _goes_on(text, end, end - 1):
+                return end - 1
+            at = haystack.rfind(needle, 0, end - 1)
+    return -1
+
+
+def _goes_on(text: str, outside: int, inside: int) -> bool:
+    """Whether a word that ends inside goes on outside."""
+    return 0 <= outside < len(text) and text[outside].isalnum() and text[inside].isalnum()
+
+
+def last_token(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample) -> int:
+    """The token that holds the last character of a sample's subject.
+
+    Args:
+        encoded: what the tokenizer made of the texts.
+        row: which row of it.
+        texts: the texts of that row, one or two.
+        sample: whose subject.
+
+    Raises:
+        DataError: it has no subject, or the text does not hold it (it may have been cut off).
+    """
+    if not sample.subject:
+        raise DataError(
+            f"{sample.id}: expected a subject in its text, got none in "
+            f"'{' / '.join(texts)}'; name the field that holds it in task.fields.subject, or set "
+            "editor.locate.at=last"
+        )
+    for sequence, text in reversed([*enumerate(texts)]):
+        at = find(text, sample.subject)
+        token = encoded.char_to_token(row, at, sequence) if at >= 0 else None
+        if token is not None:
+            return int(token)
+    raise DataError(
+        f"{sample.id}: expected its subject '{sample.subject}' in what the model reads, got "
+        f"'{' / '.join(texts)}'; correct the subject, raise task.max_length, or set "
+        "editor.locate.at=last"
+    )
