@@ -48,7 +48,7 @@ from saledit.bank import BankSpec
 from saledit.batching import batches_by_length
 from saledit.config import EditorConfig, LossConfig, TrainConfig
 from saledit.data.datamodule import Episodes
-from saledit.data.episodes import PartBanks, open_banks
+from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.sources import load_records, load_rows
 from saledit.data.splits import Part
 from saledit.delta import LowRank

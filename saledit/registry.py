@@ -21,6 +21,7 @@ EDITORS = MappingProxyType(
         "ke": "saledit.editors.ke:KnowledgeEditor",
         "memoe": "saledit.editors.memoe:MixtureOfExperts",
         "malmen": "saledit.editors.malmen:Malmen",
+        "locate": "saledit.editors.locate:Locate",
     }
 )
 TASKS = MappingProxyType(

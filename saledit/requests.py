@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,14 +12,18 @@ from torch import Tensor
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.conditions import embedded
+from saledit.contexts import sampled
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.locating import Facts, FactSpec
 from saledit.editors.request import Request
+from saledit.facts import find_facts
 from saledit.models import TaskModel
+from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.rows import Rows, run_edits
-from saledit.site import Layer
+from saledit.site import Layer, Site
 from saledit.stepping import PerEdit, StepSearch
 from saledit.suffix import Entry
 from saledit.tasks.base import Task
@@ -77,9 +82,37 @@ def request_for(
         return made[0](edits)
 
     harm, texts = damage(base, task, entry, held), batch.texts
+    request = Request(
+        batch.gradients, losses, harm, facts=facts_of(base, task, entry, batch.failures)
+    )
     if texts is None:
-        return Request(batch.gradients, losses, harm)
-    return Request(batch.gradients, losses, harm, lambda: embedded(base, texts))
+        return request
+    return replace(request, condition=lambda: embedded(base, texts))
+
+
+def facts_of(
+    base: TaskModel, task: Task, entry: Entry, samples: Sequence[Sequence[Sample]],
+    steps: Edits | None = None,
+) -> Callable[[Site, FactSpec], Facts]:  # fmt: skip
+    """Failures as facts, found when they are asked for.
+
+    Args:
+        base: the task model.
+        task: encodes and scores.
+        entry: where suffix runs of the layer enter.
+        samples: for each of E edits its K failures.
+        steps: edits to be applied meanwhile.
+    """
+
+    @cache
+    def found(site: Site, spec: FactSpec) -> Facts:
+        contexts = sampled(base, spec.contexts)  # of the model as it was before any edit
+        every = [sample for own in samples for sample in own]
+        with applied(base.model, steps or Edits({})):
+            facts = find_facts(base, task, entry.block, site, every, spec, contexts)
+        return facts.view(len(samples), len(samples[0]))
+
+    return found
 
 
 def edits_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:

@@ -25,7 +25,7 @@ from saledit.models import TaskModel
 from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.requests import damage, hold, own_losses, steps_for
+from saledit.requests import damage, facts_of, hold, own_losses, steps_for
 from saledit.site import Layer
 from saledit.stepping import PerEdit, StepSearch
 from saledit.suffix import run
@@ -164,6 +164,7 @@ class EditSession:
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
         self._steps = Edits({})
+        self._memory: object | None = None
 
     @property
     def edits(self) -> Edits:
@@ -186,6 +187,7 @@ class EditSession:
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
+        self._memory = self.editor.remember(request)
         self._steps = self._steps + new
         return new
 
@@ -203,7 +205,10 @@ class EditSession:
             with applied(base.model, self.edits):
                 held = hold(base, task, self._held, self.layer)
         harm = damage(base, task, entry, held)
-        request = Request(gradients, self._on_top(own), self._on_top(harm))
+        facts = facts_of(base, task, entry, [failures], self.edits)
+        request = Request(
+            gradients, self._on_top(own), self._on_top(harm), facts=facts, memory=self._memory
+        )
         if not self.editor.needs_text:
             return request
         texts = conditions(base, task, bank, failures)[None]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from tiny import build, encode, samples
 from torch import Tensor
 from torch.func import functional_call
@@ -17,17 +19,20 @@ from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.conditions import conditions, embedded
 from saledit.config import EditorConfig
-from saledit.config.editors import MemoeConfig
+from saledit.config.editors import LocateConfig, MemoeConfig
 from saledit.delta import Delta, Edits
 from saledit.editors.base import Editor, aggregate
+from saledit.editors.locate import Locate
+from saledit.editors.locating import Facts, FactSpec
 from saledit.editors.request import Request
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.requests import damage, edits_for, hold
+from saledit.registry import EDITORS
+from saledit.requests import damage, edits_for, facts_of, hold
 from saledit.routed import Routed
 from saledit.scoring import base_logits
-from saledit.site import Layer
+from saledit.site import Layer, Site
 from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
@@ -35,24 +40,42 @@ BLOCK = 1
 E, K, RANK = 3, 2, 4
 
 
-#: Editors that are slow here, and do not ask what the architecture is, on what they are tested.
-FEW = {"memoe": ("bert", "gpt2", "gemma", "opt", "t5", "bart/encoder")}
+#: Families between which an editor could tell: an encoder and a decoder that classify, stored
+#: transposed, tied and scaled, flattened, and both stacks of an encoder-decoder.
+FEW = ("bert", "gpt2", "gemma", "opt", "t5", "bart/encoder")
 
 
-def skip_if_slow(name: str, family: str) -> None:
-    """Skip an editor on families that show nothing new about it."""
-    if family not in FEW.get(name, (family,)):
-        pytest.skip(f"{name} is tested on {', '.join(FEW[name])}")
+def pairs(families: Sequence[str]) -> list[ParameterSet]:
+    """Every editor on every family, a parameter (family, editor) each.
+
+    One editor goes through all families. How a family is read, cached and edited is the same for
+    all editors, so the others go through a few; all of them with ``-m slow``.
+    """
+    return [
+        pytest.param(
+            (family, name),
+            id=f"{family}-{name}",
+            marks=() if name == "mend" or family in FEW else pytest.mark.slow,
+        )
+        for family in families
+        for name in sorted(EDITORS)
+    ]
 
 
-# Long descents of experts take time, and in the end the choice of one turns on a rounding; so do
-# Adam's steps of an expert that held samples alone meet, of which there are more among many.
+# Random words have no subject, and of a tiny model's text there is little to be preserved.
+_LAST = LocateConfig(at="last", contexts=0, weight=0.01, value_rate=0.1, shrink=0.1)
 _SHORT = MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0)
 
 
 def fresh(name: str, base: TaskModel, layer: Layer) -> Editor:
     """An editor of the registry as configurations have it by default."""
-    return make_editor(EditorConfig(name=name, memoe=_SHORT), layer.sites, base.embedding_size)
+    config = EditorConfig(name=name, memoe=_SHORT, locate=_LAST)
+    return make_editor(config, layer.sites, base.embedding_size)
+
+
+def sites_of(editor: Editor, layer: Layer) -> list[Site]:
+    """What an editor changes of a layer: all of it, or the map that its MLP ends with."""
+    return list(layer.sites[-1:] if isinstance(editor, Locate) else layer.sites)
 
 
 class Case:
@@ -70,7 +93,9 @@ class Case:
         self.held = hold(self.base, Nli(), self.others, self.layer)
         told = conditions(self.base, Nli(), self.bank, self.failures)[self.index]
         self.condition = embedded(self.base, told)
-        self.request = Request(self.gradients, self.losses, self.damage, lambda: self.condition)
+        self.request = Request(
+            self.gradients, self.losses, self.damage, lambda: self.condition, self._facts(range(E))
+        )
 
     def _bank(self) -> Bank:
         """Failures: the target is the model's second choice."""
@@ -82,14 +107,19 @@ class Case:
         spec = BankSpec(self.layer, rank=RANK, moments=True)
         return memory_bank(self.base, Nli(), self.failures, spec)
 
+    def _facts(self, edits: Iterable[int]) -> Callable[[Site, FactSpec], Facts]:
+        own = [[self.failures[n] for n in self.index[e].tolist()] for e in edits]
+        return facts_of(self.base, Nli(), self.bank.entry, own)
+
     def alone(self, i: int) -> Request:
         """The request of one of the edits."""
         one = [pair[i : i + 1] for pair in self.gradients]
         own = self.index[i : i + 1]
         texts = [tensor[i : i + 1] for tensor in self.condition]
         return Request(
-            one, lambda edits: self._losses(edits, own), self.damage, lambda: (texts[0], texts[1])
-        )
+            one, lambda edits: self._losses(edits, own), self.damage, lambda: (texts[0], texts[1]),
+            self._facts([i]),
+        )  # fmt: skip
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""

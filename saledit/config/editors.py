@@ -113,6 +113,38 @@ class MalmenConfig:
 
 
 @dataclass(frozen=True)
+class LocateConfig:
+    """Closed-form edits of a fact's key (ROME and its kin), no training: editors/locate.py."""
+
+    solver: str = "memit"
+    """rome, r-rome, memit, emmet or alphaedit"""
+    at: str = "subject"
+    """the token that stands for a fact: subject (its last), or last (of the prompt)"""
+    contexts: int = 5
+    """beginnings, made up by the model, behind which a fact has to hold, too"""
+    value_steps: int = 20
+    """steps of Adam at most that a wanted output is found in"""
+    value_rate: float = 0.5
+    """their learning rate"""
+    kl: float = 0.0625
+    """weight of KL(base || changed) of what follows "SUBJECT is a" """
+    decay: float = 0.5
+    """weight of the change's size"""
+    clamp: float = 4.0
+    """largest change of an output, in sizes of the output"""
+    weight: float = 15000.0
+    """memit: weight of what must stay (lambda, mom2_update_weight)"""
+    ridge: float = 0.1
+    """emmet: added to the Gram matrix of several facts"""
+    threshold: float = 2e-2
+    """alphaedit: eigenvalues of the second moment that count as nothing"""
+    norm: float = 10.0
+    """alphaedit: weight of the change's own norm"""
+    shrink: float = 1e-4
+    """added to the second moment's diagonal, in mean eigenvalues"""
+
+
+@dataclass(frozen=True)
 class EditorConfig:
     """The editor."""
 
@@ -142,3 +174,5 @@ class EditorConfig:
     """for name: ke"""
     malmen: MalmenConfig = field(default_factory=MalmenConfig)
     """for name: malmen"""
+    locate: LocateConfig = field(default_factory=LocateConfig)
+    """for name: locate (as rome, r-rome, memit, emmet, alphaedit)"""

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from saledit.config import ScheduleConfig, TrainConfig
-from saledit.data.episodes import EditBatch, PartBanks
+from saledit.data.episodes import EditBatch
+from saledit.data.part_banks import PartBanks
 
 
 class Episodes(Dataset[EditBatch]):

@@ -66,6 +66,14 @@ class Editor(nn.Module, ABC):
             moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
         """
 
+    def remember(self, request: Request) -> object | None:
+        """What the next step of a sequence has to know of this one; most need nothing.
+
+        Args:
+            request: the one that this step's edits were made of.
+        """
+        return request.memory
+
     @torch.no_grad()
     def scale_rate(self, factor: float) -> None:
         """Multiply the size of steps, exp(``log_rate``); used to calibrate the first one."""

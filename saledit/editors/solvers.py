@@ -26,24 +26,8 @@ import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
+from saledit.editors.locating import Facts
 from saledit.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What edits (E,) of K facts each are solved from.
-
-    Attributes:
-        keys: (..., K, D_in) inputs of the site at the subject, a mean over contexts.
-        residuals: (..., K, D_out) what the site's outputs at these keys lack.
-        bare_keys: (..., K, D_in) the same of the prompts alone.
-        bare_residuals: (..., K, D_out) what the outputs at those lack.
-    """
-
-    keys: Tensor
-    residuals: Tensor
-    bare_keys: Tensor
-    bare_residuals: Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saledit.bank import BankSpec
-from saledit.data.episodes import PartBanks, open_banks
+from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.run.prepare import Prepared
 from saledit.site import Layer

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from saledit.answering import answers
 from saledit.bank import Bank
-from saledit.data.episodes import EditBatch, PartBanks
+from saledit.data.episodes import EditBatch
+from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.decoding import generate
 from saledit.delta import Edits

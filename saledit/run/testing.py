@@ -15,7 +15,7 @@ import torch
 from saledit import config as configuration
 from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
-from saledit.data.episodes import PartBanks
+from saledit.data.part_banks import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.outcomes import outcome

@@ -17,8 +17,9 @@ from saledit import cache
 from saledit.bank import BankSpec
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.datamodule import EditDataModule, Episodes, TestEpisodes, _deck
-from saledit.data.episodes import EditBatch, PartBanks, open_banks
+from saledit.data.episodes import EditBatch
 from saledit.data.made import reworded
+from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.models import TaskModel
 from saledit.suffix import run

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E, fresh, numbers, skip_if_slow
+from editing import Case, E, fresh, numbers, pairs, sites_of
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.files import read_tensors, write_tensors
-from saledit.registry import EDITORS
 from saledit.requests import edits_for
 from saledit.routed import Routed
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
+case_of = cache(Case)
 
 
-@pytest.fixture(params=sorted(EDITORS))
-def name(request: pytest.FixtureRequest, case: Case) -> str:
-    skip_if_slow(request.param, case.name)
+@pytest.fixture(params=pairs(FAMILIES))
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
+
+
+@pytest.fixture
+def case(pair: tuple[str, str]) -> Case:
+    return case_of(pair[0])
+
+
+@pytest.fixture
+def name(pair: tuple[str, str]) -> str:
+    return pair[1]
 
 
 def assert_same(a: Edits, b: Edits) -> None:
@@ -50,7 +56,7 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
     dead = [n for n, p in editor.named_parameters() if p.requires_grad and torch.equal(p, begun[n])]
     assert not dead, "what nothing ever changes is not trained"
     assert final < F.cross_entropy(case.bank.logits, case.bank.targets).item()
-    assert list(edits) == list(case.layer.sites)
+    assert list(edits) == sites_of(editor, case.layer)
     assert edits.batch_shape == (E,)
     for site, delta in edits.items():
         assert isinstance(delta, Routed) or delta.dense().shape == (E, site.d_out, site.d_in)

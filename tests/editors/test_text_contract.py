@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from editing import fresh, numbers, skip_if_slow, train
+from editing import fresh, numbers, pairs, sites_of, train
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.conditions import conditions, embedded
-from saledit.data.episodes import open_banks
+from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
@@ -26,8 +27,7 @@ from saledit.files import read_tensors, write_tensors
 from saledit.models import TaskModel
 from saledit.overlay import applied, merge
 from saledit.records import Sample
-from saledit.registry import EDITORS
-from saledit.requests import damage, edits_for, hold, request_for
+from saledit.requests import damage, edits_for, facts_of, hold, request_for
 from saledit.routed import Routed
 from saledit.rows import run_edits
 from saledit.scoring import logits_of
@@ -58,7 +58,11 @@ class Case:
         held = hold(self.base, QA, self.others, self.layer)
         harm = damage(self.base, QA, self.bank.entry, held)
         told = conditions(self.base, QA, self.bank, self.failures)[self.index]
-        self.request = Request(self.gradients, self.losses, harm, lambda: embedded(self.base, told))
+        own = [self.failures[e * K : e * K + K] for e in range(E)]
+        facts = facts_of(self.base, QA, self.bank.entry, own)
+        self.request = Request(
+            self.gradients, self.losses, harm, lambda: embedded(self.base, told), facts
+        )
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""
@@ -88,15 +92,22 @@ class Case:
         return seen
 
 
-@pytest.fixture(scope="module", params=STACKED)
-def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
+case_of = cache(Case)
 
 
-@pytest.fixture(params=sorted(EDITORS))
-def name(request: pytest.FixtureRequest, case: Case) -> str:
-    skip_if_slow(request.param, case.name)
+@pytest.fixture(params=pairs(STACKED))
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
+
+
+@pytest.fixture
+def case(pair: tuple[str, str]) -> Case:
+    return case_of(pair[0])
+
+
+@pytest.fixture
+def name(pair: tuple[str, str]) -> str:
+    return pair[1]
 
 
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
@@ -110,7 +121,7 @@ def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str
         # A gate on the gradient of T5's tiny encoder leaves .965; all others lose more.
         assert final < (0.97 if name == "ke" else 0.95) * losses[0]
     assert final < case.bank.losses.mean()
-    assert list(edits) == list(case.layer.sites)
+    assert list(edits) == sites_of(editor, case.layer)
     assert edits.batch_shape == (E,)
     for site, delta in edits.items():
         assert isinstance(delta, Routed) or delta.dense().shape == (E, site.d_out, site.d_in)
@@ -217,8 +228,10 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
 
 
 @torch.no_grad()
-def test_a_request_judges_whole_rows(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", STACKED)
+def test_a_request_judges_whole_rows(family: str, tmp_path: Path) -> None:
     """Own failures and held samples as the whole model sees them: no prompt loses its end."""
+    case = case_of(family)
     passing = samples(E * K + 3)[E * K :]
     part = Part(tuple(case.failures), ((),) * (E * K), tuple(passing))
     (banks,) = open_banks(case.base, QA, part, [BankSpec(case.layer, RANK)], tmp_path)

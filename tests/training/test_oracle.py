@@ -17,7 +17,8 @@ from saledit import cache
 from saledit.bank import BankSpec
 from saledit.calibration import calibrate
 from saledit.config import LossConfig
-from saledit.data.episodes import EditBatch, PartBanks, open_banks
+from saledit.data.episodes import EditBatch
+from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.mend import Mend

@@ -1,0 +1,110 @@
+"""Locate, then solve: ROME, r-ROME, MEMIT, EMMET and AlphaEdit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from saledit.delta import Edits, LowRank
+from saledit.editors.base import Editor
+from saledit.editors.locating import FactSpec
+from saledit.editors.request import Request
+from saledit.editors.solvers import SINGLE, SOLVERS, Preserved, SolverSettings
+from saledit.errors import ConfigError, UserError, did_you_mean
+from saledit.site import Site
+
+_PLACES = ("subject", "last")
+
+
+class Locate(Editor):
+    """A closed-form edit of the map that a layer's MLP ends with; nothing is learned.
+
+    Each failure is a fact: a key, the map's input at the last token of its subject, and an output
+    there that makes the right answer likely (``saledit.facts``). The solver (``saledit.editors.
+    solvers``) gives the keys these outputs and changes what must stay as little as it can, by the
+    second moment of the map's inputs.
+
+    Args:
+        sites: the sites of the layer; the last is edited.
+        solver: "rome", "r-rome", "memit", "emmet" or "alphaedit".
+        at, contexts, value_steps, value_rate, kl, decay, clamp: how facts are found; see
+            ``FactSpec``.
+        weight: of ``memit``: lambda, the weight of what must stay.
+        ridge: of ``emmet`` with several facts: added to their Gram matrix.
+        threshold: of ``alphaedit``: eigenvalues below it are taken for nothing.
+        norm: of ``alphaedit``: weight of the change's own norm.
+        shrink: added to the second moment's diagonal, in mean eigenvalues: one that was taken
+            over few inputs is not of full rank.
+    """
+
+    needs_moments = True
+    needs_calibration = False
+    moment: Tensor
+
+    def __init__(
+        self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",
+        contexts: int = 5, value_steps: int = 20, value_rate: float = 0.5, kl: float = 0.0625,
+        decay: float = 0.5, clamp: float = 4.0, weight: float = 15000.0, ridge: float = 0.1,
+        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4,
+    ) -> None:  # fmt: skip
+        super().__init__(sites)
+        self._site, self._name, self._shrink = self.sites[-1], solver, shrink
+        self._solve = SOLVERS[solver]
+        self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp)
+        self._numbers = SolverSettings(weight, ridge, threshold, norm)
+        self.register_buffer("moment", torch.eye(self._site.d_in))
+
+    @torch.no_grad()
+    def forward(self, request: Request) -> Edits:
+        """Edits (E,) of one site."""
+        return self._edit(request)[0]
+
+    def remember(self, request: Request) -> Preserved:
+        """What must stay behind an edit: of AlphaEdit also its keys."""
+        return self._edit(request)[1]
+
+    def _edit(self, request: Request) -> tuple[Edits, Preserved]:
+        facts = request.facts(self._site, self._spec)
+        if facts.keys.shape[-2] > 1 and self._name in SINGLE:
+            raise UserError(
+                f"schedule.batch_size: {self._name} solves for one failure at a time, expected 1, "
+                f"got {facts.keys.shape[-2]}; use editor.locate.solver=emmet for several"
+            )
+        before = request.memory
+        kept = before if isinstance(before, Preserved) else Preserved(self.moment)
+        delta, after = self._solve(facts, kept, self._numbers)
+        return Edits({self._site: LowRank(delta.u, delta.v)}), after
+
+    @torch.no_grad()
+    def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:
+        """Take over the second moment of the edited site's inputs."""
+        if moments is not None:
+            moment = moments[-1]
+            eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+            self.moment.copy_(moment + self._shrink * moment.diagonal().mean() * eye)
+
+    @classmethod
+    def check(cls, settings: dict[str, object]) -> None:
+        """Refuse names and numbers that no edit can be made of.
+
+        Raises:
+            ConfigError: an unknown solver or place, or a number out of its range.
+        """
+        for name, known in (("solver", tuple(SOLVERS)), ("at", _PLACES)):
+            value = str(settings[name])
+            if value not in known:
+                raise ConfigError(
+                    f"editor.locate.{name}: unknown name '{value}'; {did_you_mean(value, known)}"
+                )
+        least = {"contexts": 0, "value_steps": 1, "kl": 0, "decay": 0, "ridge": 0, "shrink": 0}
+        for name, low in least.items():
+            number = float(str(settings[name]))
+            if not low <= number < math.inf:
+                raise ConfigError(f"editor.locate.{name}: expected at least {low}, got {number:g}")
+        for name in ("value_rate", "clamp", "weight", "threshold", "norm"):
+            number = float(str(settings[name]))
+            if not 0 < number < math.inf:
+                raise ConfigError(f"editor.locate.{name}: expected above 0, got {number:g}")

@@ -1,0 +1,56 @@
+"""Facts as values: how they are found, and what closed-form edits are solved from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FactSpec:
+    """How facts are found.
+
+    Attributes:
+        at: "subject", the last token of each failure's subject, or "last", the last token of the
+            prompt (of a classifier what its head reads).
+        contexts: how many beginnings are put before the prompt (``saledit.contexts``); keys are
+            means over them and the bare prompt, and the answer is made likely behind each.
+        steps: steps of Adam at most.
+        rate: its learning rate.
+        kl: weight of KL(base || changed) of what follows "SUBJECT is a".
+        decay: weight of |delta| / |output|^2.
+        clamp: largest |delta| / |output|.
+        enough: loss at which a fact is done.
+    """
+
+    at: str = "subject"
+    contexts: int = 0
+    steps: int = 20
+    rate: float = 0.5
+    kl: float = 0.0625
+    decay: float = 0.5
+    clamp: float = 4.0
+    enough: float = 5e-2
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What edits (E,) of K facts each are solved from.
+
+    Attributes:
+        keys: (..., K, D_in) inputs of the site at the subject, a mean over contexts.
+        residuals: (..., K, D_out) what the site's outputs at these keys lack.
+        bare_keys: (..., K, D_in) the same of the prompts alone.
+        bare_residuals: (..., K, D_out) what the outputs at those lack.
+    """
+
+    keys: Tensor
+    residuals: Tensor
+    bare_keys: Tensor
+    bare_residuals: Tensor
+
+    def view(self, *batch: int) -> Facts:
+        """The same facts in another batch shape."""
+        parts = (self.keys, self.residuals, self.bare_keys, self.bare_residuals)
+        return Facts(*(part.view(*batch, part.shape[-1]) for part in parts))

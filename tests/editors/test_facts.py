@@ -1,0 +1,212 @@
+"""Facts: keys and wanted outputs against a slow loop over whole models, one fact at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import tiny_text as text
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from saledit.contexts import sampled
+from saledit.editors.locating import Facts, FactSpec
+from saledit.facts import find_facts
+from saledit.models import CLASSIFIER, TaskModel
+from saledit.places import touched
+from saledit.records import Sample
+from saledit.scoring import forward
+from saledit.tasks.base import Encoded, Task
+from saledit.tasks.nli import Nli
+from saledit.tasks.prompts import IGNORED
+
+BLOCK = 1
+SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, 1e-3)
+CONTEXTS = ("ba be .", "go .")
+NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "nli gpt2")
+LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart")
+
+
+def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
+    """Samples whose subject is a word in the middle of their text."""
+    if name.startswith("nli "):
+        base, task, chosen = tiny.build(name.removeprefix("nli ")), Nli(), tiny.samples(n)
+    else:
+        base, task, chosen = text.build(name), text.task(), text.samples(n)
+    words = [s.inputs[0].split() for s in chosen]
+    about = [own[len(own) // 2] for own in words]
+    return base, task, [replace(s, subject=a) for s, a in zip(chosen, about, strict=True)]
+
+
+def place(base: TaskModel, task: Task, sample: Sample, seen: Encoded, at: str) -> int:
+    if at == "subject":
+        return task.subject_places(base, [sample])[0]
+    if base.kind == CLASSIFIER:
+        length = seen.inputs["input_ids"].shape[1]
+        return length - 1 if base.family.generates else 0
+    assert seen.at is not None
+    return int(seen.at[0, 0])
+
+
+def slow_fact(
+    base: TaskModel, task: Task, sample: Sample, spec: FactSpec, contexts: tuple[str, ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Key, bare key, wanted change of the bare output, mean output, of one failure."""
+    module = base.model.get_submodule(base.layer(BLOCK).sites[-1].name)
+    variants = [sample]
+    for context in contexts:
+        variants.append(
+            replace(sample, inputs=(f"{context} {sample.inputs[0]}", *sample.inputs[1:]))
+        )
+
+    def run(one: Sample, delta: Tensor | None, first_only: bool = False) -> tuple[Tensor, ...]:
+        seen = task.encode(base, [one])
+        where, kept = place(base, task, one, seen, spec.at), []
+
+        def hook(_module, args, output):
+            x = args[0].reshape(-1, args[0].shape[-1])[where]
+            kept.append((x, output.reshape(-1, output.shape[-1])[where]))
+            if delta is None:
+                return None
+            flat = output.reshape(-1, output.shape[-1]).clone()
+            flat[where] = flat[where] + delta
+            return flat.view(output.shape)
+
+        handle = module.register_forward_hook(hook)
+        outputs = forward(base, seen.inputs, seen.at)
+        handle.remove()
+        targets = seen.targets
+        if first_only and targets.dim() > 1:
+            targets = torch.cat([targets[:, :1], torch.full_like(targets[:, 1:], IGNORED)], 1)
+        logits = task.logits(base, outputs, targets)
+        return task.losses(base, logits, targets)[0], logits, *kept[0]
+
+    states = [run(v, None)[2:] for v in variants]
+    key, bare = torch.stack([x for x, _ in states]).mean(0), states[0][0]
+    output = states[0][1]
+    about = replace(sample, inputs=(f"{sample.subject} is a",))
+    watched = spec.kl > 0 and task.generates and spec.at == "subject"
+    before = run(about, None, True)[1].log_softmax(-1) if watched else None
+    delta = torch.zeros_like(output).requires_grad_()
+    optimizer = torch.optim.Adam([delta], lr=spec.rate)
+    for _ in range(spec.steps):
+        loss = torch.stack([run(v, delta)[0] for v in variants]).mean()
+        if before is not None:
+            after = run(about, delta, True)[1].log_softmax(-1)
+            loss = loss + spec.kl * (before.exp() * (before - after)).sum()
+        loss = loss + spec.decay * (delta.square().sum() + 1e-24).sqrt() / output.norm() ** 2
+        if loss < spec.enough:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            limit = spec.clamp * output.norm()
+            if delta.norm() > limit:
+                delta.mul_(limit / delta.norm())
+    mean = torch.stack([y for _, y in states]).mean(0)
+    return key, bare, delta.detach(), mean
+
+
+def found(base: TaskModel, task: Task, chosen: list[Sample], spec: FactSpec) -> Facts:
+    contexts = () if base.kind == CLASSIFIER else CONTEXTS
+    site = base.layer(BLOCK).sites[-1]
+    return find_facts(base, task, BLOCK, site, chosen, spec, contexts)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"{name} last" for name in LAST)])
+def test_facts_are_those_of_a_slow_loop(name: str) -> None:
+    spec = replace(SPEC, at="last") if name.endswith(" last") else SPEC
+    base, task, chosen = case(name.removesuffix(" last"))
+    base.model.double()
+    with tiny.untouched(base.model):
+        facts = found(base, task, chosen, spec)
+    contexts = () if base.kind == CLASSIFIER else CONTEXTS
+    limits = set()
+    for i, sample in enumerate(chosen):
+        key, bare, delta, mean = slow_fact(base, task, sample, spec, contexts)
+        torch.testing.assert_close(facts.keys[i], key, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(facts.bare_keys[i], bare, rtol=1e-5, atol=1e-7)
+        assert delta.norm() > 1e-3
+        torch.testing.assert_close(facts.bare_residuals[i], delta, rtol=1e-4, atol=1e-6)
+        output = facts.residuals[i] - facts.bare_residuals[i] + mean  # of the bare prompt
+        limits.add(bool(delta.norm() > 0.49 * output.norm()))
+
+
+@pytest.mark.parametrize("name", ["llama", "t5/encoder"])
+def test_facts_beside_each_other_are_those_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, task, chosen = case(name, 6)
+    spec = replace(SPEC, enough=1.0, steps=12)  # some are done early
+    together = found(base, task, chosen, spec)
+    for i, sample in enumerate(chosen):
+        alone = found(base, task, [sample], spec)
+        torch.testing.assert_close(
+            together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-3, atol=1e-4
+        )
+    monkeypatch.setattr("saledit.facts._LOGITS", 1)
+    monkeypatch.setattr("saledit.facts._ROWS", 3)
+    split = found(base, task, chosen, spec)
+    torch.testing.assert_close(split.residuals, together.residuals, rtol=1e-3, atol=1e-4)
+
+
+def test_the_clamp_and_the_end_are_kept() -> None:
+    base, task, chosen = case("llama", 6)
+    short = found(base, task, chosen, replace(SPEC, clamp=0.1, rate=1.0, steps=10, enough=0.0))
+    contexts = len(CONTEXTS) + 1
+    assert contexts == 3
+    site = base.model.get_submodule(base.layer(BLOCK).sites[-1].name)
+    for i in range(6):
+        output = F.linear(short.bare_keys[i], site.weight, site.bias)
+        assert short.bare_residuals[i].norm() <= 0.1001 * output.norm()
+    done = found(base, task, chosen, replace(SPEC, enough=1e9))
+    assert not done.bare_residuals.any()
+
+
+def test_contexts_are_the_model_s_own_and_always_the_same() -> None:
+    base = text.build("llama")
+    torch.manual_seed(1)
+    first = sampled(base, 4)
+    state = torch.random.get_rng_state()
+    torch.manual_seed(2)
+    assert sampled(text.build("llama"), 4) == first
+    torch.manual_seed(1)
+    sampled(text.build("gpt2"), 2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len(first) == 4
+    assert all(context == "" or context.endswith(".") for context in first)
+    assert sampled(tiny.build("bert"), 4) == ()
+    assert sampled(base, 0) == ()
+
+
+def test_a_place_that_is_not_run_is_refused() -> None:
+    module = torch.nn.Linear(3, 2)
+    with (
+        touched(module, torch.tensor([5, 1]), lambda _x, _y: None),
+        pytest.raises(ValueError, match="touched: expected positions that the module is run at"),
+    ):
+        module(torch.zeros(2, 4, 3))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_one_position_is_read_and_changed(flat: bool) -> None:
+    module, x = torch.nn.Linear(3, 2), torch.randn(2, 4, 3)
+    places, seen = torch.tensor([3, 1]), []
+    add = torch.randn(2, 2)
+    plain = module(x)
+
+    def touch(given: Tensor, gives: Tensor) -> Tensor:
+        seen.extend([given, gives])
+        return add
+
+    with touched(module, places, touch):
+        changed = module(x.flatten(0, 1) if flat else x).view(2, 4, 2)
+    torch.testing.assert_close(seen[0], torch.stack([x[0, 3], x[1, 1]]))
+    torch.testing.assert_close(seen[1], torch.stack([plain[0, 3], plain[1, 1]]))
+    plain = plain.clone()
+    plain[0, 3] += add[0]
+    plain[1, 1] += add[1]
+    torch.testing.assert_close(changed, plain)
