@@ -142,6 +142,12 @@ class LocateConfig:
     """alphaedit: weight of the change's own norm"""
     shrink: float = 1e-4
     """added to the second moment's diagonal, in mean eigenvalues"""
+    corpus: str = ""
+    """data file of text (field text) that must stay as it is; "": the run's pass samples"""
+    tokens: int = 100_000
+    """tokens of it at most"""
+    window: int = 256
+    """tokens of a text at most"""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from saledit.data.readers import Row, dataset_rows, file_rows, first_line, kind_
 from saledit.errors import DataError, UserError, did_you_mean
 from saledit.records import Record
 from saledit.tasks.base import Task
+from saledit.tasks.fields import text_of
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 # A hub name may hold a dot, but with one of these endings a file is meant.
@@ -57,6 +59,31 @@ def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[
     if not found:
         raise DataError(f"{source}: expected at least one record, got none; name data with records")
     return found
+
+
+def stream_texts(source: str, field: str = "text") -> Iterator[str]:
+    """The texts of a data file or a hub data set, one after another; nothing is kept.
+
+    Args:
+        source: as in `load_rows`.
+        field: which field holds them.
+
+    Raises:
+        DataError: no such source, a broken one, or a row without text in this field.
+    """
+    path = _locate(source, None)
+    with silent():
+        for where, row in _hub_rows(source) if path is None else file_rows(path, source):
+            yield text_of(row, field, where)
+
+
+def source_digest(source: str) -> str:
+    """Fingerprint of a source: of a file's bytes, of a hub data set its name."""
+    path = _locate(source, None)
+    if path is None:
+        return source
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _drawn(rows: Iterable[Row], limit: int) -> list[Row]:

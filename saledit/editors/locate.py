@@ -38,6 +38,8 @@ class Locate(Editor):
         norm: of ``alphaedit``: weight of the change's own norm.
         shrink: added to the second moment's diagonal, in mean eigenvalues: one that was taken
             over few inputs is not of full rank.
+        corpus, tokens, window: where the second moment is from (``saledit.covariance``), "" for
+            the pass samples of the run; read by ``fit`` before the editor is primed.
     """
 
     needs_moments = True
@@ -48,13 +50,15 @@ class Locate(Editor):
         self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",
         contexts: int = 5, value_steps: int = 20, value_rate: float = 0.5, kl: float = 0.0625,
         decay: float = 0.5, clamp: float = 4.0, weight: float = 15000.0, ridge: float = 0.1,
-        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4,
+        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4, corpus: str = "",
+        tokens: int = 100_000, window: int = 256,
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self._site, self._name, self._shrink = self.sites[-1], solver, shrink
         self._solve = SOLVERS[solver]
         self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp)
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
+        self.corpus, self.tokens, self.window = corpus, tokens, window
         self.register_buffer("moment", torch.eye(self._site.d_in))
 
     @torch.no_grad()
@@ -100,6 +104,7 @@ class Locate(Editor):
                     f"editor.locate.{name}: unknown name '{value}'; {did_you_mean(value, known)}"
                 )
         least = {"contexts": 0, "value_steps": 1, "kl": 0, "decay": 0, "ridge": 0, "shrink": 0}
+        least |= {"tokens": 1, "window": 2}
         for name, low in least.items():
             number = float(str(settings[name]))
             if not low <= number < math.inf:

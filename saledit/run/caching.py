@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from saledit.bank import BankSpec
+from saledit.config import EditorConfig
+from saledit.covariance import Corpus, second_moments
 from saledit.data.part_banks import PartBanks, open_banks
+from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
+from saledit.editors.base import Editor
 from saledit.run.prepare import Prepared
 from saledit.site import Layer
 
@@ -37,3 +43,28 @@ def banks_at(
             done += total if now == total else 0
 
         return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance, texts)
+
+
+def moments_of(prepared: Prepared, editor: Editor, train: PartBanks) -> list[Tensor]:
+    """Second moments of the inputs of an editor's sites, over the text that it names.
+
+    Args:
+        prepared: the task model.
+        editor: a fresh editor.
+        train: the training part, whose pass samples count where no text is named.
+    """
+    config = prepared.config
+    source = corpus_of(config.editor)
+    if not source:
+        return train.passing.moments()
+    locate = config.editor.locate
+    corpus = Corpus(
+        source_digest(source), lambda: stream_texts(source), locate.tokens, locate.window
+    )
+    with prepared.ui.progress(f"second moments over {source}", locate.tokens) as bar:
+        return second_moments(prepared.base, editor.sites, corpus, config.cache, bar.update)
+
+
+def corpus_of(config: EditorConfig) -> str:
+    """The text that an editor's second moments are taken over; "" for pass samples."""
+    return config.locate.corpus if config.name == "locate" else ""

@@ -27,7 +27,7 @@ from saledit.module import EditModule
 from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
-from saledit.run.caching import banks_of
+from saledit.run.caching import banks_of, corpus_of, moments_of
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
@@ -109,7 +109,8 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
     editor.to(prepared.base.device)
     text = editor.needs_text
-    train = banks_of(prepared, prepared.train, layer, editor.needs_moments, text)
+    own = editor.needs_moments and not corpus_of(config.editor)
+    train = banks_of(prepared, prepared.train, layer, own, text)
     validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
@@ -124,7 +125,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
-    moments = train.passing.moments() if editor.needs_moments else None
+    moments = moments_of(prepared, editor, train) if editor.needs_moments else None
     for batch in batches:
         editor.prime(batch.gradients, moments)
         moments = None

@@ -1,0 +1,196 @@
+"""Second moments of a site's inputs over running text: what closed-form edits must leave alone.
+
+ROME and its kin take C = E[k k^T] over Wikipedia (Meng et al., 2022, appendix E.1). Here any text
+is streamed through the model up to the sites, not further and without its head; batches are summed
+up in double precision and put on disk as they come, and a pass that was cut off goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saledit.batching import by_length
+from saledit.errors import ArtifactError, DataError, ModelError
+from saledit.files import one_at_a_time, read_metadata, read_tensors, write_tensors
+from saledit.models import SEQ2SEQ, TaskModel
+from saledit.site import Site
+
+_TEXTS = 64  # put in order of length at a time, and on disk when they are done
+_BATCH_TOKENS = 4096
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Running text.
+
+    Attributes:
+        name: fingerprint of the texts, for the key of what is kept.
+        texts: gives the texts, in the same order every time.
+        tokens: how many are read at most.
+        window: tokens of a text at most.
+    """
+
+    name: str
+    texts: Callable[[], Iterable[str]]
+    tokens: int
+    window: int
+
+
+def second_moments(
+    base: TaskModel, sites: Sequence[Site], corpus: Corpus, folder: Path,
+    progress: Callable[[int], object] | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Mean of x x^T over the inputs x of each site, at every token of the text.
+
+    Args:
+        base: the task model.
+        sites: linear maps of it.
+        corpus: the text.
+        folder: where sums are kept.
+        progress: told how many tokens have been read.
+
+    Returns:
+        For each site (D_in, D_in), float32, on the model's device.
+
+    Raises:
+        ModelError: the sites are in a decoder that reads no running text of its own.
+        DataError: there is too little text for second moments of full rank.
+    """
+    if base.kind == SEQ2SEQ and not base.in_encoder:
+        raise ModelError(
+            f"editor.locate.corpus: {base.name} reads running text in its encoder only; "
+            "add model.stack=encoder, or leave the corpus out"
+        )
+    kept = folder / f"moments-{_key(base, sites, corpus)}.safetensors"
+    with one_at_a_time(kept):
+        sums = _Sums.read(kept, sites)
+        if not sums.is_whole:
+            _go_on(base, sites, corpus, sums, kept, progress)
+    needed = max(site.d_in for site in sites)
+    if sums.tokens < needed:
+        raise DataError(
+            f"editor.locate.corpus: expected at least {needed} tokens of text, as many as the "
+            f"site has inputs, got {sums.tokens}; name a longer text"
+        )
+    return [(total / sums.tokens).float().to(base.device) for total in sums.totals]
+
+
+@dataclass(slots=True)
+class _Sums:
+    """How far a pass has come: sums over tokens, and how many texts they are of."""
+
+    totals: list[Tensor]
+    tokens: int = 0
+    texts: int = 0
+    is_whole: bool = False
+
+    @classmethod
+    def read(cls, path: Path, sites: Sequence[Site]) -> _Sums:
+        """What is on disk, or a fresh start where there is nothing that can be used."""
+        with suppress(ArtifactError, KeyError, ValueError):
+            told = json.loads(read_metadata(path, "second moments")["progress"])
+            found = read_tensors(path, "second moments")
+            totals = [found[f"sum.{i}"].clone() for i in range(len(sites))]
+            return cls(totals, **told)
+        return cls([torch.zeros(site.d_in, site.d_in, dtype=torch.double) for site in sites])
+
+    def write(self, path: Path) -> None:
+        tensors = {f"sum.{i}": total for i, total in enumerate(self.totals)}
+        told = {"tokens": self.tokens, "texts": self.texts, "is_whole": self.is_whole}
+        write_tensors(path, tensors, {"progress": json.dumps(told)})
+
+
+def _go_on(
+    base: TaskModel, sites: Sequence[Site], corpus: Corpus, sums: _Sums, kept: Path,
+    progress: Callable[[int], object] | None,
+) -> None:  # fmt: skip
+    texts = islice(iter(corpus.texts()), sums.texts, None)
+    while not sums.is_whole:
+        some = list(islice(texts, _TEXTS))
+        sums.is_whole = not some
+        for inputs in _batches(base, some, corpus.window):
+            left = corpus.tokens - sums.tokens
+            if left <= 0:
+                break
+            sums.tokens += _add(base, sites, inputs, sums.totals, left)
+        sums.texts += len(some)
+        sums.is_whole = sums.is_whole or sums.tokens >= corpus.tokens
+        sums.write(kept)
+        if progress is not None:
+            progress(sums.tokens)
+
+
+def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dict[str, Tensor]]:
+    """Texts as padded batches of like length; those without any token are left out."""
+    if not texts:
+        return
+    length = min(window, base.max_length)
+    found = base.tokenizer(list(texts), truncation=True, max_length=length)
+    rows = [row for row in found["input_ids"] if row]
+    padding = base.model.config.pad_token_id or 0
+    for index in by_length([len(row) for row in rows], _BATCH_TOKENS):
+        some = [rows[i] for i in index]
+        width = max(map(len, some))
+        ids = torch.tensor([row + [padding] * (width - len(row)) for row in some])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some])
+        yield {"input_ids": ids.to(base.device), "attention_mask": mask.to(base.device)}
+
+
+class _Enough(Exception):
+    """The last site has been reached."""
+
+
+@torch.no_grad()
+def _add(
+    base: TaskModel, sites: Sequence[Site], inputs: dict[str, Tensor], totals: list[Tensor],
+    most: int,
+) -> int:  # fmt: skip
+    """Add a batch to the sums: at most so many of its tokens. Returns how many."""
+    real = inputs["attention_mask"].flatten().bool().nonzero().squeeze(1)[:most]
+    reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
+    with _inputs_of(base.model, sites) as seen, suppress(_Enough):
+        reader(**inputs)
+    for i, site in enumerate(sites):
+        x = seen[site].flatten(0, -2)[real]
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        totals[i] += (x.mT @ x).double().cpu()
+    return len(real)
+
+
+@contextmanager
+def _inputs_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
+    """What sites are given; the run ends where all have been reached."""
+    seen: dict[Site, Tensor] = {}
+
+    def hook_for(site: Site) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            seen[site] = args[0]
+            if len(seen) == len(sites):
+                raise _Enough
+
+        return hook
+
+    with ExitStack() as hooks:
+        for site in sites:
+            module = model.get_submodule(site.name)
+            hooks.callback(module.register_forward_pre_hook(hook_for(site)).remove)
+        yield seen
+
+
+def _key(base: TaskModel, sites: Sequence[Site], corpus: Corpus) -> str:
+    head = [
+        _SCHEMA, base.reading, base.blocks_path, [site.name for site in sites], corpus.name,
+        corpus.tokens, corpus.window,
+    ]  # fmt: skip
+    return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
