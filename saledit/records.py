@@ -20,6 +20,7 @@ class Sample:
         kind: for a rewording, how it was made ("paraphrase", "synonym", ...); "" otherwise.
         accepted: all answers that count as right, where there are others than the target.
         subject: what it is about, as it stands in the text; "" where the data does not say.
+        rival: the answer whose probability the target's is compared with; "" for none.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Sample:
     kind: str = ""
     accepted: tuple[str, ...] = ()
     subject: str = ""
+    rival: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class Part:
             pass sample, or what the model says to its failure; -1 for none.
         own_from: for each of ``fail`` the position in ``passing`` of what the model says to it,
             which every other edit has to leave alone; -1 for none of them, () for all none.
+        near: for each of ``fail`` the samples of other matters that its record brings.
     """
 
     fail: tuple[Sample, ...]
@@ -75,6 +76,7 @@ class Part:
     made_adapt: tuple[tuple[Sample, ...], ...] = ()
     made_from: tuple[int, ...] = ()
     own_from: tuple[int, ...] = ()
+    near: tuple[tuple[Sample, ...], ...] = ()
 
     def counts(self) -> dict[str, object]:
         """Sizes, and the kinds of the rewordings."""
@@ -174,6 +176,7 @@ def make_part(
         tuple(one.rewordings for one in made),
         tuple(one.apart for one in made),
         own,
+        tuple(record.locality for record in failing),
     )
 
 

@@ -22,6 +22,7 @@ from saledit.outcomes import Outcome
 from saledit.records import Sample
 from saledit.run.decided import Decided
 from saledit.run.fluency import Fluency
+from saledit.run.preferences import Preferences
 from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
@@ -38,11 +39,14 @@ class Tally:
         part: the samples.
         banks: their caches.
         fluency: prompts whose free continuations are looked at, for generation.
+        preferences: compares answers with their rivals, where there are any.
     """
 
     def __init__(
-        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, fluency: int = 0
-    ) -> None:
+        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, fluency: int = 0,
+        preferences: Preferences | None = None,
+    ) -> None:  # fmt: skip
+        self._preferences = preferences
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._all = EditMetrics()
         self._fluency = None
@@ -75,6 +79,8 @@ class Tally:
             chosen = [self._part.fail[i] for i in batch.members[0].flatten().tolist()]
             self._fluency.count(chosen, edits, which)
         self._count_kinds(batch.members[1], batch.weights[:, k:], right[:, k:])
+        if self._preferences is not None:
+            self._preferences.count(batch.members[0], edits)
 
     def count_final(self, edits: Edits) -> None:
         """Count one edit that all failures went into."""
@@ -104,6 +110,9 @@ class Tally:
             self._fluency.count(chosen, batched, torch.zeros(len(chosen), dtype=torch.long))
         every = torch.arange(adapt.shape[1])[None]
         self._count_kinds(every, torch.ones(every.shape), adapt)
+        if self._preferences is not None:
+            everything = torch.arange(len(self._part.fail))[None]
+            self._preferences.count(everything, edits.expand(1))
 
     def _count_each(
         self, fail: Tensor, adapt: Tensor, weights: Tensor, before: Tensor, after: Tensor
@@ -146,6 +155,8 @@ class Tally:
         if self._fluency is not None:
             found |= self._fluency.compute()
         decided = {} if self._decided is None else self._decided.metrics()
+        if self._preferences is not None and (compared := self._preferences.metrics()):
+            found["preference"] = compared
         if self._spoken is None:
             return found | decided
         return found | {"generated": self._spoken.metrics() | decided}
@@ -160,6 +171,8 @@ class Tally:
     def unedited(self) -> dict[str, Any]:
         """The same shares without any edit."""
         out: dict[str, Any] = self._shares(self._task.correct)
+        if self._preferences is not None and (compared := self._preferences.unedited()):
+            out["preference"] = compared
         return out if self._spoken is None else out | {"generated": self._spoken.unedited()}
 
     def _shares(self, judge: Judge) -> dict[str, float]:

@@ -22,8 +22,10 @@ from saledit.outcomes import outcome
 from saledit.report import Ui
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
+from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
+from saledit.tasks.text import TextTask
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -80,7 +82,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")
     began = time.perf_counter()
-    tally = Tally(prepared.base, task, part, banks, config.test.fluency)
+    compared = None
+    if isinstance(task, TextTask):
+        compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
+    tally = Tally(prepared.base, task, part, banks, config.test.fluency, compared)
     run = _pile_up if schedule.cumulative else _one_by_one
     n_edits = run(prepared, trained, banks, tally)
     seconds = time.perf_counter() - began

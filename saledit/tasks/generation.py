@@ -26,7 +26,16 @@ class Generation(TextTask):
 
     name = "generation"
     by_perplexity = True
-    names = ("prompt", "target", "answers", "rephrases", "locality", "locality_answer", "subject")
+    names = (
+        "prompt",
+        "target",
+        "answers",
+        "rephrases",
+        "locality",
+        "locality_answer",
+        "subject",
+        "rival",
+    )
 
     @classmethod
     def of(cls, config: TaskConfig) -> Generation:

@@ -11,11 +11,21 @@ class Qa(TextTask):
 
     Records: ``question``, ``answer``, optional ``answers`` (all that count as right),
     ``rephrases`` (a text or a list), ``locality`` (an object, or a list, with ``question`` and
-    ``answer``; or a bare question, its answer in ``locality_answer``), ``subject``.
+    ``answer``; or a bare question, its answer in ``locality_answer``), ``subject``,
+    ``rival`` (the answer that the right one has to be likelier than). Or CounterFact's own records.
     """
 
     name = "qa"
-    names = ("question", "answer", "answers", "rephrases", "locality", "locality_answer", "subject")
+    names = (
+        "question",
+        "answer",
+        "answers",
+        "rephrases",
+        "locality",
+        "locality_answer",
+        "subject",
+        "rival",
+    )
 
     @classmethod
     def of(cls, config: TaskConfig) -> Qa:

@@ -6,9 +6,10 @@ to end, whichever of the model's ways to end it takes; ``IGNORED`` at positions 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,10 +21,14 @@ from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.scoring import logits_beside, logits_of
 from saledit.tasks.base import Encoded
+from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
 from saledit.tasks.subjects import stands_in, subject_of
+
+#: Fields of every task of this kind, behind the prompt and the answer.
+OPTIONAL = ("answers", "rephrases", "locality", "locality_answer", "subject", "rival")
 
 
 class TextTask(ABC):
@@ -74,6 +79,7 @@ class TextTask(ABC):
         Raises:
             DataError: a field is missing or is not text.
         """
+        row = flattened(row, self.fields, where)
         prompt, answer = self.names[:2]
         name = str(row.get("id") or where)
         if TEXT in row and self.fields[prompt] not in row:
@@ -86,6 +92,7 @@ class TextTask(ABC):
         accepted = tuple(dict.fromkeys([target, *others]))
         rephrases = dict.fromkeys(texts_of(row, self.fields["rephrases"], where))
         subject = subject_of(row, self.fields["subject"], (question,))
+        rival = next(iter(texts_of(row, self.fields["rival"], where)), "")
         rewordings = tuple(
             Sample(
                 f"{name}#{i}",
@@ -94,21 +101,25 @@ class TextTask(ABC):
                 "rephrase",
                 accepted,
                 subject if stands_in(subject, (text,)) else "",
+                rival,
             )
             for i, text in enumerate(rephrases)
             if text != question
         )
         return Record(
-            Sample(name, (question,), target, "", accepted, subject),
+            Sample(name, (question,), target, "", accepted, subject, rival),
             rewordings,
             tuple(s for field in self.subjects for s in values_of(row, field, where)),
-            self._locality(row, name, where),
+            self._locality(row, name, where, target if rival else ""),
         )
 
-    def _locality(self, row: Mapping[str, Any], name: str, where: str) -> tuple[Sample, ...]:
+    def _locality(
+        self, row: Mapping[str, Any], name: str, where: str, rival: str
+    ) -> tuple[Sample, ...]:
         """Samples of other matters: objects with the task's own fields, a list, or bare texts.
 
         A bare text without an answer has no right one: it counts for what the model says to it.
+        Their rival is the edit's target, which is not to spread.
         """
         value, field = row.get(self.fields["locality"]), self.fields["locality_answer"]
         if value is None:
@@ -124,7 +135,7 @@ class TextTask(ABC):
         for i, item in enumerate(items):
             if isinstance(item, str):
                 known = tuple(answers[i : i + 1])
-                out.append(Sample(f"{name}@{i}", (item,), "".join(known), "", known))
+                out.append(Sample(f"{name}@{i}", (item,), "".join(known), "", known, "", rival))
                 continue
             if not isinstance(item, Mapping):
                 raise DataError(
@@ -133,7 +144,7 @@ class TextTask(ABC):
                 )
             question = text_of(item, self.names[0], where)
             answer = text_of(item, self.names[1], where)
-            out.append(Sample(f"{name}@{i}", (question,), answer, "", (answer,)))
+            out.append(Sample(f"{name}@{i}", (question,), answer, "", (answer,), "", rival))
         return tuple(out)
 
     def row(self, sample: Sample) -> dict[str, Any]:
@@ -145,12 +156,21 @@ class TextTask(ABC):
         row[self.fields[answer]] = sample.target
         if sample.subject:
             row[self.fields["subject"]] = sample.subject
+        if sample.rival:
+            row[self.fields["rival"]] = sample.rival
         others = [a for a in sample.accepted if a != sample.target]
         return row | ({self.fields["answers"]: list(sample.accepted)} if others else {})
 
     def other_answers(self, base: TaskModel, answer: str) -> list[str]:
         """None: failures of the model itself are plentiful."""
         return []
+
+    def unended(self) -> Self:
+        """The same task where an answer's end is not part of it, as the field compares answers."""
+        other = copy.copy(self)
+        other.stop = ""
+        other._prompter = Prompter(self.template, self.chat, False, self.max_length)
+        return other
 
     def prompt_tokens(self, base: TaskModel, samples: Sequence[Sample]) -> list[list[int]]:
         """Tokens of the prompts, see ``Prompter``."""

@@ -1,0 +1,136 @@
+"""Edits as the field reports them: is the right answer likelier than its rival?
+
+Source: Meng et al., NeurIPS 2022 (CounterFact), and the code of MEMIT
+(``experiments/py/eval_utils_counterfact.py``). An answer's probability is the geometric mean of its
+tokens'; its end is not part of it, but of an encoder-decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saledit.bank import BankSpec
+from saledit.cache import open_bank
+from saledit.data.splits import Part
+from saledit.delta import Edits
+from saledit.metrics import Mean
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.rows import run_edits
+from saledit.site import Layer
+from saledit.tasks.text import TextTask
+
+#: Failures, their rewordings, and the samples of other matters that their records bring.
+KINDS = ("efficacy", "paraphrase", "neighborhood")
+_ROWS = 512  # rows a run
+
+
+class Preferences:
+    """Counts how often, and by how much, the right answer is likelier than its rival.
+
+    Args:
+        base: the task model.
+        task: the task; ends of answers are left out.
+        part: the samples; those without a rival are not counted.
+        layer: the edited layer.
+        folder: where banks live.
+    """
+
+    def __init__(
+        self, base: TaskModel, task: TextTask, part: Part, layer: Layer, folder: Path
+    ) -> None:
+        self._base, self._task = base, task.unended()
+        groups = ([(sample,) for sample in part.fail], part.adapt, part.near)
+        self._kinds: list[int] = []
+        samples: list[Sample] = []
+        # For each failure its pairs: rows 2i and 2i + 1 are the right answer and the rival.
+        self._own: list[list[int]] = [[] for _ in part.fail]
+        for kind, group in enumerate(groups):
+            for owner, some in enumerate(group):
+                for sample in some:
+                    if sample.rival and sample.target and sample.rival != sample.target:
+                        self._own[owner].append(len(self._kinds))
+                        self._kinds.append(kind)
+                        samples += [sample, _with(sample, sample.rival)]
+        self._bank = None
+        if samples:
+            self._bank = open_bank(base, self._task, samples, BankSpec(layer), folder)
+        self._counts = _Counts()
+
+    def count(self, members: Tensor, edits: Edits) -> None:
+        """Count the pairs of failures (E, K), each under its edit (E,)."""
+        if self._bank is None:
+            return
+        lists = [[p for i in own for p in self._own[i]] for own in members.tolist()]
+        width = max(map(len, lists))
+        if not width:
+            return
+        at_once = max(1, _ROWS // 2 // len(lists))
+        for start in range(0, width, at_once):
+            part = [own[start : start + at_once] for own in lists]
+            size = max(map(len, part))
+            real = torch.tensor([[i < len(own) for i in range(size)] for own in part])
+            filled = torch.tensor([[*own, *[0] * (size - len(own))] for own in part])
+            kinds = torch.tensor(self._kinds)[filled]
+            self._counts.update(kinds, real, self._likelihoods(filled, edits))
+
+    def _likelihoods(self, pairs: Tensor, edits: Edits | None) -> Tensor:
+        """Probabilities (E, n, 2) of both answers of pairs (E, n)."""
+        bank = self._bank
+        assert bank is not None
+        rows = torch.stack([2 * pairs, 2 * pairs + 1], -1)  # (E, n, 2)
+        targets = bank.targets_of(rows)
+        if edits is None:
+            outputs = bank.outputs(rows)
+        else:
+            outputs = run_edits(self._base, bank.entry, bank.rows(rows.flatten()), edits)
+            outputs = outputs.view(*rows.shape, *outputs.shape[2:])
+        logits = self._task.logits(self._base, outputs, targets)
+        return (-self._task.losses(self._base, logits, targets)).exp().cpu()
+
+    def metrics(self) -> dict[str, float]:
+        """Shares, mean leads and ``score``, the harmonic mean of the shares; {} without rivals."""
+        return self._counts.metrics()
+
+    def unedited(self) -> dict[str, float]:
+        """The same of the model as it is."""
+        counts = _Counts()
+        for some in torch.split(torch.arange(len(self._kinds)), _ROWS // 2):
+            if len(some):
+                kinds = torch.tensor(self._kinds)[some]
+                counts.update(kinds, torch.ones_like(kinds), self._likelihoods(some, None))
+        return counts.metrics()
+
+
+class _Counts:
+    """Shares and leads by kind."""
+
+    def __init__(self) -> None:
+        self._share = {kind: Mean() for kind in KINDS}
+        self._lead = {kind: Mean() for kind in KINDS}
+
+    def update(self, kinds: Tensor, real: Tensor, likely: Tensor) -> None:
+        """Count pairs (...) of kinds, where they are real: probabilities (..., 2)."""
+        lead = (likely[..., 0] - likely[..., 1]).double()
+        for number, kind in enumerate(KINDS):
+            weight = (real.bool() & (kinds == number)).double()
+            self._share[kind].update((lead > 0).double(), weight)
+            self._lead[kind].update(lead, weight)
+
+    def metrics(self) -> dict[str, float]:
+        share = {k: float(m.compute()) for k, m in self._share.items() if float(m.total)}
+        lead = {f"{k}_lead": float(m.compute()) for k, m in self._lead.items() if float(m.total)}
+        return share | lead | ({"score": _harmonic([*share.values()])} if share else {})
+
+
+def _with(sample: Sample, target: str) -> Sample:
+    return Sample(f"{sample.id}|", sample.inputs, target, sample.kind, (), sample.subject)
+
+
+def _harmonic(shares: Sequence[float]) -> float:
+    """Harmonic mean; 0 where one of them is."""
+    return len(shares) / sum(1 / share for share in shares) if all(shares) else 0.0
