@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trajectory import FakeUi, rows
 from tiny import build, samples, save
+from whole_runs import FakeUi, rows
 
 from saledit import config as configuration
 from saledit.config import RunConfig

@@ -1,0 +1,185 @@
+"""What ``fit`` and ``test`` leave, and what their numbers mean, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from whole_runs import ui
+
+from saledit import config as configuration
+from saledit.artifact import load_editor
+from saledit.config import RunConfig
+from saledit.editors.request import Request
+from saledit.errors import ConfigError, JobError
+from saledit.run import fit, saliency
+from saledit.run import test as run_test
+from saledit.run.caching import banks_of
+from saledit.run.prepare import prepare
+from saledit.saliency.trial import TrialStep
+
+
+def test_what_fit_leaves(fitted: RunConfig) -> None:
+    names = {path.name for path in fitted.folder.iterdir()}
+    assert names >= {
+        "editor.safetensors", "editor.json", "config.yaml", "last.ckpt", "metrics.csv",
+        "saliency.json", "saliency.png", "check.jsonl", "fit.json",
+    }  # fmt: skip
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert configuration.load(fitted.folder / "config.yaml") == fitted
+    table = json.loads((fitted.folder / "saliency.json").read_text())
+    found = json.loads((fitted.folder / "fit.json").read_text())
+    assert table["pick"] == found["layer"] == load_editor(fitted.folder).layer.index
+    # No weight of the base is in the checkpoint.
+    kept = torch.load(fitted.folder / "last.ckpt", weights_only=True)["state_dict"]
+    assert kept
+    assert all(name.startswith("editor.") for name in kept)
+
+
+def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
+    config = make(
+        "trial", "site.select=trial-step", "site.layer=-1", "site.samples=6", "train.epochs=1"
+    )
+    result = fit(config, False, ui())
+    assert len(result["saliency"]["layers"]) == result["n_layers"]
+    assert result["layer"] == result["saliency"]["pick"]
+
+
+def test_a_layer_beside_a_picker_is_refused_before_anything_is_loaded(
+    make: Callable[..., RunConfig],
+) -> None:
+    config = make("both", "site.select=trial-step", "site.layer=1", "model.name=/nowhere")
+    with pytest.raises(ConfigError, match=r"site\.layer: expected none .*add site\.select=fixed"):
+        fit(config, False, ui())
+
+
+def test_runs_of_the_same_samples_share_their_layer_scores(
+    make: Callable[..., RunConfig], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("site.select=trial-step", "site.samples=5")
+    before = set((home / "cache").glob("layers-*.json"))
+    table = saliency(make("scored", *keys), ui())
+    (kept,) = set((home / "cache").glob("layers-*.json")) - before
+    monkeypatch.setattr(TrialStep, "__call__", lambda *_: pytest.fail("scored again"))
+    assert saliency(make("other", *keys, "schedule.batch_size=5"), ui()) == table
+    monkeypatch.undo()
+
+    # Other samples or settings are scored anew, and so is what a broken file held.
+    for other in ("seed=3", "site.samples=4", "site.whiten=0"):
+        saliency(make("anew", *keys, other), ui())
+    assert len(set((home / "cache").glob("layers-*.json")) - before) == 4
+    kept.write_text("{")
+    again = saliency(make("mended", *keys), ui())
+    assert again["layers"] == table["layers"]
+    assert json.loads(kept.read_text())["layers"] == table["layers"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_fit_in_mixed_precision_and_on_counterfactual_failures(
+    make: Callable[..., RunConfig], share: float
+) -> None:
+    config = make(f"mixed{share:.0f}", "trainer.precision=bf16-mixed", f"train.made={share}")
+    result = fit(config, False, ui())
+    assert 0 < result["validation"]["loss"] < float("inf")
+    assert (result["splits"]["train"]["made"] > 0) == (share > 0)
+    assert result["splits"]["validation"]["made"] == 0
+
+
+CONTRACT = {
+    "schema", "task", "editor", "base_model", "sites", "schedule", "n_edits", "metrics", "timing",
+    "memory", "versions", "seed",
+}  # fmt: skip
+METRICS = {
+    "fail_accuracy", "adapt_accuracy", "edit_accuracy", "pass_accuracy_before",
+    "pass_accuracy_after", "drawdown", "locality_kl", "share_decided",
+}  # fmt: skip
+
+
+def check_results(results: dict[str, Any], mode: str, k: int, failures: int) -> None:
+    assert results.keys() >= CONTRACT
+    assert results["metrics"].keys() - {"drawdown_decided"} == METRICS
+    assert results["base_model"].keys() == {"name", "fingerprint"}
+    assert results["schedule"] == {"mode": mode, "batch_size": k}
+    assert results["timing"].keys() >= {
+        "train_seconds", "edits_per_second", "fix_seconds_per_edit",
+    }  # fmt: skip
+    assert results["timing"]["fix_seconds_per_edit"] > 0
+    assert results["memory"]["peak_rss_mb"] > 0
+    assert results["n_edits"] == -(-failures // k)
+    m = results["metrics"]
+    assert m["drawdown"] == pytest.approx(m["pass_accuracy_before"] - m["pass_accuracy_after"])
+    assert m["pass_accuracy_before"] == 1
+    assert results["unedited"]["fail_accuracy"] == 0
+    json.dumps(results, allow_nan=False)
+
+
+def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
+    results = run_test(str(fitted.folder), [], ui())
+    assert json.loads((fitted.folder / "results.json").read_text()) == results
+    failures = results["counts"]["fail"]
+    check_results(results, "batch", 3, failures)
+    kinds = results["adapt_by_kind"]
+    assert {kind: v["n"] for kind, v in kinds.items()} == results["counts"]["adapt_kinds"]
+    for overrides, mode, k in (
+        (["schedule.cumulative=true"], "sequential-batched", 3),
+        (["schedule.cumulative=true", "schedule.batch_size=1"], "sequential", 1),
+        (["schedule.batch_size=1", "test.passes_per_edit=0"], "batch", 1),
+    ):
+        check_results(run_test(str(fitted.folder), overrides, ui()), mode, k, failures)
+    # The run's own results stay.
+    assert json.loads((fitted.folder / "results.json").read_text()) == results
+
+
+def test_batches_of_edits_are_edits_one_by_one(fitted: RunConfig) -> None:
+    many = run_test(str(fitted.folder), ["test.edits_per_batch=16"], ui())["metrics"]
+    single = run_test(str(fitted.folder), ["test.edits_per_batch=1"], ui())["metrics"]
+    assert many == pytest.approx(single, rel=1e-5, abs=1e-6)
+
+
+def test_an_editor_that_gives_nan_is_an_error(
+    fitted: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = load_editor
+
+    def spoilt(run: Any) -> Any:
+        trained = real(run)
+        with torch.no_grad():
+            trained.editor.log_rate.fill_(float("nan"))
+        return trained
+
+    monkeypatch.setattr("saledit.run.testing.load_editor", spoilt)
+    with pytest.raises(JobError, match="NaN"):
+        run_test(str(fitted.folder), ["seed=3"], ui())
+
+
+def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
+    prepared = prepare(fitted, ui())
+    trained = load_editor(fitted.folder)
+    part, c = prepared.test, fitted.editor
+    banks = banks_of(prepared, part, trained.layer)
+    passing = torch.zeros(1, 1, dtype=torch.long)
+    for positions in ([0], [2], [1, 3, 4]):
+        session = trained.session(prepared.base)
+        step = session.step([part.fail[i] for i in positions])
+        with torch.no_grad():
+            batch = banks.batch(torch.tensor([positions]), passing, c.gradient_rank)
+            edits = trained.editor(Request(batch.gradients))
+        assert list(step) == list(edits)
+        for site, delta in step.items():
+            torch.testing.assert_close(delta.dense(), edits[site].dense()[0], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(session.edits[site].dense(), delta.dense())
+
+
+def test_a_session_piles_up(fitted: RunConfig) -> None:
+    prepared = prepare(fitted, ui())
+    session = load_editor(fitted.folder).session(prepared.base)
+    first = session.step(prepared.test.fail[:1])
+    second = session.step(prepared.test.fail[:1])
+    for site, delta in session.edits.items():
+        torch.testing.assert_close(delta.dense(), first[site].dense() + second[site].dense())
+        # The second step sees the model with the first edit.
+        assert not torch.equal(first[site].dense(), second[site].dense())

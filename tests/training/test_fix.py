@@ -1,0 +1,151 @@
+"""``fix`` on a tiny model, and runs and data that are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import LABELS, build, encode, samples, save
+from whole_runs import rows, ui
+
+from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
+from saledit.config import RunConfig
+from saledit.errors import ArtifactError, DataError
+from saledit.files import write_jsonl
+from saledit.models import load_classifier
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.run import decided, fit, fix
+from saledit.run import test as run_test
+from saledit.scoring import base_logits
+
+
+def fix_rows(home: Path, seed: int, n: int = 6) -> list[dict]:
+    base = build("bert")
+    out = rows(base, samples(n, seed=seed), wrong_share=1.0)
+    return [{k: v for k, v in row.items() if k != "paraphrases"} for row in out]
+
+
+def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: Path) -> None:
+    failing = fix_rows(home, seed=7)
+    base = load_classifier(str(home / "model"))
+    right = rows(base, samples(2, seed=8), wrong_share=0.0)
+    write_jsonl(tmp_path / "failures.jsonl", [*failing, {**right[0], "id": "right"}])
+    out = tmp_path / "fixed"
+    result = fix(str(fitted.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+    assert result["n_failures"] == 7
+    assert result["n_wrong_before"] == 6
+    assert result["n_fixed"] == sum(row["fixed"] for row in result["rows"])
+    answers = {row["id"]: row for row in result["rows"]}
+    assert answers["right"]["before"] == answers["right"]["target"]
+    assert not answers["right"]["fixed"]
+    edits = load_edits(out, base.model)
+    # What the edits do to the whole model is what the result says.
+    chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in result["rows"]]
+    with applied(base.model, edits):
+        logits = base_logits(base, encode(base, chosen))
+    after = [LABELS[i] for i in logits.argmax(-1).tolist()]
+    assert after == [row["after"] for row in result["rows"]]
+    check = result["check"]
+    assert check["accuracy_before"] == 1
+    assert check["drawdown"] == pytest.approx(check["accuracy_before"] - check["accuracy_after"])
+    assert len(check["changed"]) >= round(check["drawdown"] * check["n"])
+
+
+def test_routed_edits_go_all_the_way(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    """Tested one by one and piled up, made of new failures, written and read."""
+    config = make("memoe", "editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.rate=0.01")
+    fit(config, False, ui())
+    alone = run_test(str(config.folder), [], ui())
+    piled = run_test(str(config.folder), ["schedule.cumulative=true"], ui())
+    assert alone["n_edits"] == piled["n_edits"]
+    assert alone["metrics"] != piled["metrics"]
+    write_jsonl(tmp_path / "failures.jsonl", fix_rows(home, seed=7))
+    out = tmp_path / "fixed"
+    result = fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+    base = load_classifier(str(home / "model"))
+    edits = load_edits(out, base.model)
+    assert edits.are_routed
+    chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in result["rows"]]
+    with applied(base.model, edits):
+        logits = base_logits(base, encode(base, chosen))
+    after = [LABELS[i] for i in logits.argmax(-1).tolist()]
+    assert after == [row["after"] for row in result["rows"]]
+    assert not torch.equal(logits, base_logits(base, encode(base, chosen)))
+
+
+def test_fix_without_a_failure_is_refused(fitted: RunConfig, home: Path, tmp_path: Path) -> None:
+    base = load_classifier(str(home / "model"))
+    write_jsonl(tmp_path / "right.jsonl", rows(base, samples(4, seed=9), wrong_share=0.0))
+    with pytest.raises(DataError, match="makes no mistake here"):
+        fix(str(fitted.folder), str(tmp_path / "right.jsonl"), str(tmp_path / "out"), None, ui())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_mistakes_is_refused(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    base = load_classifier(str(home / "model"))
+    write_jsonl(tmp_path / "right.jsonl", rows(base, samples(40, seed=5), wrong_share=0.0))
+    config = make("right", f"data.train={tmp_path / 'right.jsonl'}")
+    with pytest.raises(DataError, match=r"data\.train: expected samples .* answers wrongly"):
+        fit(config, False, ui())
+    assert not (config.folder / EDITOR_FACTS).exists()
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(
+    fitted: RunConfig,
+) -> None:
+    wrong = fitted.folder.with_name(fitted.folder.name + "x")
+    with pytest.raises(ArtifactError, match=f"got neither; did you mean '{fitted.folder.name}'"):
+        run_test(str(wrong), [], ui())
+
+
+def test_an_editor_of_another_model_is_refused(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    save(build("bert", seed=1), tmp_path / "other")
+    with pytest.raises(ArtifactError, match="expected the model it was trained on"):
+        run_test(str(fitted.folder), [f"model.name={tmp_path / 'other'}"], ui())
+    trained = load_editor(fitted.folder)
+    with pytest.raises(ArtifactError, match="expected the model it was trained on"):
+        trained.session(load_classifier(str(tmp_path / "other")))
+
+
+def test_rewritten_rewordings_and_none_at_all(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    base = load_classifier(str(home / "model"))
+    bare = [
+        {k: v for k, v in row.items() if k != "paraphrases"} for row in rows(base, samples(60, 3))
+    ]
+    write_jsonl(tmp_path / "bare.jsonl", bare)
+    data = f"data.train={tmp_path / 'bare.jsonl'}"
+    written = fit(make("written", data, "data.adapt.rewrite=true", "train.epochs=1"), False, ui())
+    assert written["validation"]["fail_accuracy"] >= 0  # the words are no English: none may be made
+    config = make("none", data, "train.epochs=1")
+    result = fit(config, False, ui())
+    assert result["splits"]["train"]["adapt"] == 0
+    found = run_test(str(config.folder), [], ui())
+    assert "adapt_accuracy" not in found["metrics"]
+    assert found["metrics"]["edit_accuracy"] == found["metrics"]["fail_accuracy"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["schedule.cumulative=true"]])
+def test_what_is_decided_is_a_part_of_the_drawdown(
+    fitted: RunConfig, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for lead in (-float("inf"), 0.0, float("inf")):
+        monkeypatch.setattr(decided, "LEAD", lead)
+        found.append(run_test(str(fitted.folder), overrides, ui())["metrics"])
+    every, ahead, none = found
+    for m in (every, ahead):  # a pass sample's right label leads
+        assert m["share_decided"] == 1
+        assert m["drawdown_decided"] == pytest.approx(m["drawdown"])
+    assert none["share_decided"] == 0
+    assert "drawdown_decided" not in none

@@ -1,0 +1,158 @@
+"""Training that was cut off: resumed is uninterrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui
+
+from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, load_editor
+from saledit.config import RunConfig
+from saledit.errors import ArtifactError, ConfigError, JobError
+from saledit.module import EditModule
+from saledit.run import fit
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [(2 * STEPS + 1, KeyboardInterrupt()), (STEPS, KilledError()), (1, KilledError())],
+    ids=["in an epoch", "between epochs", "before any checkpoint"],
+)
+def test_resumed_is_uninterrupted(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException
+) -> None:
+    whole, broken = make("whole"), make("broken")
+    expected = fit(whole, False, ui())
+    assert len(metrics(whole)) >= EPOCHS * STEPS
+    interrupt(monkeypatch, step, error)
+    with pytest.raises(type(error)):
+        fit(broken, False, ui())
+    assert not (broken.folder / EDITOR_FACTS).exists()
+    found = fit(broken, True, ui())
+    assert_same_run(whole, broken)
+    assert found["epochs"] == expected["epochs"] == EPOCHS
+    assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
+
+
+def test_a_multiplier_is_part_of_what_is_resumed(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = ("loss.locality=1", "loss.margin=1e-4", "loss.least_margin=1e-5")
+    whole, broken = make("whole", *keys), make("broken", *keys)
+    fit(whole, False, ui())
+    seen = [float(row["val/multiplier"]) for row in metrics(whole) if row["val/multiplier"]]
+    assert seen == sorted(seen)
+    assert seen[0] > 1.05, "above its margin the weight of the KL grows"
+    interrupt(monkeypatch, STEPS, KilledError())
+    with pytest.raises(KilledError):
+        fit(broken, False, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+
+
+def test_resuming_twice_loses_nothing(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = make("whole"), make("broken")
+    fit(whole, False, ui())
+    for resume, step in ((False, STEPS + 1), (True, 2 * STEPS + 2)):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step, KilledError())
+            with pytest.raises(KilledError):
+                fit(broken, resume, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+
+
+def test_last_is_the_last_epoch_and_not_the_last_best_one(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("worse")
+    scores = iter(range(EPOCHS + 1, 0, -1))
+    real = EditModule.log
+
+    def log(self: EditModule, name: str, value: Any, **options: Any) -> None:
+        real(self, name, float(next(scores)) if name == "val/score" else value, **options)
+
+    monkeypatch.setattr(EditModule, "log", log)
+    fit(config, False, ui())
+    steps = {
+        name: torch.load(config.folder / name, weights_only=True)["global_step"]
+        for name in ("best.ckpt", "last.ckpt")
+    }
+    assert steps == {"best.ckpt": STEPS, "last.ckpt": EPOCHS * STEPS}
+
+
+def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig]) -> None:
+    config = make("done")
+    first = fit(config, False, ui())
+    before, bytes_before = metrics(config), (config.folder / EDITOR_WEIGHTS).read_bytes()
+    assert len(before) > EPOCHS * STEPS
+    again = fit(config, True, ui())
+    assert (config.folder / EDITOR_WEIGHTS).read_bytes() == bytes_before
+    assert metrics(config)[: len(before)] == before
+    assert again["validation"] == first["validation"]
+
+
+def test_a_run_cut_off_before_its_training_can_be_resumed(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = make("whole"), make("broken")
+    fit(whole, False, ui())
+
+    def cut_off(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    for config in (make("broken", "seed=1"), broken):  # a second try may differ from the first
+        with monkeypatch.context() as patch:
+            patch.setattr("saledit.run.fitting.prepare", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                fit(config, False, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+
+
+def test_resuming_another_configuration_is_refused(make: Callable[..., RunConfig]) -> None:
+    config = make("one", "train.epochs=1")
+    fit(config, False, ui())
+    with pytest.raises(ConfigError, match=r"loss\.edit: expected 0\.1 as in the run to resume"):
+        fit(make("one", "train.epochs=1", "loss.edit=0.5"), True, ui())
+    with pytest.raises(ArtifactError, match="expected a run to resume"):
+        fit(make("none"), True, ui())
+
+
+def test_same_seed_same_bytes_other_seed_other_editor(make: Callable[..., RunConfig]) -> None:
+    a, b, c = make("a"), make("b"), make("c", "seed=1")
+    for config in (a, b, c):
+        fit(config, False, ui())
+    one, two, three = ((x.folder / EDITOR_WEIGHTS).read_bytes() for x in (a, b, c))
+    assert one == two
+    assert metrics(a) == metrics(b)
+    assert one != three
+
+
+def test_training_learns(make: Callable[..., RunConfig]) -> None:
+    config = make("learns", "train.epochs=6", "train.steps_per_epoch=10", "train.decay=false")
+    fit(config, False, ui())
+    losses = [float(row["val/loss"]) for row in metrics(config) if row["val/loss"]]
+    assert len(losses) == 6 + 1  # the kept state is measured once more
+    assert min(losses) < losses[0]
+
+
+@pytest.mark.parametrize("steps", [1, 3], ids=["seen in validation", "seen in training"])
+def test_divergence_is_an_error_and_leaves_no_editor(
+    make: Callable[..., RunConfig], steps: int
+) -> None:
+    # One step an epoch: the validation after it is the first to see the ruined editor.
+    config = make(
+        f"nan{steps}", "train.learning_rate=1e30", "train.rate_learning_rate=1e30",
+        f"train.steps_per_epoch={steps}",
+    )  # fmt: skip
+    with pytest.raises(JobError, match="training diverged at step"):
+        fit(config, False, ui())
+    assert not (config.folder / EDITOR_FACTS).exists()
+    with pytest.raises(ArtifactError):
+        load_editor(config.folder)

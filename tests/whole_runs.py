@@ -1,0 +1,119 @@
+"""What tests of whole runs on a tiny model share."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from tiny import encode
+from torch import Tensor
+
+from saledit.artifact import EDITOR_WEIGHTS
+from saledit.config import RunConfig
+from saledit.files import read_tensors
+from saledit.models import TaskModel
+from saledit.module import EditModule
+from saledit.records import Sample
+from saledit.scoring import base_logits
+
+EPOCHS, STEPS = 4, 3
+
+
+class Bar:
+    def update(self, done: int, note: str = "") -> None:
+        pass
+
+
+class FakeUi:
+    """Remembers the stages, shows nothing."""
+
+    interactive = False
+    quiet = True
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.stages.append(text)
+
+    @contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Bar]:
+        yield Bar()
+
+
+def ui() -> Any:
+    return FakeUi()
+
+
+def shuffled(sample: Sample, n: int) -> tuple[str, ...]:
+    rng = random.Random(f"{sample.id} {n}")
+    return tuple(" ".join(rng.sample(words, len(words))) for words in map(str.split, sample.inputs))
+
+
+def rows(base: TaskModel, chosen: Sequence[Sample], wrong_share: float = 0.5) -> list[dict]:
+    """Records of which the model answers a share wrongly, by construction."""
+    logits = base_logits(base, encode(base, chosen))
+    ranked = logits.argsort(-1, descending=True).tolist()
+    out = []
+    for i, sample in enumerate(chosen):
+        wrong = i < wrong_share * len(chosen)
+        others = [shuffled(sample, n) for n in range(i % 3)]
+        out.append(
+            {
+                "id": f"r{sample.id}",
+                "premise": sample.inputs[0],
+                "hypothesis": sample.inputs[1],
+                "label": base.model.config.id2label[ranked[i][1 if wrong else 0]],
+                "paraphrases": [
+                    {"premise": p, "hypothesis": h, "kind": f"shuffle-{n}"}
+                    for n, (p, h) in enumerate(others)
+                ],
+            }
+        )
+    return out
+
+
+def weights(config: RunConfig) -> dict[str, Tensor]:
+    return read_tensors(config.folder / EDITOR_WEIGHTS, "an editor")
+
+
+def metrics(config: RunConfig) -> list[dict[str, str]]:
+    with (config.folder / "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def assert_same_run(a: RunConfig, b: RunConfig) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
+    left, right = metrics(a), metrics(b)
+    assert [row["step"] for row in left] == [row["step"] for row in right]
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for name, text in one.items():
+            assert bool(text) == bool(other[name]), name
+            if text:
+                assert float(other[name]) == pytest.approx(float(text), rel=1e-5, abs=1e-6), name
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) -> None:
+    """Let training end with an exception at a step, once."""
+    real, left = EditModule.training_step, [1]
+
+    def training_step(self: EditModule, batch: Any, batch_idx: int) -> Tensor:
+        if self.global_step == step and left:
+            left.clear()
+            raise error
+        return real(self, batch, batch_idx)
+
+    monkeypatch.setattr(EditModule, "training_step", training_step)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
