@@ -16,11 +16,10 @@ from saledit.contexts import sampled
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
-from saledit.editors.locating import Facts, FactSpec
+from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
-from saledit.facts import find_facts
+from saledit.facts import FactsFound
 from saledit.models import TaskModel
-from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.rows import Rows, run_edits
 from saledit.site import Layer, Site
@@ -93,7 +92,7 @@ def request_for(
 def facts_of(
     base: TaskModel, task: Task, entry: Entry, samples: Sequence[Sequence[Sample]],
     steps: Edits | None = None,
-) -> Callable[[Site, FactSpec], Facts]:  # fmt: skip
+) -> Callable[[tuple[Site, ...], FactSpec], FactSource]:  # fmt: skip
     """Failures as facts, found when they are asked for.
 
     Args:
@@ -105,12 +104,9 @@ def facts_of(
     """
 
     @cache
-    def found(site: Site, spec: FactSpec) -> Facts:
+    def found(sites: tuple[Site, ...], spec: FactSpec) -> FactSource:
         contexts = sampled(base, spec.contexts)  # of the model as it was before any edit
-        every = [sample for own in samples for sample in own]
-        with applied(base.model, steps or Edits({})):
-            facts = find_facts(base, task, entry.block, site, every, spec, contexts)
-        return facts.view(len(samples), len(samples[0]))
+        return FactsFound(base, task, entry.block, sites, samples, spec, contexts, steps)
 
     return found
 

@@ -23,7 +23,7 @@ from saledit.config.editors import LocateConfig, MemoeConfig
 from saledit.delta import Delta, Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.locate import Locate
-from saledit.editors.locating import Facts, FactSpec
+from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
 from saledit.models import TaskModel
 from saledit.overlay import applied
@@ -107,7 +107,7 @@ class Case:
         spec = BankSpec(self.layer, rank=RANK, moments=True)
         return memory_bank(self.base, Nli(), self.failures, spec)
 
-    def _facts(self, edits: Iterable[int]) -> Callable[[Site, FactSpec], Facts]:
+    def _facts(self, edits: Iterable[int]) -> Callable[[tuple[Site, ...], FactSpec], FactSource]:
         own = [[self.failures[n] for n in self.index[e].tolist()] for e in edits]
         return facts_of(self.base, Nli(), self.bank.entry, own)
 

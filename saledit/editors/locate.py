@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from saledit.delta import Edits, LowRank
+from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.locating import FactSpec
 from saledit.editors.request import Request
@@ -17,18 +18,20 @@ from saledit.errors import ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
 _PLACES = ("subject", "last")
+_BLOCK = re.compile(r"\.\d+\.")
 
 
 class Locate(Editor):
-    """A closed-form edit of the map that a layer's MLP ends with; nothing is learned.
+    """A closed-form edit of the map that each block's MLP ends with; nothing is learned.
 
     Each failure is a fact: a key, the map's input at the last token of its subject, and an output
     there that makes the right answer likely (``saledit.facts``). The solver (``saledit.editors.
     solvers``) gives the keys these outputs and changes what must stay as little as it can, by the
-    second moment of the map's inputs.
+    second moment of the map's inputs. Of several blocks (``site.span``) each gets its share of what
+    is still missing at the top, from the lowest up (MEMIT).
 
     Args:
-        sites: the sites of the layer; the last is edited.
+        sites: the sites of the layer; the last of each block is edited.
         solver: "rome", "r-rome", "memit", "emmet" or "alphaedit".
         at, contexts, value_steps, value_rate, kl, decay, clamp: how facts are found; see
             ``FactSpec``.
@@ -44,7 +47,6 @@ class Locate(Editor):
 
     needs_moments = True
     needs_calibration = False
-    moment: Tensor
 
     def __init__(
         self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",
@@ -54,41 +56,52 @@ class Locate(Editor):
         tokens: int = 100_000, window: int = 256,
     ) -> None:  # fmt: skip
         super().__init__(sites)
-        self._site, self._name, self._shrink = self.sites[-1], solver, shrink
+        self._name, self._shrink = solver, shrink
+        self._ends = tuple(i for i, site in enumerate(self.sites) if _is_like(site, self.sites[-1]))
         self._solve = SOLVERS[solver]
         self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp)
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
         self.corpus, self.tokens, self.window = corpus, tokens, window
-        self.register_buffer("moment", torch.eye(self._site.d_in))
+        for i in self._ends:
+            self.register_buffer(f"moment_{i}", torch.eye(self.sites[i].d_in))
 
     @torch.no_grad()
     def forward(self, request: Request) -> Edits:
-        """Edits (E,) of one site."""
+        """Edits (E,) of the last map of each block."""
         return self._edit(request)[0]
 
-    def remember(self, request: Request) -> Preserved:
-        """What must stay behind an edit: of AlphaEdit also its keys."""
+    def remember(self, request: Request) -> tuple[Preserved, ...]:
+        """What must stay behind an edit, at each block: of AlphaEdit also the edit's keys."""
         return self._edit(request)[1]
 
-    def _edit(self, request: Request) -> tuple[Edits, Preserved]:
-        facts = request.facts(self._site, self._spec)
-        if facts.keys.shape[-2] > 1 and self._name in SINGLE:
-            raise UserError(
-                f"schedule.batch_size: {self._name} solves for one failure at a time, expected 1, "
-                f"got {facts.keys.shape[-2]}; use editor.locate.solver=emmet for several"
-            )
-        before = request.memory
-        kept = before if isinstance(before, Preserved) else Preserved(self.moment)
-        delta, after = self._solve(facts, kept, self._numbers)
-        return Edits({self._site: LowRank(delta.u, delta.v)}), after
+    def _edit(self, request: Request) -> tuple[Edits, tuple[Preserved, ...]]:
+        sites = tuple(self.sites[i] for i in self._ends)
+        found, before = request.facts(sites, self._spec), request.memory
+        kept = [Preserved(self.get_buffer(f"moment_{i}")) for i in self._ends]
+        if isinstance(before, tuple):
+            kept = list(before)
+        edits = Edits({})
+        for number, site in enumerate(sites):
+            facts = found.at(number, edits)
+            if facts.keys.shape[-2] > 1 and self._name in SINGLE:
+                raise UserError(
+                    f"schedule.batch_size: {self._name} solves for one failure at a time, "
+                    f"expected 1, got {facts.keys.shape[-2]}; use editor.locate.solver=emmet for "
+                    "several"
+                )
+            delta, kept[number] = self._solve(facts, kept[number], self._numbers)
+            edits = edits + Edits({site: delta})
+        return edits, tuple(kept)
 
     @torch.no_grad()
     def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:
-        """Take over the second moment of the edited site's inputs."""
+        """Take over the second moments of the edited sites' inputs."""
         if moments is not None:
-            moment = moments[-1]
-            eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-            self.moment.copy_(moment + self._shrink * moment.diagonal().mean() * eye)
+            for i in self._ends:
+                moment = moments[i]
+                eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+                shrunk = moment + self._shrink * moment.diagonal().mean() * eye
+                self.get_buffer(f"moment_{i}").copy_(shrunk)
 
     @classmethod
     def check(cls, settings: dict[str, object]) -> None:
@@ -113,3 +126,8 @@ class Locate(Editor):
             number = float(str(settings[name]))
             if not 0 < number < math.inf:
                 raise ConfigError(f"editor.locate.{name}: expected above 0, got {number:g}")
+
+
+def _is_like(site: Site, other: Site) -> bool:
+    """Whether two sites are the same map, of one block or of two."""
+    return _BLOCK.sub(".#.", site.name) == _BLOCK.sub(".#.", other.name)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
+
+from saledit.delta import Edits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +57,11 @@ class Facts:
         """The same facts in another batch shape."""
         parts = (self.keys, self.residuals, self.bare_keys, self.bare_residuals)
         return Facts(*(part.view(*batch, part.shape[-1]) for part in parts))
+
+
+class FactSource(Protocol):
+    """The failures of a request as facts, at the sites that were asked for."""
+
+    def at(self, number: int, edits: Edits) -> Facts:
+        """The facts (E, K) at one of the sites, under what is changed (E,) below it."""
+        ...

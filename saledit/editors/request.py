@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from saledit.delta import Edits, LowRank
-from saledit.editors.locating import Facts, FactSpec
+from saledit.editors.locating import FactSource, FactSpec
 from saledit.site import Site
 from saledit.stepping import PerEdit
 
@@ -17,7 +17,7 @@ def _not_there(_edits: Edits) -> Tensor:
     raise AssertionError("this request holds gradients alone")
 
 
-def _no_facts(_site: Site, _spec: FactSpec) -> Facts:
+def _no_facts(_sites: tuple[Site, ...], _spec: FactSpec) -> FactSource:
     raise AssertionError("this request has no facts")
 
 
@@ -37,8 +37,8 @@ class Request:
             (``Editor.needs_held``), which are none of those that an edit is judged by.
         condition: what the failures are (``Editor.needs_text``): the model's embeddings of their
             tokens (E, K, T, D), and bool (E, K, T), which of them are real.
-        facts: the failures as facts (E, K) at a site, found as is asked for; the same question has
-            the same answer and is worked out once.
+        facts: the failures as facts (E, K) at a site of each block, found as is asked for; the
+            same question has the same answer and is worked out once.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
     """
 
@@ -46,7 +46,7 @@ class Request:
     losses: PerEdit = _not_there
     damage: PerEdit = _not_there
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
-    facts: Callable[[Site, FactSpec], Facts] = _no_facts
+    facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
     memory: object | None = None
 
     @property

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saledit.contexts import sampled
+from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
-from saledit.facts import find_facts
+from saledit.facts import FactsFound
 from saledit.models import CLASSIFIER, TaskModel
 from saledit.places import touched
 from saledit.records import Sample
@@ -113,7 +114,8 @@ def slow_fact(
 def found(base: TaskModel, task: Task, chosen: list[Sample], spec: FactSpec) -> Facts:
     contexts = () if base.kind == CLASSIFIER else CONTEXTS
     site = base.layer(BLOCK).sites[-1]
-    return find_facts(base, task, BLOCK, site, chosen, spec, contexts)
+    source = FactsFound(base, task, BLOCK, [site], [[s] for s in chosen], spec, contexts)
+    return source.at(0, Edits({})).view(len(chosen))
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(f"{name} last" for name in LAST)])
@@ -147,7 +149,7 @@ def test_facts_beside_each_other_are_those_alone(
         torch.testing.assert_close(
             together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-3, atol=1e-4
         )
-    monkeypatch.setattr("saledit.facts._LOGITS", 1)
+    monkeypatch.setattr("saledit.wanted._LOGITS", 1)
     monkeypatch.setattr("saledit.facts._ROWS", 3)
     split = found(base, task, chosen, spec)
     torch.testing.assert_close(split.residuals, together.residuals, rtol=1e-3, atol=1e-4)

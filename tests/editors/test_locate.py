@@ -8,18 +8,23 @@ import pytest
 import tiny_text as text
 import torch
 from tiny import untouched
+from torch import Tensor
 
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.config.editors import LocateConfig
 from saledit.contexts import sampled
+from saledit.delta import Edits
 from saledit.editors.locate import Locate
-from saledit.editors.solvers import SOLVERS
+from saledit.editors.locating import Facts
+from saledit.editors.solvers import SOLVERS, Preserved
 from saledit.errors import ConfigError, DataError, UserError
-from saledit.facts import find_facts
-from saledit.overlay import applied
+from saledit.facts import FactsFound
+from saledit.models import TaskModel
+from saledit.overlay import applied, merge
 from saledit.records import Sample
 from saledit.session import EditSession
+from saledit.site import Site
 
 BLOCK, QA = 1, text.task()
 BASE = text.build("llama")
@@ -67,14 +72,79 @@ def test_an_exact_edit_gives_its_key_the_wanted_output(solver: str) -> None:
     made = editor(solver)
     own = FAILURES[:1]
     edits = session(made).step(own)
-    facts = find_facts(BASE, QA, BLOCK, SITE, own, made._spec, text_contexts(made))
+    facts = facts_at_base(made, own)
     torch.testing.assert_close(
         facts.keys @ edits[SITE].dense().mT, facts.residuals, rtol=1e-4, atol=1e-5
     )
 
 
-def text_contexts(made: Locate) -> tuple[str, ...]:
-    return sampled(BASE, made._spec.contexts)
+def facts_at_base(made: Locate, own: list[Sample]) -> Facts:
+    """The facts (K,) of some failures, before any edit."""
+    contexts = sampled(BASE, made._spec.contexts)
+    source = FactsFound(BASE, QA, BLOCK, [SITE], [own], made._spec, contexts)
+    return source.at(0, Edits({})).view(len(own))
+
+
+@pytest.mark.parametrize("at", ["subject", "last"])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
+def test_memit_spreads_what_is_missing_over_blocks(name: str, at: str) -> None:
+    """Against the whole model with weights written into it, block after block."""
+    base = text.build(name)
+    layer, own = base.layer(1, (), 2), asked(2)
+    numbers = asdict(replace(NUMBERS, at=at))
+    made = Locate(layer.sites, **numbers)
+    moments = memory_bank(base, QA, text.samples(40), BankSpec(layer, moments=True)).moments()
+    made.prime([], moments)
+    with untouched(base.model):
+        edits = EditSession(base, QA, made.eval(), layer, 4, 4).step(own)
+    sites = [base.layer(i).sites[-1] for i in range(2)]
+    assert list(edits) == sites
+
+    contexts = sampled(base, 2)
+    variants = [[s, *(replace(s, inputs=(f"{c} {s.inputs[0]}",)) for c in contexts)] for s in own]
+
+    def seen(model: TaskModel, site: Site) -> tuple[Tensor, Tensor]:
+        """Mean keys at a site, and what block 1 gives at the bare prompts."""
+        keys, tops = [], []
+        for group in variants:
+            mean = []
+            for n, one in enumerate(group):
+                encoded = QA.encode(model, [one])
+                place = QA.subject_places(model, [one])[0] if at == "subject" else encoded.at[0, 0]
+                kept: dict[str, Tensor] = {}
+                hooks = [
+                    model.model.get_submodule(site.name).register_forward_hook(
+                        lambda _m, args, _o, kept=kept: kept.update(key=args[0].flatten(0, -2))
+                    ),
+                    model.block(1).register_forward_hook(
+                        lambda _m, _a, o, kept=kept: kept.update(
+                            top=(o[0] if isinstance(o, tuple) else o).flatten(0, -2)
+                        )
+                    ),
+                ]
+                text.run_whole(model, encoded, Edits({}))
+                for hook in hooks:
+                    hook.remove()
+                mean.append(kept["key"][place])
+                if n == 0:
+                    tops.append(kept["top"][place])
+            keys.append(torch.stack(mean).mean(0))
+        return torch.stack(keys), torch.stack(tops)
+
+    source = FactsFound(base, QA, 1, sites[1:], [own], made._spec, contexts)
+    delta = source.at(0, Edits({})).view(len(own)).bare_residuals
+    goal = seen(base, sites[1])[1] + delta
+    other = text.build(name)
+    for number, site in enumerate(sites):
+        keys, top = seen(other, site)
+        residuals = (goal - top) / (2 - number)
+        facts = Facts(keys, residuals, keys, residuals)
+        moment = made.get_buffer(f"moment_{list(layer.sites).index(site)}")
+        want, _ = SOLVERS["memit"](facts, Preserved(moment), made._numbers)
+        torch.testing.assert_close(
+            edits[site].dense(), want.dense(), rtol=2e-3, atol=1e-4 * float(want.norm())
+        )
+        merge(other.model, Edits({site: want}))
 
 
 @pytest.mark.parametrize("solver", ["rome", "r-rome"])
@@ -88,7 +158,7 @@ def test_alphaedit_remembers_the_keys_of_a_sequence() -> None:
     known = session(made)
     known.step(FAILURES[:2])
     second = known.step(others)
-    facts = find_facts(BASE, QA, BLOCK, SITE, FAILURES[:2], made._spec, text_contexts(made))
+    facts = facts_at_base(made, FAILURES[:2])
     forgetful = session(made)
     forgetful.step(FAILURES[:2])
     forgetful._memory = None
