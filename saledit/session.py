@@ -221,8 +221,9 @@ class EditSession:
 
 @torch.no_grad()
 def bank_batches(
-    base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None, batch_rows: int = 256
-) -> Iterator[tuple[Tensor, Tensor]]:
+    base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None, batch_rows: int = 256,
+    index: Tensor | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """Logits of samples of a bank, with or without one edit.
 
     Args:
@@ -231,14 +232,16 @@ def bank_batches(
         bank: cached samples.
         edits: unbatched edits of the bank's layer; None for the base, which costs next to nothing.
         batch_rows: rows a suffix run of a classifier; text takes fewer.
+        index: positions (n,) of the samples; None for all.
 
     Yields:
         (positions (B,), logits as ``task.logits`` gives them), by length: the same batches
         whatever the edits.
     """
     rows_at_once = batch_rows if bank.answer_lengths is None else max(1, batch_rows // 8)
+    every = torch.arange(len(bank)) if index is None else index
     # By length, so that little is spent on padding.
-    for chunk in torch.split(bank.lengths.argsort(stable=True), rows_at_once):
+    for chunk in torch.split(every[bank.lengths[every].argsort(stable=True)], rows_at_once):
         if edits is None:
             outputs = bank.outputs(chunk)
         else:

@@ -236,6 +236,12 @@ class TestConfig:
     """edits evaluated side by side"""
     fluency: int = 40
     """generation: failures whose free continuations are checked for fluency; 0 for none"""
+    every: int = 0
+    """sequences: edits between two looks at what holds and is forgotten; 0: the end alone"""
+    texts: str = ""
+    """qa: data file of text whose perplexity is watched in a sequence"""
+    n_texts: int = 100
+    """passages of it"""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,57 @@ def plot_comparison(table: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+#: Curves of a course, and what they are called.
+_CURVES = (
+    ("current", "the current edits"),
+    ("earlier", "all earlier edits"),
+    ("adapt", "rewordings of all"),
+    ("pass_accuracy", "pass samples"),
+)
+
+
+def plot_course(results: Mapping[str, Any], path: Path) -> None:
+    """Draw what holds and what is forgotten as edits pile up, and how far the weights have gone.
+
+    Args:
+        results: ``results.json`` of a sequence with a ``course``.
+        path: the PNG file; written whole or not at all.
+
+    Raises:
+        JobError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = results["course"]
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    upper, lower = FigureCanvasAgg(figure).figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    for name, label in _CURVES:
+        found = [(p["n_failures"], 100 * p[name]) for p in points if name in p]
+        if found:
+            upper.plot(*zip(*found, strict=True), marker="o", markersize=3, label=label)
+    upper.set_ylabel("right, %")
+    upper.set_ylim(-2, 102)
+    upper.legend(fontsize=8, frameon=False)
+    at = [p["n_failures"] for p in points]
+    share = [p["delta_norm"] / p["weight_norm"] for p in points]
+    lower.plot(at, share, color=_OTHER, marker="o", markersize=3, label="|change| / |weights|")
+    if all("perplexity" in p for p in points):
+        rise = [p["perplexity"] / points[0]["perplexity"] for p in points]
+        lower.plot(at, rise, color=_PICKED, marker="o", markersize=3, label="perplexity, relative")
+        lower.set_yscale("log")
+    lower.set_xlabel("failures edited")
+    lower.legend(fontsize=8, frameon=False)
+    if results["collapse"] is not None:
+        for axes in (upper, lower):
+            axes.axvline(results["collapse"], color=_PICKED, linestyle=":", linewidth=1)
+    name, k = results["editor"], results["schedule"]["batch_size"]
+    upper.set_title(f"{name}, {k} failures a step", fontsize=10, parse_math=False)
+    for axes in (upper, lower):
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def _reach(found: Mapping[str, Any]) -> list[list[float]] | None:
     """How far an interval reaches below and above its mean, in percent."""
     if found["low"] is None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from saledit import config as configuration
 from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
+from saledit.data.sources import stream_texts
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.outcomes import outcome
-from saledit.report import Ui
+from saledit.report import Ui, plot_course
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
+from saledit.run.course import Course
 from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.tally import Tally
@@ -55,6 +58,8 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     # Results of another schedule or data set stand beside those of the run's own.
     name = "results.json" if not overrides else f"results-{_slug(overrides)}.json"
     write_json(folder / name, results)
+    if "course" in results:
+        plot_course(results, (folder / name).with_suffix(".png"))
     return results
 
 
@@ -86,8 +91,12 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     if isinstance(task, TextTask):
         compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
     tally = Tally(prepared.base, task, part, banks, config.test.fluency, compared)
-    run = _pile_up if schedule.cumulative else _one_by_one
-    n_edits = run(prepared, trained, banks, tally)
+    course = None
+    if schedule.cumulative:
+        course = _course(prepared, trained, banks)
+        n_edits = _pile_up(prepared, trained, tally, course)
+    else:
+        n_edits = _one_by_one(prepared, trained, banks, tally)
     seconds = time.perf_counter() - began
     metrics = tally.metrics()
     if any(value != value for value in metrics.values() if isinstance(value, float)):
@@ -108,6 +117,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
         "unedited": tally.unedited(),
         "adapt_by_kind": tally.by_kind(),
         "per_edit": tally.per_edit(),
+        **({} if course is None else {"course": course.points, "collapse": course.collapse}),
         "counts": part.counts(),
         "timing": {
             "test_seconds": seconds,
@@ -144,18 +154,37 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
 
 
 @torch.no_grad()
-def _pile_up(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> int:
+def _pile_up(
+    prepared: Prepared, trained: TrainedEditor, tally: Tally, course: Course | None
+) -> int:
     """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end."""
-    part = prepared.test
+    part, every = prepared.test, prepared.config.test.every
     session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
-    starts = range(0, len(part.fail), k)
+    starts, looked = range(0, len(part.fail), k), 0
+    if course is not None:
+        course.look(session.edits, 0, 0)
     with prepared.ui.progress("editing", len(starts)) as bar:
         for done, start in enumerate(starts, start=1):
             session.step(part.fail[start : start + k])
+            if course is not None and (done % every == 0 or done == len(starts)):
+                now = min(start + k, len(part.fail))
+                course.look(session.edits, now, looked)
+                looked = now
             bar.update(done)
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
     return len(starts)
+
+
+def _course(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:
+    """What is looked at along a sequence; None where nothing is."""
+    config, c = prepared.config, prepared.config.test
+    if not c.every:
+        return None
+    texts = list(islice(stream_texts(c.texts), c.n_texts)) if c.texts else []
+    return Course(
+        prepared.base, prepared.task, prepared.test, banks, trained.layer, texts, config.cache
+    )
 
 
 def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> float:

@@ -1,0 +1,138 @@
+"""The course of a sequence against whole models, asked one after another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny_text as text
+import torch
+from whole_runs import ui
+
+from saledit.answering import answers
+from saledit.bank import BankSpec
+from saledit.config import RunConfig
+from saledit.data.part_banks import open_banks
+from saledit.data.splits import Part
+from saledit.delta import Edits, LowRank
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.report import plot_course
+from saledit.run import fit
+from saledit.run import test as run_test
+from saledit.run.course import Course
+from saledit.scoring import base_logits
+
+BLOCK, QA = 1, text.task()
+TEXTS = [" ".join(text.WORDS[i : i + 6]) for i in range(8)]
+
+
+def change(base: text.TaskModel, size: float) -> Edits:
+    draws = torch.Generator().manual_seed(0)
+    return Edits({
+        site: LowRank(
+            torch.randn(2, site.d_in, generator=draws),
+            size * torch.randn(2, site.d_out, generator=draws),
+        )
+        for site in base.layer(BLOCK).sites
+    })  # fmt: skip
+
+
+def spoken(base: text.TaskModel, samples: list[Sample], edits: Edits) -> float:
+    found = answers(base, QA, samples, edits)
+    return sum(answer.right for answer in found) / len(found)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
+    base = text.build(name)
+    asked = text.samples(30)
+    # Some answers are the model's own, so that some are right.
+    said = answers(base, QA, asked)
+    own = [
+        Sample(
+            s.id,
+            s.inputs,
+            a.text if i % 2 and a.ended and a.text.strip(text.STOP) else s.target,
+            accepted=(),
+        )
+        for i, (s, a) in enumerate(zip(asked, said, strict=True))
+    ]
+    adapt = [tuple(own[10 + 2 * i : 10 + 2 * i + i % 3]) for i in range(6)]
+    part = Part(tuple(own[:6]), tuple(adapt), tuple(own[22:]))
+    layer = base.layer(BLOCK)
+    (banks,) = open_banks(base, QA, part, [BankSpec(layer, 2)], tmp_path)
+    course = Course(base, QA, part, banks, layer, TEXTS, tmp_path)
+    small, large = change(base, 1e-4), change(base, 3.0)
+    course.look(Edits({}), 0, 0)
+    course.look(small, 4, 0)
+    course.look(large, 6, 4)
+    for point, edits, done, since in zip(
+        course.points, (Edits({}), small, large), (0, 4, 6), (0, 0, 4), strict=True
+    ):
+        assert point["n_failures"] == done
+        if done:
+            assert point["current"] == spoken(base, own[since:done], edits)
+            reworded = [s for group in adapt[:done] for s in group]
+            assert point["adapt"] == spoken(base, reworded, edits)
+        else:
+            assert "current" not in point
+            assert "adapt" not in point
+        assert ("earlier" in point) == bool(since)
+        if since:
+            assert point["earlier"] == spoken(base, own[:since], edits)
+        assert point["pass_accuracy"] == spoken(base, own[22:], edits)
+        nll = []
+        for line in TEXTS:
+            ids = base.tokenizer(line, return_tensors="pt").input_ids
+            at = torch.arange(ids.shape[1] - 1)[None]
+            with applied(base.model, edits):
+                logits = base_logits(base, {"input_ids": ids[:, :-1]}, at)[0].log_softmax(-1)
+            nll += logits.gather(1, ids[0, 1:, None]).flatten().tolist()
+        wanted = torch.tensor(nll).neg().mean().exp().item()
+        assert point["perplexity"] == pytest.approx(wanted, rel=1e-3)
+    assert course.points[1]["delta_norm"] == pytest.approx(float(small.norm()))
+    sizes = [base.model.get_submodule(s.name).weight.norm() for s in layer.sites]
+    assert course.points[0]["weight_norm"] == pytest.approx(
+        float(torch.stack(sizes).square().sum().sqrt())
+    )
+    assert [p["collapsed"] for p in course.points][:2] == [False, False]
+    lost = course.points[2]["pass_accuracy"] < 0.5 * course.points[0]["pass_accuracy"]
+    lost |= course.points[2]["perplexity"] > 10 * course.points[0]["perplexity"]
+    assert lost, "so large a change should break it"
+    assert course.collapse == 6
+
+
+def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
+    config = make("course", "schedule.cumulative=true", "train.epochs=1")
+    fit(config, False, ui())
+    results = run_test(str(config.folder), ["test.every=2"], ui())
+    (path,) = config.folder.glob("results-*.json")
+    assert json.loads(path.read_text())["course"] == results["course"]
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    points, n = results["course"], results["counts"]["fail"]
+    assert [p["n_failures"] for p in points] == [0, *range(4, n, 4), n]
+    assert points[0]["pass_accuracy"] == 1
+    last = points[-1]
+    held = last["earlier"] * points[-2]["n_failures"] + last["current"] * (
+        n - points[-2]["n_failures"]
+    )
+    assert held / n == pytest.approx(results["metrics"]["fail_accuracy"])
+    assert last["pass_accuracy"] == pytest.approx(results["metrics"]["pass_accuracy_after"])
+    assert last["locality_kl"] == pytest.approx(results["metrics"]["locality_kl"], rel=1e-4)
+    plain = run_test(str(config.folder), [], ui())
+    assert "course" not in plain
+    assert plain["metrics"] == results["metrics"]
+
+
+def test_the_plot_of_a_collapse(tmp_path: Path) -> None:
+    points = [
+        {"n_failures": n, "pass_accuracy": 1 - n / 9, "current": 1.0, "perplexity": 10.0**n,
+         "delta_norm": float(n), "weight_norm": 3.0, "collapsed": n > 4}
+        for n in range(8)
+    ]  # fmt: skip
+    results = {"course": points, "collapse": 5, "editor": "a$b", "schedule": {"batch_size": 1}}
+    plot_course(results, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
