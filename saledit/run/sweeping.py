@@ -30,8 +30,9 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     layer trains for ``site.rung`` steps; the better half goes on, from where it stands, until it
     has trained for twice as long, and so on until two are left. A layer's score is that of the
     validation that training goes by, edit accuracy - 4 x drawdown - KL; the test split is never
-    read. Rates do not decay: rounds would differ in it. Rounds that have ended are not run again
-    after an interruption.
+    read. An editor that is not trained (``locate``, ``step``) has one round, which is its
+    validation at every layer. Rates do not decay: rounds would differ in it. Rounds that have ended
+    are not run again after an interruption.
 
     Args:
         prepared: the task model and its samples.
@@ -43,9 +44,10 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     began = time.perf_counter()
     site = prepared.config.site
     place = prepared.config.cache / f"sweep-{sweep_key(prepared)}"
-    kept, scores, passes = list(layers), dict[int, LayerScore](), 0.0
-    rounds = n_rounds(len(layers))
+    kept, scores, trained, judged = list(layers), dict[int, LayerScore](), 0.0, 0.0
     editor = make_editor(prepared.config.editor, layers[0].sites, prepared.base.embedding_size)
+    # One that is not trained is the same after every round.
+    rounds = n_rounds(len(layers)) if editor.is_trained else 1
     # The samples of all layers in one pass, which each layer's training then finds.
     banks_at(prepared, prepared.train, layers, editor.needs_moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
@@ -60,7 +62,9 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
                 layer.index, found["score"], {"steps": float(steps), **details}, final=False
             )
             before = steps // 2 if number else 0
-            passes += _forward_passes(prepared, layer, steps - before)
+            share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
+            trained += share * (steps - before) * editor.is_trained * _rows_a_step(prepared)
+            judged += share * _rows_a_validation(prepared)
         if site.halving and number + 1 < rounds:
             kept.sort(key=lambda layer: scores[layer.index].score, reverse=True)
             kept = kept[: math.ceil(len(kept) / 2)]
@@ -69,7 +73,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     shutil.rmtree(place, ignore_errors=True)
     name = f"sweep, {'halving' if site.halving else 'full'}, {site.rung} steps in the first round"
     return Saliency(
-        name, tuple(scores[layer.index] for layer in layers), passes, passes,
+        name, tuple(scores[layer.index] for layer in layers), trained + judged, trained,
         time.perf_counter() - began,
     )  # fmt: skip
 
@@ -101,9 +105,11 @@ def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunCon
     return replace(config, name=f"layer-{layer.index}", output=str(place), site=site, train=train)
 
 
-def _forward_passes(prepared: Prepared, layer: Layer, steps: int) -> float:
-    """Rows that training runs, each by its share of the model's blocks."""
+def _rows_a_step(prepared: Prepared) -> int:
     train, k = prepared.config.train, prepared.config.schedule.batch_size
-    rows = train.edits(k) * (2 * k + train.passes_per_edit)
-    share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
-    return steps * rows * share
+    return train.edits(k) * (2 * k + train.passes_per_edit)
+
+
+def _rows_a_validation(prepared: Prepared) -> int:
+    train, k = prepared.config.train, prepared.config.schedule.batch_size
+    return train.validation_edits * (2 * k + train.validation_passes)

@@ -83,7 +83,10 @@ def test_the_better_half_goes_on(home: Path, trained: Trained) -> None:
     assert [row["final"] for row in table["layers"]] == [True, True, False]
     assert [row["steps"] for row in table["layers"]] == [4, 4, 2]
     rows_a_step = EDITS * (2 * K + PASSES)
-    assert table["forward_passes"] == pytest.approx(rows_a_step * (4 * 1 + 4 * 2 / 3 + 2 / 3))
+    trained_rows = rows_a_step * (4 * 1 + 4 * 2 / 3 + 2 / 3)
+    assert table["backward_passes"] == pytest.approx(trained_rows)
+    judged = 3 * (2 * K + 5) * (2 * 1 + 2 * 2 / 3 + 1 / 3)
+    assert table["forward_passes"] == pytest.approx(trained_rows + judged)
     # Nothing is left of the editors, and the table is not made twice.
     assert not list((home / "halved" / "cache").glob("sweep-*/layer-*"))
     trained.clear()
@@ -93,6 +96,18 @@ def test_the_better_half_goes_on(home: Path, trained: Trained) -> None:
     full = saliency(other, FakeUi())  # type: ignore[arg-type]
     assert trained == [(i, n) for n in (2, 4) for i in (0, 1, 2)]
     assert all(row["final"] for row in full["layers"])
+
+
+def test_an_editor_that_is_not_trained_is_tried_once_at_every_layer(
+    home: Path, trained: Trained
+) -> None:
+    config = make(home, "untrained", "editor.name=step")
+    table = saliency(config, FakeUi())  # type: ignore[arg-type]
+    assert [layer for layer, _ in trained] == [0, 1, 2]
+    assert all(row["final"] for row in table["layers"])
+    assert table["pick"] == 1
+    assert table["backward_passes"] == 0
+    assert table["forward_passes"] == pytest.approx(3 * (2 * K + 5) * (1 + 2 / 3 + 1 / 3))
 
 
 def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
