@@ -1,0 +1,43 @@
+"""Every configuration that comes with saledit can be read, and names what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saledit import config as configuration
+from saledit.artifact import check_editor, make_task
+from saledit.run.picking import check_site
+
+ROOT = Path(__file__).parents[2] / "configs"
+FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
+
+
+def test_there_are_some() -> None:
+    assert {"nli/quickstart", "qa/pararel", "editors/memit"} <= set(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_can_be_read(name: str) -> None:
+    config = configuration.load(name)
+    make_task(config.task)
+    check_editor(config.editor)
+    check_site(config.site)
+
+
+@pytest.mark.parametrize(
+    ("editor", "layer", "span", "numbers"),
+    [
+        ("memit-gpt2-xl", 17, 5, {"weight": 20000.0, "clamp": 0.75, "value_steps": 20}),
+        ("memit-gpt-j", 8, 6, {"weight": 15000.0, "clamp": 0.75, "value_steps": 25}),
+        ("rome-llama-3-8b", 5, 1, {"clamp": 4.0, "decay": 0.001}),
+        ("emmet-gpt2-xl", 17, 1, {"ridge": 100.0, "solver": "emmet"}),
+        ("alphaedit-llama-3-8b", 8, 5, {"value_rate": 0.1, "solver": "alphaedit", "norm": 10.0}),
+    ],
+)
+def test_published_numbers(editor: str, layer: int, span: int, numbers: dict[str, object]) -> None:
+    config = configuration.load(f"editors/{editor}")
+    assert (config.site.layer, config.site.span) == (layer, span)
+    for name, value in numbers.items():
+        assert getattr(config.editor.locate, name) == value
