@@ -6,7 +6,7 @@ Used by validation, test, fix and notebooks alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -164,7 +164,16 @@ class EditSession:
         self._spec = BankSpec(layer, rank=sample_rank)
         self._gradient_rank = gradient_rank
         self._steps = Edits({})
-        self._memory: object | None = None
+        self._memory: Mapping[str, Tensor] = {}
+
+    @property
+    def state(self) -> tuple[Edits, Mapping[str, Tensor]]:
+        """The steps so far, and what the editor remembers of them; see ``go_on``."""
+        return self._steps, self._memory
+
+    def go_on(self, steps: Edits, memory: Mapping[str, Tensor]) -> None:
+        """Take up a ``state`` that was left."""
+        self._steps, self._memory = steps, memory
 
     @property
     def edits(self) -> Edits:

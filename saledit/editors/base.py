@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Editor(nn.Module, ABC):
             moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
         """
 
-    def remember(self, request: Request) -> object | None:
+    def remember(self, request: Request) -> Mapping[str, Tensor]:
         """What the next step of a sequence has to know of this one; most need nothing.
 
         Args:

@@ -70,16 +70,17 @@ class Locate(Editor):
         """Edits (E,) of the last map of each block."""
         return self._edit(request)[0]
 
-    def remember(self, request: Request) -> tuple[Preserved, ...]:
-        """What must stay behind an edit, at each block: of AlphaEdit also the edit's keys."""
-        return self._edit(request)[1]
+    def remember(self, request: Request) -> dict[str, Tensor]:
+        """What must stay behind an edit: of AlphaEdit its keys, by the block's site."""
+        kept = zip(self._ends, self._edit(request)[1], strict=True)
+        return {f"past_{i}": one.past for i, one in kept if one.past is not None}
 
-    def _edit(self, request: Request) -> tuple[Edits, tuple[Preserved, ...]]:
+    def _edit(self, request: Request) -> tuple[Edits, list[Preserved]]:
         sites = tuple(self.sites[i] for i in self._ends)
-        found, before = request.facts(sites, self._spec), request.memory
-        kept = [Preserved(self.get_buffer(f"moment_{i}")) for i in self._ends]
-        if isinstance(before, tuple):
-            kept = list(before)
+        found, past = request.facts(sites, self._spec), request.memory
+        kept = [
+            Preserved(self.get_buffer(f"moment_{i}"), past.get(f"past_{i}")) for i in self._ends
+        ]
         edits = Edits({})
         for number, site in enumerate(sites):
             facts = found.at(number, edits)
@@ -91,7 +92,7 @@ class Locate(Editor):
                 )
             delta, kept[number] = self._solve(facts, kept[number], self._numbers)
             edits = edits + Edits({site: delta})
-        return edits, tuple(kept)
+        return edits, kept
 
     @torch.no_grad()
     def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:

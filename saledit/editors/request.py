@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -47,7 +47,7 @@ class Request:
     damage: PerEdit = _not_there
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
     facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
-    memory: object | None = None
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_edits(self) -> int:

@@ -115,14 +115,16 @@ def plot_course(results: Mapping[str, Any], path: Path) -> None:
     upper.set_ylim(-2, 102)
     upper.legend(fontsize=8, frameon=False)
     at = [p["n_failures"] for p in points]
-    share = [p["delta_norm"] / p["weight_norm"] for p in points]
-    lower.plot(at, share, color=_OTHER, marker="o", markersize=3, label="|change| / |weights|")
+    if all("delta_norm" in p for p in points):
+        share = [p["delta_norm"] / p["weight_norm"] for p in points]
+        lower.plot(at, share, color=_OTHER, marker="o", markersize=3, label="|change| / |weights|")
     if all("perplexity" in p for p in points):
         rise = [p["perplexity"] / points[0]["perplexity"] for p in points]
         lower.plot(at, rise, color=_PICKED, marker="o", markersize=3, label="perplexity, relative")
         lower.set_yscale("log")
     lower.set_xlabel("failures edited")
-    lower.legend(fontsize=8, frameon=False)
+    if lower.lines:
+        lower.legend(fontsize=8, frameon=False)
     if results["collapse"] is not None:
         for axes in (upper, lower):
             axes.axvline(results["collapse"], color=_PICKED, linestyle=":", linewidth=1)

@@ -81,8 +81,9 @@ class Course:
         if self._banks.adapt is not None and self._ends[done]:
             point["adapt"] = self._share(self._banks.adapt, range(self._ends[done]), edits)
         point |= self._others(edits)
-        point["delta_norm"] = float(edits.norm()) if len(edits) else 0.0
         point["weight_norm"] = self._size
+        if not edits.are_routed:  # those are no matrices
+            point["delta_norm"] = float(edits.norm()) if len(edits) else 0.0
         point["collapsed"] = self._has_collapsed(point)
         self.points.append(point)
 

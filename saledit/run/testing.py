@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,15 @@ from saledit import config as configuration
 from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
-from saledit.data.sources import stream_texts
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
 from saledit.files import read_json, write_json
 from saledit.outcomes import outcome
 from saledit.report import Ui, plot_course
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
-from saledit.run.course import Course
 from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
+from saledit.run.sequence import course_of, pile_up
 from saledit.run.tally import Tally
 from saledit.tasks.text import TextTask
 
@@ -93,8 +91,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     tally = Tally(prepared.base, task, part, banks, config.test.fluency, compared)
     course = None
     if schedule.cumulative:
-        course = _course(prepared, trained, banks)
-        n_edits = _pile_up(prepared, trained, tally, course)
+        course = course_of(prepared, trained, banks)
+        n_edits = pile_up(prepared, trained, tally, course)
     else:
         n_edits = _one_by_one(prepared, trained, banks, tally)
     seconds = time.perf_counter() - began
@@ -151,40 +149,6 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
             n_edits += len(batch.targets)
             bar.update(i + 1)
     return n_edits
-
-
-@torch.no_grad()
-def _pile_up(
-    prepared: Prepared, trained: TrainedEditor, tally: Tally, course: Course | None
-) -> int:
-    """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end."""
-    part, every = prepared.test, prepared.config.test.every
-    session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
-    starts, looked = range(0, len(part.fail), k), 0
-    if course is not None:
-        course.look(session.edits, 0, 0)
-    with prepared.ui.progress("editing", len(starts)) as bar:
-        for done, start in enumerate(starts, start=1):
-            session.step(part.fail[start : start + k])
-            if course is not None and (done % every == 0 or done == len(starts)):
-                now = min(start + k, len(part.fail))
-                course.look(session.edits, now, looked)
-                looked = now
-            bar.update(done)
-    prepared.ui.stage("judging all edits together")
-    tally.count_final(session.edits)
-    return len(starts)
-
-
-def _course(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:
-    """What is looked at along a sequence; None where nothing is."""
-    config, c = prepared.config, prepared.config.test
-    if not c.every:
-        return None
-    texts = list(islice(stream_texts(c.texts), c.n_texts)) if c.texts else []
-    return Course(
-        prepared.base, prepared.task, prepared.test, banks, trained.layer, texts, config.cache
-    )
 
 
 def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> float:

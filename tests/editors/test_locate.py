@@ -161,7 +161,7 @@ def test_alphaedit_remembers_the_keys_of_a_sequence() -> None:
     facts = facts_at_base(made, FAILURES[:2])
     forgetful = session(made)
     forgetful.step(FAILURES[:2])
-    forgetful._memory = None
+    forgetful.go_on(forgetful.state[0], {})
     other = forgetful.step(others)
 
     def moves(edits) -> float:

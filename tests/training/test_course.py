@@ -24,6 +24,7 @@ from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.course import Course
 from saledit.scoring import base_logits
+from saledit.session import EditSession
 
 BLOCK, QA = 1, text.task()
 TEXTS = [" ".join(text.WORDS[i : i + 6]) for i in range(8)]
@@ -125,6 +126,45 @@ def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
     plain = run_test(str(config.folder), [], ui())
     assert "course" not in plain
     assert plain["metrics"] == results["metrics"]
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ["editor.name=locate", "editor.locate.solver=alphaedit", "editor.locate.at=last",
+         "editor.locate.shrink=0.1", "editor.locate.threshold=1.0"],
+        ["editor.name=memoe", "editor.memoe.steps=3", "editor.memoe.experts=3"],
+    ],
+    ids=["alphaedit", "memoe"],
+)  # fmt: skip
+def test_a_sequence_that_was_cut_off_goes_on(
+    own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("cut", "schedule.cumulative=true", "train.epochs=1", *own)
+    fit(config, False, ui())
+    whole = run_test(str(config.folder), ["test.every=2"], ui())
+    assert not list(config.cache.glob("sequence-*"))
+    real, made = EditSession.step, []
+
+    def step(self: EditSession, failures: list[Sample]) -> Edits:
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(len(failures))
+        return real(self, failures)
+
+    monkeypatch.setattr(EditSession, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        run_test(str(config.folder), ["test.every=2"], ui())
+    (folder,) = (path for path in config.cache.glob("sequence-*") if path.is_dir())
+    made.clear()
+    monkeypatch.setattr(EditSession, "step", lambda s, f: (made.append(len(f)), real(s, f))[1])
+    again = run_test(str(config.folder), ["test.every=2"], ui())
+    # Five edits to time a fix, and what had not been looked at.
+    assert len(made) == whole["n_edits"] - 4 + min(5, whole["counts"]["fail"])
+    assert not folder.exists()
+    for one, other in zip(whole["course"], again["course"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert whole["metrics"] == pytest.approx(again["metrics"], rel=1e-4, abs=1e-5)
 
 
 def test_the_plot_of_a_collapse(tmp_path: Path) -> None:
