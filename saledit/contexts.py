@@ -13,7 +13,6 @@ from saledit.models import CLASSIFIER, TaskModel
 
 _LENGTHS = (5, 10)  # tokens, in turn
 _SEED = 0
-_MADE: dict[tuple[str, int], tuple[str, ...]] = {}  # what a model says does not change
 
 
 @torch.no_grad()
@@ -29,10 +28,9 @@ def sampled(base: TaskModel, count: int) -> tuple[str, ...]:
     """
     if count == 0 or base.kind == CLASSIFIER:
         return ()
-    key = (base.reading, count)
-    if key not in _MADE:
-        _MADE[key] = _drawn(base, count)
-    return _MADE[key]
+    if count not in base.beginnings:
+        base.beginnings[count] = _drawn(base, count)
+    return base.beginnings[count]
 
 
 def _drawn(base: TaskModel, count: int) -> tuple[str, ...]:

@@ -11,19 +11,21 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from saledit.batching import by_length
 from saledit.errors import ArtifactError, DataError, ModelError
 from saledit.files import one_at_a_time, read_metadata, read_tensors, write_tensors
 from saledit.models import SEQ2SEQ, TaskModel
-from saledit.site import Site
+from saledit.site import Layer, Site
+from saledit.suffix import entry_for
 
 _TEXTS = 64  # put in order of length at a time, and on disk when they are done
 _BATCH_TOKENS = 4096
@@ -39,23 +41,25 @@ class Corpus:
         texts: gives the texts, in the same order every time.
         tokens: how many are read at most.
         window: tokens of a text at most.
+        first_only: only the first token of each text counts.
     """
 
     name: str
     texts: Callable[[], Iterable[str]]
     tokens: int
     window: int
+    first_only: bool = False
 
 
 def second_moments(
-    base: TaskModel, sites: Sequence[Site], corpus: Corpus, folder: Path,
+    base: TaskModel, layer: Layer, corpus: Corpus, folder: Path,
     progress: Callable[[int], object] | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """Mean of x x^T over the inputs x of each site, at every token of the text.
+    """Mean of x x^T over the inputs x of each site, at every token of the text that is read there.
 
     Args:
         base: the task model.
-        sites: linear maps of it.
+        layer: whose sites; where the model reads the first token alone above them, that is all.
         corpus: the text.
         folder: where sums are kept.
         progress: told how many tokens have been read.
@@ -69,9 +73,12 @@ def second_moments(
     """
     if base.kind == SEQ2SEQ and not base.in_encoder:
         raise ModelError(
-            f"editor.locate.corpus: {base.name} reads running text in its encoder only; "
+            f"editor.moments.corpus: {base.name} reads running text in its encoder only; "
             "add model.stack=encoder, or leave the corpus out"
         )
+    sites = layer.sites
+    entry = entry_for(base, layer.index, tuple(site.name for site in sites))
+    corpus = replace(corpus, first_only=entry.first_token_only)
     kept = folder / f"moments-{_key(base, sites, corpus)}.safetensors"
     with one_at_a_time(kept):
         sums = _Sums.read(kept, sites)
@@ -80,7 +87,7 @@ def second_moments(
     needed = max(site.d_in for site in sites)
     if sums.tokens < needed:
         raise DataError(
-            f"editor.locate.corpus: expected at least {needed} tokens of text, as many as the "
+            f"editor.moments.corpus: expected at least {needed} tokens of text, as many as the "
             f"site has inputs, got {sums.tokens}; name a longer text"
         )
     return [(total / sums.tokens).float().to(base.device) for total in sums.totals]
@@ -123,7 +130,11 @@ def _go_on(
             left = corpus.tokens - sums.tokens
             if left <= 0:
                 break
-            sums.tokens += _add(base, sites, inputs, sums.totals, left)
+            mask = inputs["attention_mask"].bool()
+            if corpus.first_only:
+                mask[:, 1:] = False
+            read = mask.flatten().nonzero().squeeze(1)[:left]
+            sums.tokens += _add(base, sites, inputs, sums.totals, read)
         sums.texts += len(some)
         sums.is_whole = sums.is_whole or sums.tokens >= corpus.tokens
         sums.write(kept)
@@ -140,10 +151,10 @@ def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dic
     rows = [row for row in found["input_ids"] if row]
     padding = base.model.config.pad_token_id or 0
     for index in by_length([len(row) for row in rows], _BATCH_TOKENS):
-        some = [rows[i] for i in index]
-        width = max(map(len, some))
-        ids = torch.tensor([row + [padding] * (width - len(row)) for row in some])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in some])
+        some = [torch.tensor(rows[i]) for i in index]
+        lengths = torch.tensor([len(row) for row in some])
+        ids = pad_sequence(some, batch_first=True, padding_value=padding)
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
         yield {"input_ids": ids.to(base.device), "attention_mask": mask.to(base.device)}
 
 
@@ -154,18 +165,17 @@ class _Enough(Exception):
 @torch.no_grad()
 def _add(
     base: TaskModel, sites: Sequence[Site], inputs: dict[str, Tensor], totals: list[Tensor],
-    most: int,
+    read: Tensor,
 ) -> int:  # fmt: skip
-    """Add a batch to the sums: at most so many of its tokens. Returns how many."""
-    real = inputs["attention_mask"].flatten().bool().nonzero().squeeze(1)[:most]
+    """Add some tokens of a batch to the sums, by their places in all of it. Returns how many."""
     reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
     with _inputs_of(base.model, sites) as seen, suppress(_Enough):
         reader(**inputs)
     for i, site in enumerate(sites):
-        x = seen[site].flatten(0, -2)[real]
+        x = seen[site].flatten(0, -2)[read]
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         totals[i] += (x.mT @ x).double().cpu()
-    return len(real)
+    return len(read)
 
 
 @contextmanager
@@ -191,6 +201,6 @@ def _inputs_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, T
 def _key(base: TaskModel, sites: Sequence[Site], corpus: Corpus) -> str:
     head = [
         _SCHEMA, base.reading, base.blocks_path, [site.name for site in sites], corpus.name,
-        corpus.tokens, corpus.window,
+        corpus.tokens, corpus.window, corpus.first_only,
     ]  # fmt: skip
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()

@@ -38,8 +38,8 @@ class FactsFound:
     Args:
         base: the task model.
         task: encodes and scores.
-        block: where suffix runs enter, the lowest site's block or one below it.
-        sites: a linear map of each block, from the lowest.
+        block: the lowest site's block, where suffix runs enter.
+        sites: a linear map of each block, from the lowest, without gaps.
         samples: for each of E edits its K failures, with their right answers.
         spec: how they are found.
         contexts: what is put before the prompts.
@@ -111,7 +111,7 @@ class FactsFound:
     def _under(self, edits: Edits, site: Site) -> tuple[Tensor, Tensor]:
         """Keys (R, D_in) at a site, and what the top block gives (R, D), under edits (E,)."""
         base, prompts = self._base, self._prompts
-        top = base.model.get_submodule(self._sites[-1].name.removesuffix(self._inside))
+        top = base.block(self._layer.index + len(self._sites) - 1)
         # Rows of an edit lie side by side.
         order = (prompts.of // self._shape[1]).argsort(stable=True)
         rows, places = prompts.bank.rows(order), prompts.places[order]
@@ -127,13 +127,6 @@ class FactsFound:
         wide = torch.promote_types(keys[0].dtype, torch.float32)
         return keys[0][back].to(wide), hidden[0][back].to(wide)
 
-    @property
-    def _inside(self) -> str:
-        """The top site's name inside its block, with the dot before it."""
-        inside = f"{self._base.blocks_path}."
-        name = self._sites[-1].name.removeprefix(inside)
-        return name[name.index(".") :]
-
     def _means(self, states: Tensor) -> Tensor:
         """Means (N, D) of states (R, D) over the variants of each fact."""
         n = len(self._samples)
@@ -146,7 +139,7 @@ class FactsFound:
         if self._spec.at == "subject":
             places = torch.tensor(self._task.subject_places(self._base, samples))
         else:
-            places = last_places(self._base, bank)
+            places = _last_places(self._base, bank)
         return Prompts(bank, places.to(self._base.device), of)
 
     def _essence(self) -> Prompts | None:
@@ -178,7 +171,7 @@ def _variants(samples: Sequence[Sample], contexts: Sequence[str]) -> tuple[list[
     return out, torch.arange(len(samples)).repeat(1 + len(contexts))
 
 
-def last_places(base: TaskModel, bank: Bank) -> Tensor:
+def _last_places(base: TaskModel, bank: Bank) -> Tensor:
     """The last token of each prompt, of a classifier the one that its head reads."""
     index = torch.arange(len(bank))
     if base.kind == CAUSAL or (base.kind == SEQ2SEQ and not base.in_encoder):

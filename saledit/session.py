@@ -196,7 +196,7 @@ class EditSession:
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
-        self._memory = self.editor.remember(request)
+        self._memory = self.editor.remember(request, batched)
         self._steps = self._steps + new
         return new
 

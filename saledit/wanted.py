@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from saledit.bank import IGNORED, Bank
+from saledit.editors.descent import Adam
 from saledit.editors.locating import FactSpec
 from saledit.models import TaskModel
 from saledit.places import touched
@@ -21,7 +22,6 @@ from saledit.suffix import run
 from saledit.tasks.base import Task
 
 _LOGITS = 50_000_000  # numbers that the rows of one step may give
-_BETAS, _EPS = (0.9, 0.999), 1e-8  # Adam's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +67,26 @@ def wanted_change(
     """
     size = outputs.norm(dim=1, keepdim=True)  # (n, 1)
     delta = torch.zeros_like(outputs)
-    first, second = torch.zeros_like(outputs), torch.zeros_like(outputs)
-    open_ = torch.ones(len(facts), dtype=torch.bool)
+    adam = Adam([delta], spec.rate)
+    going = torch.ones(len(facts), dtype=torch.bool, device=delta.device)
     before = None if essence is None else _told(base, task, essence)
-    for step in range(1, spec.steps + 1):
-        active = facts[open_]
+    for _ in range(spec.steps):
+        active, asked = facts[going.cpu()], going
         with torch.enable_grad():
-            leaf = delta[open_].clone().requires_grad_()
+            leaf = delta[asked].requires_grad_()
             losses = _losses(base, task, site, prompts, leaf, active)
             if essence is not None and before is not None:
                 losses = losses + spec.kl * _drift(base, task, site, essence, before, leaf, active)
             norm = (leaf.square().sum(1) + 1e-24).sqrt()
-            losses = losses + spec.decay * norm / size[open_].squeeze(1) ** 2
+            losses = losses + spec.decay * norm / size[asked].squeeze(1) ** 2
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
-        goes_on = losses.detach() >= spec.enough
-        rows = open_.nonzero().squeeze(1)[goes_on.cpu()]
-        if not len(rows):
+        going = asked.clone()
+        going[asked] = losses.detach() >= spec.enough
+        if not going.any():
             break
-        slope = slope[goes_on]
-        first[rows] = _BETAS[0] * first[rows] + (1 - _BETAS[0]) * slope
-        second[rows] = _BETAS[1] * second[rows] + (1 - _BETAS[1]) * slope.square()
-        m, v = first[rows] / (1 - _BETAS[0] ** step), second[rows] / (1 - _BETAS[1] ** step)
-        moved = delta[rows] - spec.rate * m / (v.sqrt() + _EPS)
-        limit = spec.clamp * size[rows]
-        delta[rows] = moved * (limit / moved.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp(
-            max=1.0
-        )
-        open_ = torch.zeros_like(open_).index_fill_(0, rows.cpu(), True)
+        adam.step([delta], [torch.zeros_like(delta).index_put_((asked,), slope)], going)
+        shrink = spec.clamp * size / delta.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        delta.mul_(shrink.clamp(max=1.0))
     return delta
 
 

@@ -17,17 +17,25 @@ from saledit.artifact.editor import (
     load_editor,
     save_editor,
 )
-from saledit.artifact.edits import failures_as_json, load_edits, save_edits
+from saledit.artifact.edits import (
+    EDITS_FACTS,
+    failures_as_json,
+    load_edits,
+    load_memory,
+    save_edits,
+)
 
 __all__ = [
     "EDITOR_FACTS",
     "EDITOR_WEIGHTS",
+    "EDITS_FACTS",
     "HELD",
     "TrainedEditor",
     "check_editor",
     "failures_as_json",
     "load_editor",
     "load_edits",
+    "load_memory",
     "load_model",
     "make_editor",
     "make_search",

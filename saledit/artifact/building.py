@@ -84,6 +84,9 @@ def check_editor(config: EditorConfig) -> None:
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
     kind.check(_settings(config))
     make_search(config)
+    for name, least in (("tokens", 1), ("window", 2)):
+        if (value := getattr(config.moments, name)) < least:
+            raise ConfigError(f"editor.moments.{name}: expected at least {least}, got {value}")
 
 
 def _settings(config: EditorConfig) -> dict[str, Any]:

@@ -19,15 +19,19 @@ from saledit.site import Site, resolve
 
 EDITS_WEIGHTS = "edits.safetensors"
 EDITS_FACTS = "edits.json"
+MEMORY = "memory.safetensors"
 
 
-def save_edits(folder: Path, edits: Edits, facts: Mapping[str, Any]) -> None:
+def save_edits(
+    folder: Path, edits: Edits, facts: Mapping[str, Any], memory: Mapping[str, Tensor] | None = None
+) -> None:
     """Write ``edits.safetensors`` and ``edits.json``; the folder appears whole.
 
     Args:
         folder: where; an old one is replaced.
         edits: unbatched edits.
         facts: base model, failures and metrics, for the JSON file.
+        memory: what the editor has to know to go on (``Editor.remember``), where that is kept.
 
     Raises:
         JobError: the disk is full.
@@ -45,6 +49,8 @@ def save_edits(folder: Path, edits: Edits, facts: Mapping[str, Any]) -> None:
             tensors[f"{site.name}.w"] = delta.w
     with new_folder(folder) as part:
         write_tensors(part / EDITS_WEIGHTS, tensors)
+        if memory:
+            write_tensors(part / MEMORY, memory)
         value = {"schema": SCHEMA, "sites": sites_as_json(tuple(edits)), "versions": versions()}
         told = {"routing": routing} if routing else {}
         write_json(part / EDITS_FACTS, {**value, **told, **facts})
@@ -98,6 +104,16 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             )
         out[site] = delta
     return Edits(out)
+
+
+def load_memory(folder: Path) -> dict[str, Tensor]:
+    """What the editor has to know to go on with saved edits; nothing where nothing was kept.
+
+    Raises:
+        ArtifactError: the file is broken.
+    """
+    path = folder / MEMORY
+    return read_tensors(path, "what an editor remembers") if path.exists() else {}
 
 
 def _parts_of(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -142,8 +142,14 @@ class LocateConfig:
     """alphaedit: weight of the change's own norm"""
     shrink: float = 1e-4
     """added to the second moment's diagonal, in mean eigenvalues"""
+
+
+@dataclass(frozen=True)
+class MomentsConfig:
+    """Where second moments of the sites' inputs are from: whitening, and what must stay."""
+
     corpus: str = ""
-    """data file of text (field text) that must stay as it is; "": the run's pass samples"""
+    """data file of text (field text); "": the run's pass samples"""
     tokens: int = 100_000
     """tokens of it at most"""
     window: int = 256
@@ -166,6 +172,8 @@ class EditorConfig:
     """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
     held: int = 32
     """pass samples of the training part that an editor may look at; see docs/editors.md"""
+    moments: MomentsConfig = field(default_factory=MomentsConfig)
+    """for editors that whiten, or preserve"""
     mend: MendConfig = field(default_factory=MendConfig)
     """for name: mend"""
     step: StepConfig = field(default_factory=StepConfig)

@@ -62,7 +62,7 @@ def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[
 
 
 def stream_texts(source: str, field: str = "text") -> Iterator[str]:
-    """The texts of a data file or a hub data set, one after another; nothing is kept.
+    """The texts of a data file, one after another, nothing kept; of a hub data set once it is here.
 
     Args:
         source: as in `load_rows`.
@@ -72,9 +72,14 @@ def stream_texts(source: str, field: str = "text") -> Iterator[str]:
         DataError: no such source, a broken one, or a row without text in this field.
     """
     path = _locate(source, None)
-    with silent():
-        for where, row in _hub_rows(source) if path is None else file_rows(path, source):
-            yield text_of(row, field, where)
+    rows = _hub_rows(source) if path is None else file_rows(path, source)
+    while True:
+        with silent():  # not for whoever reads on in between
+            found = next(rows, None)
+        if found is None:
+            return
+        where, row = found
+        yield text_of(row, field, where)
 
 
 def source_digest(source: str) -> str:

@@ -66,13 +66,15 @@ class Editor(nn.Module, ABC):
             moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
         """
 
-    def remember(self, request: Request) -> Mapping[str, Tensor]:
-        """What the next step of a sequence has to know of this one; most need nothing.
+    def remember(self, request: Request, edits: Edits) -> Mapping[str, Tensor]:
+        """What the next step of a sequence has to know; most need nothing.
 
         Args:
-            request: the one that this step's edits were made of.
+            request: the one that this step's edits were made of, with the memory before it.
+            edits: this step's edits (E,).
         """
-        return request.memory
+        del request, edits
+        return {}
 
     @torch.no_grad()
     def scale_rate(self, factor: float) -> None:

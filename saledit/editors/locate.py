@@ -11,13 +11,21 @@ from torch import Tensor
 
 from saledit.delta import Edits
 from saledit.editors.base import Editor
-from saledit.editors.locating import FactSpec
+from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
-from saledit.editors.solvers import SINGLE, SOLVERS, Preserved, SolverSettings
+from saledit.editors.solvers import (
+    REMEMBERING,
+    SINGLE,
+    SOLVERS,
+    Preserved,
+    SolverSettings,
+    with_keys,
+)
 from saledit.errors import ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
 _PLACES = ("subject", "last")
+_PAST = "past_{}"  # what is remembered at a site
 _BLOCK = re.compile(r"\.\d+\.")
 
 
@@ -41,8 +49,6 @@ class Locate(Editor):
         norm: of ``alphaedit``: weight of the change's own norm.
         shrink: added to the second moment's diagonal, in mean eigenvalues: one that was taken
             over few inputs is not of full rank.
-        corpus, tokens, window: where the second moment is from (``saledit.covariance``), "" for
-            the pass samples of the run; read by ``fit`` before the editor is primed.
     """
 
     needs_moments = True
@@ -52,8 +58,7 @@ class Locate(Editor):
         self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",
         contexts: int = 5, value_steps: int = 20, value_rate: float = 0.5, kl: float = 0.0625,
         decay: float = 0.5, clamp: float = 4.0, weight: float = 15000.0, ridge: float = 0.1,
-        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4, corpus: str = "",
-        tokens: int = 100_000, window: int = 256,
+        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4,
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self._name, self._shrink = solver, shrink
@@ -61,28 +66,16 @@ class Locate(Editor):
         self._solve = SOLVERS[solver]
         self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp)
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
-        self.corpus, self.tokens, self.window = corpus, tokens, window
+        self._known: dict[int, tuple[int, Preserved]] = {}
         for i in self._ends:
             self.register_buffer(f"moment_{i}", torch.eye(self.sites[i].d_in))
 
     @torch.no_grad()
     def forward(self, request: Request) -> Edits:
         """Edits (E,) of the last map of each block."""
-        return self._edit(request)[0]
-
-    def remember(self, request: Request) -> dict[str, Tensor]:
-        """What must stay behind an edit: of AlphaEdit its keys, by the block's site."""
-        kept = zip(self._ends, self._edit(request)[1], strict=True)
-        return {f"past_{i}": one.past for i, one in kept if one.past is not None}
-
-    def _edit(self, request: Request) -> tuple[Edits, list[Preserved]]:
-        sites = tuple(self.sites[i] for i in self._ends)
-        found, past = request.facts(sites, self._spec), request.memory
-        kept = [
-            Preserved(self.get_buffer(f"moment_{i}"), past.get(f"past_{i}")) for i in self._ends
-        ]
+        sites, found = self._facts(request)
         edits = Edits({})
-        for number, site in enumerate(sites):
+        for number, (i, site) in enumerate(zip(self._ends, sites, strict=True)):
             facts = found.at(number, edits)
             if facts.keys.shape[-2] > 1 and self._name in SINGLE:
                 raise UserError(
@@ -90,9 +83,35 @@ class Locate(Editor):
                     f"expected 1, got {facts.keys.shape[-2]}; use editor.locate.solver=emmet for "
                     "several"
                 )
-            delta, kept[number] = self._solve(facts, kept[number], self._numbers)
+            past = request.memory.get(_PAST.format(i))
+            delta, _ = self._solve(facts, self._preserved(i), past, self._numbers)
             edits = edits + Edits({site: delta})
-        return edits, kept
+        return edits
+
+    def remember(self, request: Request, edits: Edits) -> dict[str, Tensor]:
+        """Of AlphaEdit the keys of all edits so far, at each block; of others nothing."""
+        if self._name not in REMEMBERING:
+            return {}
+        sites, found = self._facts(request)
+        out = {}
+        for number, i in enumerate(self._ends):
+            below = Edits({site: edits[site] for site in sites[:number]})
+            name = _PAST.format(i)
+            out[name] = with_keys(request.memory.get(name), found.at(number, below))
+        return out
+
+    def _facts(self, request: Request) -> tuple[tuple[Site, ...], FactSource]:
+        sites = tuple(self.sites[i] for i in self._ends)
+        return sites, request.facts(sites, self._spec)
+
+    def _preserved(self, i: int) -> Preserved:
+        """What must stay at a site, with the factors that were worked out before."""
+        moment = self.get_buffer(f"moment_{i}")
+        known = self._known.get(i)
+        # Loading and priming write into the tensor, which counts its versions.
+        if known is None or known[0] != moment._version or known[1].moment is not moment:
+            known = self._known[i] = (moment._version, Preserved(moment))
+        return known[1]
 
     @torch.no_grad()
     def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:
@@ -118,7 +137,6 @@ class Locate(Editor):
                     f"editor.locate.{name}: unknown name '{value}'; {did_you_mean(value, known)}"
                 )
         least = {"contexts": 0, "value_steps": 1, "kl": 0, "decay": 0, "ridge": 0, "shrink": 0}
-        least |= {"tokens": 1, "window": 2}
         for name, low in least.items():
             number = float(str(settings[name]))
             if not low <= number < math.inf:

@@ -27,14 +27,14 @@ class FactSpec:
         enough: loss at which a fact is done.
     """
 
-    at: str = "subject"
-    contexts: int = 0
-    steps: int = 20
-    rate: float = 0.5
-    kl: float = 0.0625
-    decay: float = 0.5
-    clamp: float = 4.0
-    enough: float = 5e-2
+    at: str
+    contexts: int
+    steps: int
+    rate: float
+    kl: float
+    decay: float
+    clamp: float
+    enough: float = 5e-2  # as in ROME's code
 
 
 @dataclass(frozen=True, slots=True)

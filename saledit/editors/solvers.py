@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import torch
@@ -30,36 +31,50 @@ from saledit.editors.locating import Facts
 from saledit.errors import ModelError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Preserved:
-    """What an edit must leave as it is.
+    """What an edit must leave as it is; what it takes to solve with it is worked out once.
 
     Attributes:
         moment: C (D_in, D_in), mean of x x^T over inputs of the site that must keep their outputs.
-        past: P (D_in, D_in), sum of k k^T over keys of earlier edits; only AlphaEdit adds to it.
     """
 
     moment: Tensor
-    past: Tensor | None = None
+
+    @cached_property
+    def factor(self) -> Tensor:
+        """Cholesky factor of C, in double precision.
+
+        Raises:
+            ModelError: C is singular.
+        """
+        return _factor(self.moment)
+
+    @cached_property
+    def axes(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C, in double precision."""
+        values, vectors = torch.linalg.eigh(self.moment.double())
+        return values, vectors
 
 
 @dataclass(frozen=True, slots=True)
 class SolverSettings:
     """Numbers of the solvers; see ``LocateConfig``."""
 
-    weight: float = 15000.0
-    ridge: float = 0.1
-    threshold: float = 2e-2
-    norm: float = 10.0
+    weight: float
+    ridge: float
+    threshold: float
+    norm: float
 
 
-#: Facts (E, K), what must stay, numbers -> the change of each edit, and what must stay after it.
-Solver = Callable[[Facts, Preserved, SolverSettings], tuple[LowRank, Preserved]]
+#: Facts (E, K), what must stay, what is remembered of earlier edits, and numbers -> the change of
+#: each edit, and what is to be remembered behind it.
+Solver = Callable[[Facts, Preserved, Tensor | None, SolverSettings], tuple[LowRank, Tensor | None]]
 
 
 def rome(
-    facts: Facts, preserved: Preserved, _settings: SolverSettings
-) -> tuple[LowRank, Preserved]:
+    facts: Facts, preserved: Preserved, past: Tensor | None, _settings: SolverSettings
+) -> tuple[LowRank, Tensor | None]:
     """One fact exactly, as ROME's code does it (Meng et al., 2022, eq. 2).
 
     Its direction is of the mean key over contexts, k* C^-1, but it is the bare prompt's output that
@@ -67,36 +82,36 @@ def rome(
     nearly nothing, and such an edit disables the model (Gupta et al., 2024, arXiv 2403.07175); see
     ``r_rome``.
     """
-    read = _whitened(facts.keys, preserved.moment)
-    return _scaled(read, facts.bare_keys, facts.bare_residuals), preserved
+    read = _whitened(facts.keys, preserved.factor)
+    return _scaled(read, facts.bare_keys, facts.bare_residuals), past
 
 
 def r_rome(
-    facts: Facts, preserved: Preserved, _settings: SolverSettings
-) -> tuple[LowRank, Preserved]:
+    facts: Facts, preserved: Preserved, past: Tensor | None, _settings: SolverSettings
+) -> tuple[LowRank, Tensor | None]:
     """One fact exactly, with one key throughout: (W + dW) k* = v (Gupta et al., 2403.07175)."""
-    read = _whitened(facts.keys, preserved.moment)
-    return _scaled(read, facts.keys, facts.residuals), preserved
+    read = _whitened(facts.keys, preserved.factor)
+    return _scaled(read, facts.keys, facts.residuals), past
 
 
 def memit(
-    facts: Facts, preserved: Preserved, settings: SolverSettings
-) -> tuple[LowRank, Preserved]:
+    facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
+) -> tuple[LowRank, Tensor | None]:
     """All facts in least squares, beside ``weight`` C (Meng et al., 2023, eq. 14)."""
-    return _together(facts, preserved.moment, settings.weight), preserved
+    return _together(facts, preserved.factor, settings.weight), past
 
 
 def emmet(
-    facts: Facts, preserved: Preserved, settings: SolverSettings
-) -> tuple[LowRank, Preserved]:
+    facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
+) -> tuple[LowRank, Tensor | None]:
     """All facts exactly (Gupta et al., 2403.14236, eq. 11); with its code's ridge where several."""
     ridge = settings.ridge if facts.keys.shape[-2] > 1 else 0.0
-    return _together(facts, preserved.moment, ridge), preserved
+    return _together(facts, preserved.factor, ridge), past
 
 
 def alphaedit(
-    facts: Facts, preserved: Preserved, settings: SolverSettings
-) -> tuple[LowRank, Preserved]:
+    facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
+) -> tuple[LowRank, Tensor | None]:
     """All facts in least squares, within the null space of what must stay.
 
     With Q (D_in, m) the eigenvectors of C whose eigenvalues are below ``threshold``, and the
@@ -104,20 +119,24 @@ def alphaedit(
 
         dW = R^T K Q (Q^T (P + K^T K) Q + norm I)^-1 Q^T,
 
-    where P are the keys of earlier edits, which keep what they were given.
+    where P (D_in, D_in), the sum of k k^T over the keys of earlier edits, is what is remembered:
+    they keep what they were given.
     """
-    values, vectors = torch.linalg.eigh(preserved.moment.double())
+    values, vectors = preserved.axes
     space = vectors[:, values < settings.threshold]  # (D_in, m)
-    keys = facts.keys.double() @ space  # (..., K, m)
     metric = settings.norm * torch.eye(space.shape[1], dtype=torch.double, device=space.device)
-    if preserved.past is not None:
-        metric = metric + space.mT @ preserved.past.double() @ space
-    inside = replace(facts, keys=keys)
-    change = _together(inside, metric, 1.0, keep=torch.double)
+    if past is not None:
+        metric = metric + space.mT @ past.double() @ space
+    inside = _together(replace(facts, keys=facts.keys.double() @ space), _factor(metric), 1.0)
+    delta = LowRank((inside.u @ space.mT).to(facts.keys.dtype), facts.residuals)
+    return delta, with_keys(past, facts)
+
+
+def with_keys(past: Tensor | None, facts: Facts) -> Tensor:
+    """The sum of k k^T over keys, (D_in, D_in), with those of further facts."""
     own = facts.keys.double().flatten(0, -2)
-    past = own.mT @ own + (0 if preserved.past is None else preserved.past.double())
-    delta = LowRank((change.u @ space.mT).to(facts.keys.dtype), facts.residuals)
-    return delta, replace(preserved, past=past.to(preserved.moment.dtype))
+    total = own.mT @ own + (0 if past is None else past.double())
+    return total.to(facts.keys.dtype)
 
 
 SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
@@ -125,20 +144,28 @@ SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
 )
 #: Those that solve for a single fact.
 SINGLE = ("rome", "r-rome")
+#: Those that remember the keys of a sequence.
+REMEMBERING = ("alphaedit",)
 
 
-def _whitened(keys: Tensor, moment: Tensor) -> Tensor:
-    """K C^-1 in double precision.
+def _factor(moment: Tensor) -> Tensor:
+    """Cholesky factor in double precision.
 
     Raises:
-        ModelError: the second moment is singular.
+        ModelError: the matrix is singular.
     """
+    factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(moment.double())
     if bool(failed):
         raise ModelError(
             f"covariance: expected one of full rank ({len(moment)}), got a singular one; "
-            "gather it over more text (editor.locate.tokens)"
+            "take it over more text (editor.moments.corpus), or raise editor.locate.shrink"
         )
+    return factor
+
+
+def _whitened(keys: Tensor, factor: Tensor) -> Tensor:
+    """K C^-1 in double precision, of the Cholesky factor of C."""
     solved: Tensor = torch.cholesky_solve(keys.double().mT, factor).mT
     return solved
 
@@ -149,14 +176,10 @@ def _scaled(read: Tensor, keys: Tensor, residuals: Tensor) -> LowRank:
     return LowRank((read / share).to(keys.dtype), residuals)
 
 
-def _together(
-    facts: Facts, moment: Tensor, ridge: float, keep: torch.dtype | None = None
-) -> LowRank:
+def _together(facts: Facts, factor: Tensor, ridge: float) -> LowRank:
     """U of the module's equation, beside the residuals."""
-    read = _whitened(facts.keys, moment)
+    read = _whitened(facts.keys, factor)
     gram = facts.keys.double() @ read.mT  # (..., K, K)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return LowRank(
-        torch.linalg.solve((gram + gram.mT) / 2 + ridge * eye, read).to(keep or facts.keys.dtype),
-        facts.residuals if keep is None else facts.residuals.to(keep),
-    )
+    solved = torch.linalg.solve((gram + gram.mT) / 2 + ridge * eye, read)
+    return LowRank(solved.to(facts.keys.dtype), facts.residuals)

@@ -120,6 +120,11 @@ class TaskModel:
     def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:
         return {}
 
+    @cached_property
+    def beginnings(self) -> dict[int, tuple[str, ...]]:
+        """Texts that the unedited model has come up with, by how many (``saledit.contexts``)."""
+        return {}
+
     @property
     def skips_blocks(self) -> bool:
         """True where blocks that a suffix run leaves out may be short-circuited.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from saledit.bank import BankSpec
-from saledit.config import EditorConfig
 from saledit.covariance import Corpus, second_moments
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.sources import source_digest, stream_texts
@@ -45,26 +44,21 @@ def banks_at(
         return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance, texts)
 
 
-def moments_of(prepared: Prepared, editor: Editor, train: PartBanks) -> list[Tensor]:
-    """Second moments of the inputs of an editor's sites, over the text that it names.
+def takes_moments(prepared: Prepared, editor: Editor) -> bool:
+    """Whether the banks of the training part are to sum up second moments for an editor."""
+    return editor.needs_moments and not prepared.config.editor.moments.corpus
+
+
+def moments_of(prepared: Prepared, train: PartBanks) -> list[Tensor]:
+    """Second moments of the inputs of a layer's sites, over the text that is named for them.
 
     Args:
         prepared: the task model.
-        editor: a fresh editor.
         train: the training part, whose pass samples count where no text is named.
     """
-    config = prepared.config
-    source = corpus_of(config.editor)
-    if not source:
+    c, layer = prepared.config.editor.moments, train.passing.layer
+    if not c.corpus:
         return train.passing.moments()
-    locate = config.editor.locate
-    corpus = Corpus(
-        source_digest(source), lambda: stream_texts(source), locate.tokens, locate.window
-    )
-    with prepared.ui.progress(f"second moments over {source}", locate.tokens) as bar:
-        return second_moments(prepared.base, editor.sites, corpus, config.cache, bar.update)
-
-
-def corpus_of(config: EditorConfig) -> str:
-    """The text that an editor's second moments are taken over; "" for pass samples."""
-    return config.locate.corpus if config.name == "locate" else ""
+    corpus = Corpus(source_digest(c.corpus), lambda: stream_texts(c.corpus), c.tokens, c.window)
+    with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
+        return second_moments(prepared.base, layer, corpus, prepared.config.cache, bar.update)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from saledit import config as configuration
 from saledit.artifact import load_model, make_task
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.partition import apart_from, partition
@@ -68,6 +70,12 @@ class Prepared:
         other = copy.copy(self)  # with the parts that are made
         other.config = config
         return other
+
+    def fingerprint(self, config: RunConfig, *parts: Part) -> str:
+        """Of a run's settings but its name, the model, and all samples of some parts."""
+        plain = replace(config, name="", output="")
+        head = (self.base.reading, configuration.to_yaml(plain), *map(repr, parts))
+        return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
 
     @cached_property
     def train(self) -> Part:

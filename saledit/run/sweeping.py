@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import time
@@ -10,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from saledit import config as configuration
 from saledit.artifact import make_editor
 from saledit.config import RunConfig
-from saledit.run.caching import banks_at
+from saledit.run.caching import banks_at, takes_moments
 from saledit.run.prepare import Prepared
 from saledit.run.training import LAST, train_at
 from saledit.saliency.base import LayerScore, Saliency
@@ -49,7 +47,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     # One that is not trained is the same after every round.
     rounds = n_rounds(len(layers)) if editor.is_trained else 1
     # The samples of all layers in one pass, which each layer's training then finds.
-    banks_at(prepared, prepared.train, layers, editor.needs_moments, editor.needs_text)
+    moments = takes_moments(prepared, editor)
+    banks_at(prepared, prepared.train, layers, moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
     for number in range(rounds):
         for layer in kept:
@@ -86,12 +85,9 @@ def n_rounds(n_layers: int) -> int:
 def sweep_key(prepared: Prepared) -> str:
     """Fingerprint of what a sweep depends on: the settings, the model, and the samples."""
     config = prepared.config
-    plain = replace(config, name="", output="", site=replace(config.site, layer=0, span=1))
-    text = [f"sweep-{_SCHEMA}", prepared.base.fingerprint, configuration.to_yaml(plain)]
-    for part in (prepared.train, prepared.validation):
-        for samples in (part.fail, part.passing):
-            text += [f"{sample.inputs} {sample.target}" for sample in samples]
-    return hashlib.blake2b("\n".join(text).encode(), digest_size=16).hexdigest()
+    # Which layer a fixed choice names says nothing about the scores.
+    plain = replace(config, site=replace(config.site, layer=0, span=1))
+    return f"{_SCHEMA}-{prepared.fingerprint(plain, prepared.train, prepared.validation)}"
 
 
 def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunConfig:
@@ -102,7 +98,9 @@ def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunCon
         decay=False, patience=_FOREVER,
     )  # fmt: skip
     site = replace(config.site, select="fixed", layer=layer.index, span=1)
-    return replace(config, name=f"layer-{layer.index}", output=str(place), site=site, train=train)
+    # Below the cache, and with the same cache: what has been made for all layers is found there.
+    name = str(place.relative_to(config.output) / f"layer-{layer.index}")
+    return replace(config, name=name, site=site, train=train)
 
 
 def _rows_a_step(prepared: Prepared) -> int:

@@ -27,7 +27,7 @@ from saledit.module import EditModule
 from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
-from saledit.run.caching import banks_of, corpus_of, moments_of
+from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
@@ -56,7 +56,6 @@ def train_at(
     """
     config, ui = prepared.config, prepared.ui
     folder, last = config.folder, config.folder / LAST
-    L.seed_everything(config.seed, verbose=False)
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     write_text(folder / "config.yaml", configuration.to_yaml(config))
     if not resume:
@@ -109,8 +108,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
     editor.to(prepared.base.device)
     text = editor.needs_text
-    own = editor.needs_moments and not corpus_of(config.editor)
-    train = banks_of(prepared, prepared.train, layer, own, text)
+    train = banks_of(prepared, prepared.train, layer, takes_moments(prepared, editor), text)
     validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
@@ -125,7 +123,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
-    moments = moments_of(prepared, editor, train) if editor.needs_moments else None
+    moments = moments_of(prepared, train) if editor.needs_moments else None
     for batch in batches:
         editor.prime(batch.gradients, moments)
         moments = None

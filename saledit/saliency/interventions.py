@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,6 @@ from saledit.batching import batches_by_length
 from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded, Task
-
-#: Changes what a layer gives, (R, T, D) -> (R, T, D), by its number.
-Change = Callable[[int, Tensor], Tensor]
 
 
 def content(base: TaskModel, seen: Encoded) -> Tensor:
@@ -100,23 +97,6 @@ def noised(base: TaskModel, noise: Tensor) -> Iterator[None]:
         return output + noise.to(output) if seen == 1 else output
 
     handle = text_table(base).register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def changed(module: nn.Module, number: int, change: Change, n_rows: int) -> Iterator[None]:
-    """Change what a module gives, the first of what it gives where that is several."""
-
-    def hook(_module: nn.Module, _args: Any, output: Any) -> Any:
-        first = output[0] if isinstance(output, tuple) else output
-        # OPT's blocks put all tokens of a batch into one dimension.
-        new = change(number, first.view(n_rows, -1, first.shape[-1])).view(first.shape)
-        return (new, *output[1:]) if isinstance(output, tuple) else new
-
-    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:

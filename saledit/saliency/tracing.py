@@ -19,9 +19,10 @@ causal model those of the prompt.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,11 +31,10 @@ from saledit.batching import batches_by_length
 from saledit.config import SiteConfig
 from saledit.errors import ConfigError
 from saledit.models import SEQ2SEQ, TaskModel
+from saledit.places import changed
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.saliency.interventions import (
-    Change,
     beginning,
-    changed,
     content,
     embedding_spread,
     noised,
@@ -49,6 +49,9 @@ WHAT = ("mlp", "state")
 AT = ("last", "all")
 _BLOCKS, _WINDOW = 48, 10  # GPT-2 XL, and the window that it was traced with
 _TOKENS = 8192  # padded tokens a run
+
+#: Changes what a layer gives, (R, T, D) -> (R, T, D), by its number.
+_Change = Callable[[int, Tensor], Tensor]
 
 
 class CausalTracing:
@@ -104,7 +107,8 @@ class CausalTracing:
             places = torch.tensor(batch.index)
             if self._protocol == "rome":
                 clean[places] = tracing.clean(seen)
-                found = self._restored(tracing, seen, batch.index, spread)
+                draws = _Draws(spread, self._draws, batch.index)
+                found = tracing.restored(seen, draws, self._width(base), self._at)
                 passes += len(batch.index)
             else:
                 found = tracing.masked(seen)
@@ -140,18 +144,25 @@ class CausalTracing:
             return self._window
         return 1 if self._what == "state" else max(1, round(base.n_blocks * _WINDOW / _BLOCKS))
 
-    def _restored(
-        self, tracing: _Tracing, seen: Encoded, index: Sequence[int], spread: float
-    ) -> list[Tensor]:
-        noise = [  # of each text's own, so that it is the same whatever the batches are
-            spread
-            * torch.randn(
-                (self._draws, int(own.sum()), tracing.base.embedding_size),
-                generator=torch.Generator().manual_seed(i),
-            )
-            for i, own in zip(index, content(tracing.base, seen), strict=True)
-        ]
-        return tracing.restored(seen, noise, self._width(tracing.base), self._at)
+
+@dataclass(frozen=True, slots=True)
+class _Draws:
+    """Draws of the noise, for each text its own, so that it is the same whatever the batches are.
+
+    Attributes:
+        spread: their standard deviation.
+        count: draws V of a text.
+        seeds: of the texts (B,).
+    """
+
+    spread: float
+    count: int
+    seeds: Sequence[int]
+
+    def of(self, number: int, tokens: int, size: int) -> Tensor:
+        """The draws of a text (V, tokens, size)."""
+        generator = torch.Generator().manual_seed(self.seeds[number])
+        return self.spread * torch.randn((self.count, tokens, size), generator=generator)
 
 
 class _Tracing:
@@ -176,14 +187,12 @@ class _Tracing:
 
         return self._run(seen, keep)
 
-    def restored(
-        self, seen: Encoded, noise: Sequence[Tensor], window: int, at: str
-    ) -> list[Tensor]:
+    def restored(self, seen: Encoded, draws: _Draws, window: int, at: str) -> list[Tensor]:
         """Probabilities under noise, and with a window of layers put back.
 
         Args:
             seen: B samples, of which ``clean`` was run.
-            noise: for each sample (V, N, D), V draws for the N tokens of its text.
+            draws: of the noise on each text.
             window: layers put back together.
             at: "last" or "all".
 
@@ -192,7 +201,8 @@ class _Tracing:
         """
         own = content(self.base, seen)  # (B, T)
         places = self._places(seen, own, at)  # (B, T of the stack)
-        n_layers, n_draws = len(self._layers), len(noise[0])
+        n_layers, n_draws, size = len(self._layers), draws.count, self.base.embedding_size
+        noise = [draws.of(b, n, size) for b, n in enumerate(own.sum(1).tolist())]
         numbers = torch.arange(n_layers)
         low = (numbers - window // 2)[:, None]
         covered = (numbers >= low) & (numbers < low + window)  # (scored, restored)
@@ -204,7 +214,7 @@ class _Tracing:
         for part in torch.split(rows, max(1, _TOKENS // own.shape[1])):
             of, draw, scored = part.unbind(1)
             picked = rows_of(seen, of)
-            added = torch.zeros(*picked.inputs["input_ids"].shape, self.base.embedding_size)
+            added = torch.zeros(*picked.inputs["input_ids"].shape, size)
             added[own[of].cpu()] = torch.cat(
                 [noise[b][v] for b, v in zip(of.tolist(), draw.tolist(), strict=True)]
             )
@@ -264,11 +274,16 @@ class _Tracing:
         numbers = torch.arange(own.shape[1], device=own.device)
         return numbers == (own * numbers).amax(1, keepdim=True)
 
-    def _run(self, seen: Encoded, change: Change) -> Tensor:
+    def _run(self, seen: Encoded, change: _Change) -> Tensor:
         """Probability (R,) of each row's answer, of text the geometric mean of its tokens'."""
         with ExitStack() as hooks:
             for number, module in enumerate(self._modules):
-                hooks.enter_context(changed(module, number, change, len(seen.targets)))
+                own = partial(_at_layer, change, number)
+                hooks.enter_context(changed(module, len(seen.targets), own))
             outputs = forward(self.base, seen.inputs, seen.at)
         logits = self._task.logits(self.base, outputs, seen.targets)
         return (-self._task.losses(self.base, logits, seen.targets)).exp().float().cpu()
+
+
+def _at_layer(change: _Change, number: int, _given: Tensor, gives: Tensor) -> Tensor:
+    return change(number, gives)

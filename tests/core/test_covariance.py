@@ -15,10 +15,16 @@ from saledit.data.sources import source_digest, stream_texts
 from saledit.errors import DataError, ModelError
 from saledit.files import write_jsonl
 from saledit.models import TaskModel
+from saledit.site import Layer
 
 
 def texts(n: int = 150) -> list[str]:
     return [" ".join(sample.inputs) for sample in tiny.samples(n, seed=5)]
+
+
+def last_map(base: TaskModel, block: int) -> Layer:
+    """The map that a block's MLP ends with."""
+    return Layer(block, base.layer(block).sites[-1:])
 
 
 def corpus(tokens: int = 10_000, window: int = 64, name: str = "c") -> Corpus:
@@ -47,19 +53,36 @@ def test_moments_are_those_of_plain_sums(name: str, tmp_path: Path) -> None:
     build = (tiny.build, name.removeprefix("nli ")) if "nli" in name else (text.build, name)
     base = build[0](build[1])
     with tiny.untouched(base.model):
-        (found,) = second_moments(base, base.layer(1).sites[-1:], corpus(window=7), tmp_path)
+        (found,) = second_moments(base, last_map(base, 1), corpus(window=7), tmp_path)
         torch.testing.assert_close(found, dense(base, texts(), 7, 10_000), rtol=1e-4, atol=1e-5)
 
 
 def test_several_sites_in_one_pass_and_no_more_tokens_than_asked(tmp_path: Path) -> None:
     base, told = text.build("llama"), []
-    sites = [base.layer(i).sites[-1] for i in range(3)]
-    together = second_moments(base, sites, corpus(tokens=400), tmp_path, told.append)
+    layer = base.layer(2, (), 3)
+    together = second_moments(base, layer, corpus(tokens=400), tmp_path, told.append)
     assert told[-1] == 400
-    for site, found in zip(sites, together, strict=True):
-        (alone,) = second_moments(base, [site], corpus(tokens=400), tmp_path)
-        torch.testing.assert_close(found, alone)
-        assert torch.equal(found, found.mT)
+    assert len(together) == len(layer.sites) == 9
+    for block in range(3):
+        (alone,) = second_moments(base, last_map(base, block), corpus(tokens=400), tmp_path)
+        torch.testing.assert_close(together[3 * block + 2], alone)
+        assert torch.equal(alone, alone.mT)
+
+
+def test_where_only_the_first_token_is_read_only_it_counts(tmp_path: Path) -> None:
+    base = tiny.build("bert")
+    layer = last_map(base, tiny.N_BLOCKS - 1)
+    (found,) = second_moments(base, layer, corpus(), tmp_path)
+    rows = []
+    handle = base.model.get_submodule(layer.sites[0].name).register_forward_pre_hook(
+        lambda _m, args: rows.append(args[0][0, 0])
+    )
+    for line in texts():
+        base.model(**base.tokenizer(line, return_tensors="pt"))
+    handle.remove()
+    first = torch.stack(rows)
+    assert len(first) == 150
+    torch.testing.assert_close(found, first.mT @ first / 150, rtol=1e-4, atol=1e-5)
 
 
 class Cut(Exception):
@@ -80,65 +103,65 @@ def test_a_pass_that_was_cut_off_goes_on(tmp_path: Path) -> None:
         if tokens > 500:
             raise Cut
 
-    whole = second_moments(base, [site], corpus(), tmp_path / "whole")
+    whole = second_moments(base, last_map(base, 1), corpus(), tmp_path / "whole")
     source = Corpus("c", counted, 10_000, 64)
     with pytest.raises(Cut):
-        second_moments(base, [site], source, tmp_path / "cut", stop)
+        second_moments(base, last_map(base, 1), source, tmp_path / "cut", stop)
     assert 0 < len(given) < 150
     ran = []
     handle = base.model.get_submodule(site.name).register_forward_pre_hook(
         lambda _m, args: ran.append(args[0].shape[0])
     )
-    again = second_moments(base, [site], source, tmp_path / "cut")
+    again = second_moments(base, last_map(base, 1), source, tmp_path / "cut")
     assert sum(ran) == 150 - 64, "what was summed up is not run again"
     assert torch.equal(again[0], whole[0])
     ran.clear()
-    assert torch.equal(second_moments(base, [site], source, tmp_path / "cut")[0], whole[0])
+    assert torch.equal(
+        second_moments(base, last_map(base, 1), source, tmp_path / "cut")[0], whole[0]
+    )
     handle.remove()
     assert not ran
 
 
 def test_what_is_kept_is_of_this_model_text_and_number(tmp_path: Path) -> None:
     base = text.build("gpt2")
-    site = base.layer(1).sites[-1]
 
     def files() -> int:
         return len([*tmp_path.glob("moments-*")])
 
-    second_moments(base, [site], corpus(), tmp_path)
+    second_moments(base, last_map(base, 1), corpus(), tmp_path)
     others: list[Callable[[], object]] = [
-        lambda: second_moments(text.build("gpt2", seed=1), [site], corpus(), tmp_path),
-        lambda: second_moments(base, [site], corpus(name="other"), tmp_path),
-        lambda: second_moments(base, [site], corpus(tokens=300), tmp_path),
-        lambda: second_moments(base, [site], corpus(window=5), tmp_path),
-        lambda: second_moments(base, base.layer(0).sites[-1:], corpus(), tmp_path),
+        lambda: second_moments(text.build("gpt2", seed=1), last_map(base, 1), corpus(), tmp_path),
+        lambda: second_moments(base, last_map(base, 1), corpus(name="other"), tmp_path),
+        lambda: second_moments(base, last_map(base, 1), corpus(tokens=300), tmp_path),
+        lambda: second_moments(base, last_map(base, 1), corpus(window=5), tmp_path),
+        lambda: second_moments(base, last_map(base, 0), corpus(), tmp_path),
     ]
     for n, other in enumerate(others, start=2):
         other()
         assert files() == n
-    second_moments(base, [site], corpus(), tmp_path)
+    second_moments(base, last_map(base, 1), corpus(), tmp_path)
     assert files() == 6
 
 
 def test_broken_sums_are_made_anew(tmp_path: Path) -> None:
     base = text.build("gpt2")
-    site = base.layer(1).sites[-1]
-    (first,) = second_moments(base, [site], corpus(), tmp_path)
+    (first,) = second_moments(base, last_map(base, 1), corpus(), tmp_path)
     (kept,) = tmp_path.glob("moments-*")
     kept.write_bytes(kept.read_bytes()[:100])
-    assert torch.equal(second_moments(base, [site], corpus(), tmp_path)[0], first)
+    assert torch.equal(second_moments(base, last_map(base, 1), corpus(), tmp_path)[0], first)
 
 
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
     base = text.build("gpt2")
     with pytest.raises(DataError, match=r"expected at least 24 tokens of text.*got 10"):
-        second_moments(base, base.layer(1).sites[-1:], corpus(tokens=10), tmp_path)
+        second_moments(base, last_map(base, 1), corpus(tokens=10), tmp_path)
 
 
 def test_a_decoder_behind_an_encoder_reads_no_text(tmp_path: Path) -> None:
     base = text.build("t5")
     with pytest.raises(ModelError, match=r"add model\.stack=encoder"):
-        second_moments(base, base.layer(1).sites[-1:], corpus(), tmp_path)
+        second_moments(base, last_map(base, 1), corpus(), tmp_path)
 
 
 def test_texts_of_a_file(tmp_path: Path) -> None:

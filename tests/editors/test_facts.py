@@ -126,15 +126,16 @@ def test_facts_are_those_of_a_slow_loop(name: str) -> None:
     with tiny.untouched(base.model):
         facts = found(base, task, chosen, spec)
     contexts = () if base.kind == CLASSIFIER else CONTEXTS
-    limits = set()
     for i, sample in enumerate(chosen):
         key, bare, delta, mean = slow_fact(base, task, sample, spec, contexts)
         torch.testing.assert_close(facts.keys[i], key, rtol=1e-5, atol=1e-7)
         torch.testing.assert_close(facts.bare_keys[i], bare, rtol=1e-5, atol=1e-7)
         assert delta.norm() > 1e-3
         torch.testing.assert_close(facts.bare_residuals[i], delta, rtol=1e-4, atol=1e-6)
-        output = facts.residuals[i] - facts.bare_residuals[i] + mean  # of the bare prompt
-        limits.add(bool(delta.norm() > 0.49 * output.norm()))
+        # What is wanted of the bare prompt is what is missing at the mean key.
+        site = base.model.get_submodule(base.layer(BLOCK).sites[-1].name)
+        wanted = site(bare) + delta - mean
+        torch.testing.assert_close(facts.residuals[i], wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["llama", "t5/encoder"])
@@ -158,8 +159,6 @@ def test_facts_beside_each_other_are_those_alone(
 def test_the_clamp_and_the_end_are_kept() -> None:
     base, task, chosen = case("llama", 6)
     short = found(base, task, chosen, replace(SPEC, clamp=0.1, rate=1.0, steps=10, enough=0.0))
-    contexts = len(CONTEXTS) + 1
-    assert contexts == 3
     site = base.model.get_submodule(base.layer(BLOCK).sites[-1].name)
     for i in range(6):
         output = F.linear(short.bare_keys[i], site.weight, site.bias)

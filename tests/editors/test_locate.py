@@ -140,7 +140,7 @@ def test_memit_spreads_what_is_missing_over_blocks(name: str, at: str) -> None:
         residuals = (goal - top) / (2 - number)
         facts = Facts(keys, residuals, keys, residuals)
         moment = made.get_buffer(f"moment_{list(layer.sites).index(site)}")
-        want, _ = SOLVERS["memit"](facts, Preserved(moment), made._numbers)
+        want, _ = SOLVERS["memit"](facts, Preserved(moment), None, made._numbers)
         torch.testing.assert_close(
             edits[site].dense(), want.dense(), rtol=2e-3, atol=1e-4 * float(want.norm())
         )
@@ -168,6 +168,15 @@ def test_alphaedit_remembers_the_keys_of_a_sequence() -> None:
         return float((facts.keys @ edits[SITE].dense().mT).norm())
 
     assert moves(second) < 0.9 * moves(other)
+
+
+def test_what_was_worked_out_of_a_moment_goes_with_it() -> None:
+    made, other = editor("memit"), editor("memit", shrink=1.0)
+    first = session(made).step(FAILURES[:1])
+    made.load_state_dict(other.state_dict())
+    again, wanted = (session(one).step(FAILURES[:1]) for one in (made, other))
+    torch.testing.assert_close(again[SITE].dense(), wanted[SITE].dense())
+    assert not torch.allclose(first[SITE].dense(), again[SITE].dense())
 
 
 def test_a_failure_without_a_subject_is_named() -> None:

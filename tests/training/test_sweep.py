@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import build, samples, save
+from tiny import N_BLOCKS, build, samples, save
 from whole_runs import FakeUi, rows
 
+from saledit import cache
 from saledit import config as configuration
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
@@ -108,6 +109,26 @@ def test_an_editor_that_is_not_trained_is_tried_once_at_every_layer(
     assert table["pick"] == 1
     assert table["backward_passes"] == 0
     assert table["forward_passes"] == pytest.approx(3 * (2 * K + 5) * (1 + 2 / 3 + 1 / 3))
+
+
+def test_a_corpus_stands_for_the_pass_samples_at_every_layer(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = home / "corpus.jsonl"
+    write_jsonl(corpus, [{"text": " ".join(s.inputs)} for s in samples(60, seed=9)])
+    made, real = [], cache._make_shards
+
+    def noted(*given: Any) -> Any:
+        made.append(given[3])
+        return real(*given)
+
+    monkeypatch.setattr(cache, "_make_shards", noted)
+    config = make(home, "corpus", "editor.name=step", f"editor.moments.corpus={corpus}")
+    saliency(config, FakeUi())  # type: ignore[arg-type]
+    assert made
+    assert all(len(specs) == N_BLOCKS for specs in made), "a layer's training made its own bank"
+    assert not any(spec.moments for specs in made for spec in specs)
+    assert len([*config.cache.glob("moments-*.safetensors")]) == N_BLOCKS
 
 
 def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
