@@ -16,7 +16,7 @@ from saledit.errors import JobError
 Runner = Callable[[Path], None]
 
 _CELL = "import sys; from saledit.run.cell import main; sys.exit(main(*sys.argv[1:]))"
-_GRACE = 10.0  # seconds for a process that a terminal's Ctrl-C has reached by itself
+_GRACE = 10.0  # seconds to end by itself: a terminal's Ctrl-C reaches every process
 
 
 class OwnProcess:
@@ -61,13 +61,17 @@ class OwnProcess:
             )
 
     def interrupt(self) -> None:
-        """Let the cells that run write their state and end; no other one begins."""
+        """Let the cells that run write their state and end; no other one begins.
+
+        Those of a run in the background ignore SIGINT, as it does, and get SIGTERM.
+        """
         self._ended = True
-        for process in tuple(self._live):
-            try:
-                process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            for process in tuple(self._live):
+                try:
+                    process.wait(_GRACE)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(number)
 
 
 class _Here(Executor):

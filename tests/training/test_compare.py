@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,15 +187,27 @@ def test_as_many_run_at_once_as_were_asked_for() -> None:
     assert sorted(found) == paths
 
 
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """As in the foreground: a shell's background jobs, and all that they start, ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("deaf", [False, True])
 def test_an_interruption_ends_the_cells_that_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     # In the place of a cell: says that it lives, and ends as one does that is interrupted.
     waits = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+if DEAF:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 mark = Path(MARKS) / Path(sys.argv[1]).stem
 try:
     mark.write_text("runs")
@@ -202,9 +215,9 @@ try:
 except KeyboardInterrupt:
     mark.write_text("saved")
     sys.exit(130)
-""".replace("MARKS", repr(str(marks)))
+""".replace("MARKS", repr(str(marks))).replace("DEAF", str(deaf))
     monkeypatch.setattr(crew, "_CELL", waits)
-    monkeypatch.setattr(crew, "_GRACE", 0.1)
+    monkeypatch.setattr(crew, "_GRACE", 0.5)
     runner = OwnProcess(True, 1)
     paths = [tmp_path / f"{i}.yaml" for i in range(4)]
 
@@ -219,7 +232,8 @@ except KeyboardInterrupt:
         list(run_all(paths, runner, jobs=2))
     killer.join()
     assert sorted(p.name for p in marks.iterdir()) == ["0", "1"]
-    assert {p.read_text() for p in marks.iterdir()} == {"saved"}
+    assert {p.read_text() for p in marks.iterdir()} == {"runs" if deaf else "saved"}
+    assert not runner._live
 
 
 @pytest.mark.parametrize(
