@@ -69,6 +69,7 @@ class FactsFound:
     def _top(self) -> Facts:
         """The facts (N, ...) at the highest site, with nothing changed below it."""
         base, task, site, spec = self._base, self._task, self._sites[-1], self._spec
+        block = self._layer.index + len(self._sites) - 1
         with applied(base.model, self._steps):
             keys, outputs = _states(base, self._prompts, base.model.get_submodule(site.name))
             n = len(self._samples)
@@ -76,7 +77,7 @@ class FactsFound:
             delta = torch.zeros_like(outputs[:n])  # the bare prompts stand first
             for some in torch.split(torch.arange(n), facts_at_once(base, self._prompts, n)):
                 delta[some] = wanted_change(
-                    base, task, site, self._prompts, essence, outputs[some], some, spec
+                    base, task, site, block, self._prompts, essence, outputs[some], some, spec
                 )
         wanted = outputs[:n] + delta
         return Facts(self._means(keys), wanted - self._means(outputs), keys[:n], delta)

@@ -32,6 +32,8 @@ class Family:
         position_bias: sub-module of a block that computes, in the first block, the position bias
             that all later ones are handed (T5); "" for none.
         generates: False for encoders, which classify only.
+        continues: True where the model can go on behind cached keys and values that differ in
+            number from row to row (its positions and mask may be given).
     """
 
     blocks: str
@@ -46,6 +48,7 @@ class Family:
     block_returns: str = "states"
     position_bias: str = ""
     generates: bool = True
+    continues: bool = True
 
     @property
     def mlp_module(self) -> str:

@@ -122,6 +122,7 @@ def run(
     states: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
     at: Tensor | None = None,
+    **further: Any,
 ) -> Tensor:
     """Compute outputs, what the head reads, from cached states.
 
@@ -132,6 +133,7 @@ def run(
         inputs: the tokenised rows (``input_ids`` (B, T), ``attention_mask`` (B, T)),
             for masks and positions.
         at: positions (B, A) whose next token is scored; None for a classifier.
+        further: arguments of the model's forward (``saledit.tails``).
 
     Returns:
         As ``scoring.forward``: (B, A, D) at positions, logits (B, C) of a classifier; equal to
@@ -151,7 +153,7 @@ def run(
             return (start, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": start}
 
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = dict(further)
     if ENCODER in states:
         extra["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[ENCODER])
     with ExitStack() as stack:
