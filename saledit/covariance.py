@@ -24,6 +24,7 @@ from saledit.batching import by_length
 from saledit.errors import ArtifactError, DataError, ModelError
 from saledit.files import one_at_a_time, read_metadata, read_tensors, write_tensors
 from saledit.models import SEQ2SEQ, TaskModel
+from saledit.places import Reached
 from saledit.site import Layer, Site
 from saledit.suffix import entry_for
 
@@ -158,10 +159,6 @@ def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dic
         yield {"input_ids": ids.to(base.device), "attention_mask": mask.to(base.device)}
 
 
-class _Enough(Exception):
-    """The last site has been reached."""
-
-
 @torch.no_grad()
 def _add(
     base: TaskModel, sites: Sequence[Site], inputs: dict[str, Tensor], totals: list[Tensor],
@@ -169,7 +166,7 @@ def _add(
 ) -> int:  # fmt: skip
     """Add some tokens of a batch to the sums, by their places in all of it. Returns how many."""
     reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
-    with _inputs_of(base.model, sites) as seen, suppress(_Enough):
+    with _inputs_of(base.model, sites) as seen, suppress(Reached):
         reader(**inputs)
     for i, site in enumerate(sites):
         x = seen[site].flatten(0, -2)[read]
@@ -187,7 +184,7 @@ def _inputs_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, T
         def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
             seen[site] = args[0]
             if len(seen) == len(sites):
-                raise _Enough
+                raise Reached
 
         return hook
 

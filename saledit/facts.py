@@ -9,7 +9,7 @@ missing behind the blocks below it (Meng et al., ICLR 2023 (MEMIT), section 4.3,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
 from saledit.models import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
 from saledit.overlay import applied
-from saledit.places import Touch, touched
+from saledit.places import Reached, Touch, touched
 from saledit.records import Sample
 from saledit.site import Layer, Site
 from saledit.suffix import run
@@ -193,10 +193,11 @@ def _states(base: TaskModel, read: Prompts, module: nn.Module) -> tuple[Tensor, 
     def keep(x: Tensor, y: Tensor) -> None:
         keys.append(x)
         outputs.append(y)
+        raise Reached
 
     for rows in torch.split(torch.arange(len(read.places)), _ROWS):
         part = read.bank.rows(rows)
-        with touched(module, read.places[rows], keep, part.at):
+        with suppress(Reached), touched(module, read.places[rows], keep, part.at):
             run(base, read.bank.entry, part.states, part.inputs, part.at)
     # Of a model in half precision, too, facts are found in single precision.
     wide = torch.promote_types(keys[0].dtype, torch.float32)

@@ -14,6 +14,10 @@ Change = Callable[[Tensor, Tensor], Tensor | None]
 Touch = Callable[[Tensor, Tensor], Tensor | None]
 
 
+class Reached(Exception):
+    """Raised by what looks at a module, to end a run that has nothing further to show."""
+
+
 @contextmanager
 def changed(module: nn.Module, n_rows: int, change: Change) -> Iterator[None]:
     """Change what a module gives inside a ``with`` block.

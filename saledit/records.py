@@ -50,6 +50,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Writing:
+    """What a model is let write on, to see how it writes when it is edited.
+
+    Attributes:
+        prompts: beginnings.
+        references: texts on what the right answer is about, which the writing is held against.
+    """
+
+    prompts: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One record of a data set.
 
@@ -58,12 +71,14 @@ class Record:
         rewordings: other texts of the same meaning and target, where the data has them.
         subjects: what the record is about; no subject is shared between splits.
         locality: samples of other matters that the data gives to be left as they are.
+        writing: what the model is let write on.
     """
 
     sample: Sample
     rewordings: tuple[Sample, ...] = ()
     subjects: tuple[str, ...] = ()
     locality: tuple[Sample, ...] = ()
+    writing: Writing = Writing()
 
     def keys(self) -> frozenset[str]:
         """Everything that must stay on one side of a split: texts and subjects."""

@@ -43,10 +43,10 @@ class Tails:
 
     def pick(self, index: Tensor) -> Tails:
         """Some of the rows, cut to the longest of them."""
-        on = self.before.device
-        lengths, before = self.lengths[index], self.before[index.to(on)]
-        width = int(before.max()) if len(before) else 0
-        past = [tuple(t[index.to(t.device), :, :width] for t in pair) for pair in self.past]
+        rows = index.to(self.before.device)
+        lengths, before = self.lengths[index], self.before[rows]
+        width = int(before.max())
+        past = [(keys[rows, :, :width], values[rows, :, :width]) for keys, values in self.past]
         return replace(
             self, rows=self.rows.pick(index, int(lengths.max())), places=self.places[index],
             lengths=lengths, before=before, past=past,

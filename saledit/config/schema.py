@@ -235,13 +235,17 @@ class TestConfig:
     edits_per_batch: int = 16
     """edits evaluated side by side"""
     fluency: int = 40
-    """generation: failures whose free continuations are checked for fluency; 0 for none"""
+    """text: failures on which the edited model is let write, to see how fluent it is; 0 for none"""
     every: int = 0
     """sequences: edits between two looks at what holds and is forgotten; 0: the end alone"""
     texts: str = ""
     """qa: data file of text whose perplexity is watched in a sequence"""
     n_texts: int = 100
     """passages of it"""
+    abilities: str = "bundled:data/abilities/prompts.jsonl.gz"
+    """text: prompts with choices that are watched in a sequence; '' for none"""
+    n_abilities: int = 0
+    """prompts of it, drawn; 0 for all"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from saledit.data.made import counterfactual, reworded
 from saledit.data.rewordings import Rewriter, adapt_samples
 from saledit.errors import DataError
 from saledit.models import TaskModel
-from saledit.records import Answer, Record, Sample
+from saledit.records import Answer, Record, Sample, Writing
 from saledit.tasks.base import Task
 from saledit.tasks.prompts import TEXT
 
@@ -67,6 +67,7 @@ class Part:
         own_from: for each of ``fail`` the position in ``passing`` of what the model says to it,
             which every other edit has to leave alone; -1 for none of them, () for all none.
         near: for each of ``fail`` the samples of other matters that its record brings.
+        writing: for each of ``fail`` what the model is let write on.
     """
 
     fail: tuple[Sample, ...]
@@ -77,6 +78,7 @@ class Part:
     made_from: tuple[int, ...] = ()
     own_from: tuple[int, ...] = ()
     near: tuple[tuple[Sample, ...], ...] = ()
+    writing: tuple[Writing, ...] = ()
 
     def counts(self) -> dict[str, object]:
         """Sizes, and the kinds of the rewordings."""
@@ -177,6 +179,7 @@ def make_part(
         tuple(one.apart for one in made),
         own,
         tuple(record.locality for record in failing),
+        tuple(record.writing for record in failing),
     )
 
 

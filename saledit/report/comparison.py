@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -70,12 +70,37 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
                 points(edit["mean"]), _between(edit), points(lost["mean"]), _between(lost),
             )  # fmt: skip
         yield table
+    yield from _courses(result["cells"], look)
     for row in result["cells"]:
         if "error" in row:
             where = f"{row['editor']}, seed {row['seed']}: {row['error']}"
             yield line(Text("failed: ", style="bold red"), clean(where))
     if "folder" in result:
         yield line("Table, figure and cells: ", Text(clean(result["folder"]), style="bold"))
+
+
+def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:
+    """Where sequences ended."""
+    rows = [row for row in cells if row.get("course")]
+    if not rows:
+        return
+    yield line(heading("At the end of the sequence"))
+    table = look.table(
+        "editor", "seed", "edits", "current", "earlier", "pass", "perplexity", "others", "collapsed"
+    )
+    for row in rows:
+        last = row["course"][-1]
+        kinds = last.get("abilities")
+        table.add_row(
+            clean(row["editor"]),
+            str(row["seed"]),
+            str(last["n_failures"]),
+            *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
+            number(last.get("perplexity")),
+            percent(sum(kinds.values()) / len(kinds) if kinds else None),
+            "no" if row["collapse"] is None else f"after {row['collapse']}",
+        )
+    yield table
 
 
 def _between(found: Mapping[str, float | None]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,67 @@ _CURVES = (
     ("adapt", "rewordings of all"),
     ("pass_accuracy", "pass samples"),
 )
+
+
+#: What is drawn of the courses of several editors, each in a panel of its own.
+_PANELS = (
+    ("earlier", "earlier edits that hold, %"),
+    ("pass_accuracy", "pass samples, %"),
+    ("abilities", "other prompts, mean of kinds, %"),
+    ("perplexity", "perplexity of text"),
+    ("delta_norm", "|change| / |weights|"),
+)
+
+
+def plot_courses(courses: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw the courses of several editors over one another, a panel for each thing that is watched.
+
+    Args:
+        courses: for each editor the ``course`` of its ``results.json``.
+        path: the PNG file; written whole or not at all.
+
+    Raises:
+        JobError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = {
+        label: {
+            editor: [(p["n_failures"], _seen(p, key)) for p in points if key in p]
+            for editor, points in courses.items()
+        }
+        for key, label in _PANELS
+    }
+    panels = {label: curves for label, curves in found.items() if any(curves.values())}
+    figure = Figure(figsize=(6.4, 0.6 + 2.0 * len(panels)), layout="constrained")
+    grid = FigureCanvasAgg(figure).figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+    for axes, (label, curves) in zip(grid[:, 0], panels.items(), strict=True):
+        for number, (editor, points) in enumerate(curves.items()):
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), marker="o", markersize=2.5, label=editor,
+                    color=f"C{number % 10}", linestyle="--" if number >= 10 else "-",
+                )  # fmt: skip
+        axes.set_ylabel(label, fontsize=8)
+        if label.endswith("%"):
+            axes.set_ylim(-2, 102)
+        elif label.startswith("perplexity"):
+            axes.set_yscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].legend(fontsize=8, frameon=False, ncols=3)
+    grid[-1, 0].set_xlabel("failures edited")
+    _save(figure, path)
+
+
+def _seen(point: Mapping[str, Any], key: str) -> float:
+    """A number of a point as it is drawn."""
+    if key == "abilities":
+        kinds: Mapping[str, float] = point[key]
+        return 100 * sum(kinds.values()) / len(kinds)
+    if key == "delta_norm":
+        return float(point[key]) / float(point["weight_norm"])
+    return float(point[key]) * (1 if key == "perplexity" else 100)
 
 
 def plot_course(results: Mapping[str, Any], path: Path) -> None:

@@ -118,8 +118,29 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
     if "fluency_before" in metrics:
         pair = [number(metrics.get(f"fluency_{when}")) for when in ("before", "after")]
         yield line("Fluency (n-gram entropy, bits): ", f" {look.arrow} ".join(pair), ".")
+    if "consistency_before" in metrics:
+        pair = [number(metrics.get(f"consistency_{when}")) for when in ("before", "after")]
+        yield line("Likeness to the references (tf-idf): ", f" {look.arrow} ".join(pair), ".")
+    if "preference" in metrics:
+        yield from _preferences(bare.get("preference") or {}, metrics["preference"], look)
     yield from _by_kind(result.get("adapt_by_kind") or {}, look)
     yield from _costs(result)
+
+
+#: What the field calls the shares of answers that are likelier than their rivals.
+_PREFERENCES = {
+    "efficacy": "ES", "paraphrase": "PS", "neighborhood": "NS", "score": "S",
+}  # fmt: skip
+
+
+def _preferences(
+    bare: Mapping[str, Any], found: Mapping[str, Any], look: Look
+) -> Iterator[RenderableType]:
+    names = [name for name in _PREFERENCES if name in found]
+    table = look.table("likelier than its rival", *(_PREFERENCES[name] for name in names))
+    for label, values in (("unedited", bare), ("edited", found)):
+        table.add_row(label, *(percent(values.get(name)) for name in names))
+    yield table
 
 
 def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:

@@ -19,7 +19,7 @@ from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import read_json, write_json, write_text
-from saledit.report import Ui, plot_comparison
+from saledit.report import Ui, plot_comparison, plot_courses
 from saledit.run.cell import is_of
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.picking import check_site
@@ -161,7 +161,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
-    }
+    } | {name: results[name] for name in ("course", "collapse") if name in results}
 
 
 def _summary(
@@ -248,3 +248,15 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
     plot_comparison(table, folder / "compare.png")
+    courses = _courses(table["cells"])
+    if courses:
+        plot_courses(courses, folder / "course.png")
+
+
+def _courses(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The course of each editor that has one, of its first seed."""
+    out: dict[str, list[dict[str, Any]]] = {}
+    for row in cells:
+        if "course" in row:
+            out.setdefault(row["editor"], row["course"])
+    return out

@@ -7,24 +7,21 @@ what becomes of earlier ones, and what of everything else, after every so many e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saledit.bank import Bank, BankSpec
-from saledit.cache import open_bank
+from saledit.bank import Bank
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.records import Sample
-from saledit.session import EditMetrics, Judge, bank_batches
+from saledit.run.watching import Watched, perplexity
+from saledit.session import Judge, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
-from saledit.tasks.prompts import TEXT
 from saledit.tasks.text import TextTask
 
 #: A model has collapsed where it answers less than half of what it did, or is ten times as
@@ -42,14 +39,13 @@ class Course:
         task: says what is right.
         part: the failures in the order in which they are edited, rewordings and pass samples.
         banks: their caches.
-        texts: running text whose perplexity is watched; none for a classifier.
         layer: the edited layer.
-        folder: where banks live.
+        watched: what else is looked at.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, part: Part, banks: PartBanks, layer: Layer,
-        texts: Sequence[str], folder: Path,
+        watched: Sequence[Watched] = (),
     ) -> None:  # fmt: skip
         self._base, self._task, self._banks = base, task, banks
         self._judge: Judge = task.correct
@@ -57,10 +53,7 @@ class Course:
             self._judge = lambda logits, targets: task.spoken(base, logits, targets)
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
-        self._texts: Bank | None = None
-        if texts and task.generates:
-            samples = [Sample(f"text-{i}", ("",), t, TEXT) for i, t in enumerate(texts)]
-            self._texts = open_bank(base, task, samples, BankSpec(layer), folder)
+        self._watched = watched
         weights = [base.model.get_submodule(site.name).weight for site in layer.sites]
         self._size = float(torch.stack([_norm(w) ** 2 for w in weights]).sum().sqrt())
         self.points: list[dict[str, Any]] = []
@@ -96,8 +89,8 @@ class Course:
             right.update(found)
         return float(right.compute())
 
-    def _others(self, edits: Edits) -> dict[str, float]:
-        """Pass samples that are still right, their KL, and the perplexity of running text."""
+    def _others(self, edits: Edits) -> dict[str, Any]:
+        """Pass samples that are still right, their KL, and what else is watched."""
         base, task, bank = self._base, self._task, self._banks.passing
         kept, kl = Mean(), Mean()
         pairs = (bank_batches(base, task, bank, given) for given in (None, edits))
@@ -106,19 +99,14 @@ class Course:
             kl.update(task.divergence(before, after, targets).double())
             if not task.by_perplexity:
                 kept.update(self._judge(after, targets).double())
-        out = {"locality_kl": float(kl.compute())}
+        out: dict[str, Any] = {"locality_kl": float(kl.compute())}
         if not task.by_perplexity:
             out["pass_accuracy"] = float(kept.compute())
-        watched = bank if task.by_perplexity else self._texts
-        if watched is not None:
-            out["perplexity"] = self._perplexity(watched, edits)
+        else:
+            out["perplexity"] = perplexity(base, task, bank, edits)
+        for watched in self._watched:
+            out |= watched.look(edits)
         return out
-
-    def _perplexity(self, bank: Bank, edits: Edits) -> float:
-        counted, base, task = EditMetrics(), self._base, self._task
-        for index, logits in bank_batches(base, task, bank, edits):
-            counted.count_texts(base, task, (logits, logits), bank.targets_of(index))
-        return counted.compute_texts()["perplexity_after"]
 
     def _has_collapsed(self, point: dict[str, Any]) -> bool:
         if not self.points:

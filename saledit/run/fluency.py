@@ -1,13 +1,19 @@
-"""Fluency: whether an edited model still writes varied text, or says one thing over and over."""
+"""How an edited model writes: varied text or one thing over and over, and on what it was taught.
+
+Source: Meng et al., NeurIPS 2022 (ROME): generation entropy GE and reference score RS.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, float64
 
+from saledit.data.splits import Part
 from saledit.decoding import continue_freely
 from saledit.delta import Edits
 from saledit.metrics import Mean
@@ -17,6 +23,7 @@ from saledit.tasks.text import TextTask
 
 _TOKENS = 100  # of a continuation, as in the CounterFact evaluation
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # of the entropies of n-grams
+_LENGTH = 256  # tokens of a beginning at most
 
 
 def ngram_entropy(text: str) -> float:
@@ -34,34 +41,106 @@ def ngram_entropy(text: str) -> float:
     return total / len(_WEIGHTS)
 
 
+class TfIdf:
+    """Texts as vectors of words, weighed by how few of some documents hold them.
+
+    tf-idf as scikit-learn's ``TfidfVectorizer`` has it by default: counts times
+    ln((1 + N) / (1 + n)) + 1, divided by the norm.
+
+    Args:
+        documents: N texts.
+    """
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        self._n = len(documents)
+        self._in = Counter(word for text in documents for word in set(_words(text)))
+
+    def similarity(self, one: str, other: str) -> float:
+        """Cosine of two texts' vectors; 0 where one has no word."""
+        a, b = self._vector(one), self._vector(other)
+        return sum(weight * b[word] for word, weight in a.items() if word in b)
+
+    def _vector(self, text: str) -> dict[str, float]:
+        counts = Counter(_words(text))
+        all_ = 1 + self._n
+        found = {w: n * (math.log(all_ / (1 + self._in[w])) + 1) for w, n in counts.items()}
+        norm = math.sqrt(sum(v * v for v in found.values())) or 1.0
+        return {word: value / norm for word, value in found.items()}
+
+
+def _words(text: str) -> list[str]:
+    return [w for w in "".join(c if c.isalnum() else " " for c in text.lower()).split() if w[1:]]
+
+
+@dataclass(slots=True)
+class _Means:
+    """Of one model: mean entropy of its continuations, and mean likeness to the references."""
+
+    entropy: Mean = field(default_factory=Mean)
+    likeness: Mean = field(default_factory=Mean)
+
+
 class Fluency:
-    """Mean n-gram entropy of free continuations of prompts, without and with edits.
+    """Free continuations, without and with edits.
+
+    Of generation each failure's own prompt is gone on with; of questions the beginnings that its
+    record brings, where it brings any. Decoding is greedy (the published numbers draw from the five
+    likeliest tokens, which is less apt to repeat itself). Entropy counts the continuation alone.
 
     Args:
         base: the task model.
         task: makes the prompts.
-        most: prompts to look at; 0 for none.
+        part: the failures.
+        most: failures to look at; 0 for none.
     """
 
-    def __init__(self, base: TaskModel, task: TextTask, most: int) -> None:
-        self._base, self._task, self._room = base, task, most
-        self._before, self._after = Mean(), Mean()
+    def __init__(self, base: TaskModel, task: TextTask, part: Part, most: int) -> None:
+        self._base, self._part, self._room = base, part, most
+        self._task = task if task.by_perplexity else task.bare(min(_LENGTH, base.max_length))
+        self._tfidf = TfIdf([text for own in part.writing for text in own.references])
+        self._before, self._after = _Means(), _Means()
 
-    def count(self, samples: Sequence[Sample], edits: Edits, which: Tensor) -> None:
-        """Let the model go on with prompts, each under its edit of a batch (E,)."""
-        chosen = samples[: self._room]
-        self._room -= len(chosen)
-        if not chosen:
+    def count(self, members: Tensor, edits: Edits) -> None:
+        """Let the model write on failures (E, K), each under its edit of a batch (E,)."""
+        asked: list[tuple[int, int, tuple[Sample, ...]]] = []  # edit, failure, beginnings
+        for edit, own in enumerate(members.tolist()):
+            for i in own:
+                beginnings = self._beginnings(i)
+                if beginnings and self._room > 0:
+                    self._room -= 1
+                    asked.append((edit, i, beginnings))
+        if not asked:
             return
-        for mean, own in ((self._before, None), (self._after, edits)):
-            texts = continue_freely(
-                self._base, self._task, chosen, own, which[: len(chosen)], _TOKENS
-            )
-            mean.update(which.new_tensor([ngram_entropy(t) for t in texts], dtype=float64))
+        samples = [sample for *_, own in asked for sample in own]
+        which = torch.tensor([edit for edit, _, own in asked for _ in own])
+        for means, given in ((self._before, None), (self._after, edits)):
+            texts = iter(continue_freely(self._base, self._task, samples, given, which, _TOKENS))
+            for _, i, own in asked:
+                self._judge(means, i, own, [next(texts) for _ in own])
+
+    def _beginnings(self, i: int) -> tuple[Sample, ...]:
+        failure = self._part.fail[i]
+        if self._task.by_perplexity:
+            return (failure,)
+        prompts = self._part.writing[i].prompts if self._part.writing else ()
+        return tuple(
+            replace(failure, id=f"{failure.id}>{n}", inputs=(text,))
+            for n, text in enumerate(prompts)
+        )
+
+    def _judge(self, means: _Means, i: int, asked: Sequence[Sample], texts: Sequence[str]) -> None:
+        means.entropy.update(torch.tensor([ngram_entropy(t) for t in texts], dtype=float64))
+        references = self._part.writing[i].references if self._part.writing else ()
+        if references:
+            said = " ".join(f"{s.inputs[0]}{t}" for s, t in zip(asked, texts, strict=True))
+            found = self._tfidf.similarity(said, " ".join(references))
+            means.likeness.update(torch.tensor([found], dtype=float64))
 
     def compute(self) -> dict[str, float]:
-        """The two means; nothing where nothing was counted."""
-        if not self._before.total:
-            return {}
-        values = {"before": self._before, "after": self._after}
-        return {f"fluency_{name}": float(mean.compute()) for name, mean in values.items()}
+        """``fluency_`` and ``consistency_``, before and after; nothing of what was not counted."""
+        out = {}
+        for when, means in (("before", self._before), ("after", self._after)):
+            for name, mean in (("fluency", means.entropy), ("consistency", means.likeness)):
+                if mean.total:
+                    out[f"{name}_{when}"] = float(mean.compute())
+        return out

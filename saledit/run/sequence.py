@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 
 from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, load_memory, save_edits
+from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
 from saledit.data.sources import stream_texts
 from saledit.errors import ArtifactError
@@ -17,7 +18,9 @@ from saledit.models import fingerprint
 from saledit.run.course import Course
 from saledit.run.prepare import Prepared
 from saledit.run.tally import Tally
+from saledit.run.watching import Abilities, Passages, Watched
 from saledit.session import EditSession
+from saledit.tasks.text import TextTask
 
 
 @torch.no_grad()
@@ -62,10 +65,15 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     config, c = prepared.config, prepared.config.test
     if not c.every:
         return None
-    texts = list(islice(stream_texts(c.texts), c.n_texts)) if c.texts else []
-    return Course(
-        prepared.base, prepared.task, prepared.test, banks, trained.layer, texts, config.cache
-    )
+    base, task, layer = prepared.base, prepared.task, trained.layer
+    watched: list[Watched] = []
+    if c.texts and task.generates and not task.by_perplexity:
+        texts = list(islice(stream_texts(c.texts), c.n_texts))
+        watched.append(Passages(base, task, texts, layer, config.cache))
+    if c.abilities and isinstance(task, TextTask):
+        choices = load_choices(c.abilities, c.n_abilities)
+        watched.append(Abilities(base, task, choices, layer, config.cache))
+    return Course(base, task, prepared.test, banks, layer, watched)
 
 
 class _Kept:

@@ -38,7 +38,7 @@ class Tally:
         task: says what is right.
         part: the samples.
         banks: their caches.
-        fluency: prompts whose free continuations are looked at, for generation.
+        fluency: failures on which free continuations are looked at, where there are beginnings.
         preferences: compares answers with their rivals, where there are any.
     """
 
@@ -50,8 +50,8 @@ class Tally:
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._all = EditMetrics()
         self._fluency = None
-        if isinstance(task, TextTask) and task.by_perplexity:
-            self._fluency = Fluency(base, task, fluency)
+        if isinstance(task, TextTask):
+            self._fluency = Fluency(base, task, part, fluency)
         self._spoken = _Spoken(base, task, part, banks) if isinstance(task, TextTask) else None
         self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
         self._reworded = [sample for group in part.adapt for sample in group]
@@ -75,9 +75,7 @@ class Tally:
             before = self._task.correct(seen.base, batch.pass_targets)
         self._count_each(right[:, :k], right[:, k:], batch.weights, before, kept)
         if self._fluency is not None:
-            which = torch.arange(len(right)).repeat_interleave(k)
-            chosen = [self._part.fail[i] for i in batch.members[0].flatten().tolist()]
-            self._fluency.count(chosen, edits, which)
+            self._fluency.count(batch.members[0], edits)
         self._count_kinds(batch.members[1], batch.weights[:, k:], right[:, k:])
         if self._preferences is not None:
             self._preferences.count(batch.members[0], edits)
@@ -104,14 +102,12 @@ class Tally:
             adapt, kept = self._spoken.count_final(edits)
             if self._decided is not None:
                 self._decided.count(torch.arange(kept.shape[1])[None], kept)
+        everything = torch.arange(len(self._part.fail))[None]
         if self._fluency is not None:
-            batched = edits.expand(1)
-            chosen = self._part.fail
-            self._fluency.count(chosen, batched, torch.zeros(len(chosen), dtype=torch.long))
+            self._fluency.count(everything, edits.expand(1))
         every = torch.arange(adapt.shape[1])[None]
         self._count_kinds(every, torch.ones(every.shape), adapt)
         if self._preferences is not None:
-            everything = torch.arange(len(self._part.fail))[None]
             self._preferences.count(everything, edits.expand(1))
 
     def _count_each(

@@ -42,6 +42,7 @@ def flattened(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> M
         "rephrases": texts_of(row, "paraphrase_prompts", where),
         "locality": near,
         "locality_answer": [true] * len(near),
+        "generation": texts_of(row, "generation_prompts", where),
     }
     return {"id": None if number is None else str(number), **{names[k]: v for k, v in flat.items()}}
 

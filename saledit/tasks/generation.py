@@ -35,6 +35,8 @@ class Generation(TextTask):
         "locality_answer",
         "subject",
         "rival",
+        "generation",
+        "references",
     )
 
     @classmethod

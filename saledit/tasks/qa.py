@@ -12,7 +12,9 @@ class Qa(TextTask):
     Records: ``question``, ``answer``, optional ``answers`` (all that count as right),
     ``rephrases`` (a text or a list), ``locality`` (an object, or a list, with ``question`` and
     ``answer``; or a bare question, its answer in ``locality_answer``), ``subject``,
-    ``rival`` (the answer that the right one has to be likelier than). Or CounterFact's own records.
+    ``rival`` (the answer that the right one has to be likelier than), ``generation`` (beginnings
+    that the edited model is let write on) and ``references`` (texts that this is held against).
+    Or CounterFact's own records.
     """
 
     name = "qa"
@@ -25,6 +27,8 @@ class Qa(TextTask):
         "locality_answer",
         "subject",
         "rival",
+        "generation",
+        "references",
     )
 
     @classmethod

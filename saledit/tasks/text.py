@@ -18,7 +18,7 @@ from saledit.config import TaskConfig
 from saledit.errors import ConfigError, DataError
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
-from saledit.records import Record, Sample
+from saledit.records import Record, Sample, Writing
 from saledit.scoring import logits_beside, logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.counterfact import flattened
@@ -111,6 +111,11 @@ class TextTask(ABC):
             rewordings,
             tuple(s for field in self.subjects for s in values_of(row, field, where)),
             self._locality(row, name, where, target if rival else ""),
+            Writing(
+                # CounterFact says some of them several times, for draws; here nothing is drawn.
+                tuple(dict.fromkeys(texts_of(row, self.fields["generation"], where))),
+                tuple(texts_of(row, self.fields["references"], where)),
+            ),
         )
 
     def _locality(
@@ -170,6 +175,17 @@ class TextTask(ABC):
         other = copy.copy(self)
         other.stop = ""
         other._prompter = Prompter(self.template, self.chat, False, self.max_length)
+        return other
+
+    def bare(self, max_length: int) -> Self:
+        """The same where a prompt is a sample's text and nothing else, and no end is asked for.
+
+        Args:
+            max_length: longest prompt in tokens.
+        """
+        other = copy.copy(self)
+        other.stop, other.template, other.chat, other.max_length = "", QUESTION, False, max_length
+        other._prompter = Prompter(QUESTION, False, False, max_length)
         return other
 
     def prompt_tokens(self, base: TaskModel, samples: Sequence[Sample]) -> list[list[int]]:

@@ -54,7 +54,10 @@ def test_outputs_are_those_of_whole_rows(base: TaskModel, block: int, higher: in
         with touched(module, few.places, lambda _x, _y: given[1], few.rows.at):  # noqa: B023
             got = few.outputs(base)
         torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-5)
-        slopes = [torch.autograd.grad(y.square().sum(), x)[0] for y, x in zip((own, got), given, strict=True)]
+        slopes = [
+            torch.autograd.grad(y.square().sum(), x)[0]
+            for y, x in zip((own, got), given, strict=True)
+        ]
         torch.testing.assert_close(slopes[1], slopes[0], rtol=1e-3, atol=1e-4)
 
 

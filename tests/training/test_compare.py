@@ -165,6 +165,26 @@ def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> N
     assert kept[0] == kept[1]
 
 
+def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
+    settings = [
+        "name=course",
+        "schedule.cumulative=true",
+        "test.every=2",
+        "data.adapt.rewrite=false",
+    ]
+    table = compare(str(shared), ["step", "ft"], [0], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
+    for cell in table["cells"]:
+        results = json.loads((Path(cell["run"]) / "results.json").read_text(encoding="utf-8"))
+        assert cell["course"] == results["course"]
+        assert len(cell["course"]) > 2
+    folder = Path(table["folder"])
+    assert (folder / "course.png").read_bytes().startswith(b"\x89PNG")
+    said = render("compare", table, io.StringIO())
+    assert "end of the sequence" in said
+    last = table["cells"][0]["course"][-1]
+    assert f"{100 * last['earlier']:.1f}" in said
+
+
 def test_as_many_run_at_once_as_were_asked_for() -> None:
     live, most, lock = 0, 0, threading.Lock()
     both = threading.Barrier(2)

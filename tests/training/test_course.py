@@ -14,15 +14,19 @@ from whole_runs import ui
 from saledit.answering import answers
 from saledit.bank import BankSpec
 from saledit.config import RunConfig
+from saledit.data.choices import Choice, load_choices
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
+from saledit.errors import DataError
+from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.report import plot_course
 from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.course import Course
+from saledit.run.watching import Abilities, Passages
 from saledit.scoring import base_logits
 from saledit.session import EditSession
 
@@ -65,7 +69,8 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
     part = Part(tuple(own[:6]), tuple(adapt), tuple(own[22:]))
     layer = base.layer(BLOCK)
     (banks,) = open_banks(base, QA, part, [BankSpec(layer, 2)], tmp_path)
-    course = Course(base, QA, part, banks, layer, TEXTS, tmp_path)
+    watched = [Passages(base, QA, TEXTS, layer, tmp_path)]
+    course = Course(base, QA, part, banks, layer, watched)
     small, large = change(base, 1e-4), change(base, 3.0)
     course.look(Edits({}), 0, 0)
     course.look(small, 4, 0)
@@ -104,6 +109,64 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
     lost |= course.points[2]["perplexity"] > 10 * course.points[0]["perplexity"]
     assert lost, "so large a change should break it"
     assert course.collapse == 6
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5/encoder"])
+def test_abilities_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
+    base = text.build(name)
+    asked = text.samples(14, seed=3)
+    choices = [
+        Choice(s.id, "ab"[i % 2], s.inputs[0], (s.target, *own))
+        for i, (s, own) in enumerate(
+            zip(asked, [["ba", "ka mi"], ["mi mi ba"]] * 7, strict=True)
+        )
+    ]  # fmt: skip
+    # A template and a stop rule of the task's own have no say.
+    task = text.task(template="Q: {question} A:")
+    layer = base.layer(BLOCK)
+    watched = Abilities(base, task, choices, layer, tmp_path)
+    plain = text.task(stop="")
+    shares = []
+    for edits in (Edits({}), change(base, 0.5)):
+        right: dict[str, list[bool]] = {"a": [], "b": []}
+        for choice in choices:
+            losses = []
+            for answer in choice.answers:
+                seen = plain.encode(base, [Sample("", (choice.prompt,), answer)])
+                with applied(base.model, edits):
+                    logits = base_logits(base, seen.inputs, seen.at)
+                scored = seen.scored
+                losses.append(float(plain.losses(base, logits[scored], seen.targets)))
+            right[choice.kind].append(losses[0] < min(losses[1:]))
+        shares.append({kind: sum(own) / len(own) for kind, own in right.items()})
+        assert watched.look(edits)["abilities"] == pytest.approx(shares[-1])
+    assert shares[0] != shares[1]
+
+
+def test_bundled_choices() -> None:
+    found = load_choices("bundled:data/abilities/prompts.jsonl.gz")
+    assert {choice.kind for choice in found} == {"sentiment", "inference", "knowledge"}
+    reviews = [choice.answers[0] for choice in found if choice.kind == "sentiment"]
+    assert reviews.count("positive") == reviews.count("negative")
+    assert all(len(set(choice.answers)) == len(choice.answers) > 1 for choice in found)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "choices": ["b", "c"], "answer": "d", "kind": "k"}, "got 'd' and 2"),
+        ({"prompt": "a", "choices": ["b", "b"], "answer": "b", "kind": "k"}, "got 'b' and 1"),
+        ({"prompt": "a", "choices": "b", "answer": "b", "kind": "k"}, "got 'b' and 1"),
+        ({"prompt": "a", "choices": ["b", "c"], "answer": "b"}, "'kind'"),
+    ],
+)
+def test_choices_that_are_none_are_refused(
+    row: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "c.jsonl", [row])
+    with pytest.raises(DataError, match=said) as caught:
+        load_choices(str(tmp_path / "c.jsonl"))
+    assert "c.jsonl" in str(caught.value)
 
 
 def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:

@@ -51,6 +51,7 @@ def test_a_record_of_counterfact(task: Qa | Generation) -> None:
         ("Victor Hugo was employed in", "Paris", "Philadelphia"),
         ("Monet worked in", "Paris", "Philadelphia"),
     ]
+    assert record.writing.prompts == ("Laurent Cars is",)
     assert task.parse(task.row(one), "f:1").sample == one
 
 

@@ -23,7 +23,6 @@ from saledit.files import read_tensors, write_jsonl
 from saledit.models import TaskModel, load_text_model
 from saledit.records import Sample
 from saledit.report import Ui
-from saledit.run.fluency import ngram_entropy
 from saledit.run.prepare import prepare
 from saledit.tasks.qa import Qa
 
@@ -238,14 +237,6 @@ def test_generation_is_held_to_the_perplexity_of_texts(
     assert "drawdown" not in found["generated"]
     assert found["fluency_before"] >= 0
     assert found["fluency_after"] >= 0
-
-
-def test_varied_text_has_more_entropy_than_one_word_said_over_and_over() -> None:
-    # Three different pairs and two different triples of "a b c d": log2(3) and log2(2) bits.
-    assert ngram_entropy("a b c d") == pytest.approx((2 / 3 * math.log2(3) + 4 / 3) / 2)
-    assert ngram_entropy("a a a a a a") == 0
-    assert ngram_entropy("a") == 0
-    assert ngram_entropy("") == 0
 
 
 def test_what_training_leaves_alone_is_no_pass_sample_of_the_test(
