@@ -71,8 +71,8 @@ def by_whole_runs(base: TaskModel, task: Qa, site: Site, sample: Sample, spec: F
     about = [replace(sample, inputs=(f"{sample.subject} is a",))]
     asked, essence = task.encode(base, variants), task.encode(base, about)
     assert essence.at is not None
-    places = torch.tensor(task.subject_places(base, variants))
-    place = torch.tensor(task.subject_places(base, about))
+    places = torch.tensor([last for _, last in task.subject_spans(base, variants)])
+    place = torch.tensor([last for _, last in task.subject_spans(base, about)])
     module, seen = base.model.get_submodule(site.name), list[Tensor]()
     first = essence.at[:, :1]
     with torch.no_grad():

@@ -138,7 +138,8 @@ class FactsFound:
     def _read(self, samples: Sequence[Sample], of: Tensor) -> Prompts:
         bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
         if self._spec.at == "subject":
-            places = torch.tensor(self._task.subject_places(self._base, samples))
+            spans = self._task.subject_spans(self._base, samples)
+            places = torch.tensor([last for _, last in spans])
         else:
             places = _last_places(self._base, bank)
         return Prompts(bank, places.to(self._base.device), of)

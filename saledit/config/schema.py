@@ -134,6 +134,8 @@ class TraceConfig:
     """rome: draws of the noise"""
     window: int = 0
     """rome: layers put back together; 0: 10 of 48 for mlp, 1 for state"""
+    corrupt: str = "subject"
+    """rome: what gets noise: the subject, where samples name one, or all of the text"""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,17 @@ def content(base: TaskModel, seen: Encoded) -> Tensor:
     return torch.where(own.any(1, keepdim=True), own, real)
 
 
+def about(base: TaskModel, task: Task, samples: Sequence[Sample], seen: Encoded) -> Tensor:
+    """What texts are about: bool (B, T), their subjects, of those without one all that they say."""
+    own = content(base, seen)
+    with_subject = [i for i, sample in enumerate(samples) if sample.subject]
+    spans = task.subject_spans(base, [samples[i] for i in with_subject]) if with_subject else []
+    for i, (first, last) in zip(with_subject, spans, strict=True):
+        own[i] = False
+        own[i, first : last + 1] = True
+    return own
+
+
 def beginning(base: TaskModel, seen: Encoded, own: Tensor, length: Tensor) -> Encoded:
     """The same rows with only so many tokens of what they say; special tokens and answers stay.
 
@@ -70,11 +81,11 @@ def rows_of(seen: Encoded, index: Tensor) -> Encoded:
 def embedding_spread(
     base: TaskModel, task: Task, samples: Sequence[Sample], batch_tokens: int
 ) -> float:
-    """Standard deviation of the embeddings of what the samples say, over tokens and sizes."""
+    """Standard deviation of the embeddings of what samples are about, over tokens and sizes."""
     table = text_table(base)
     found = []
     for batch in batches_by_length(task, base, samples, batch_tokens):
-        own = content(base, batch.encoded)
+        own = about(base, task, [samples[i] for i in batch.index], batch.encoded)
         found.append(table(batch.encoded.inputs["input_ids"][own]).float().cpu().flatten())
     return float(torch.cat(found).std())
 

@@ -11,9 +11,9 @@ back most of the answer's probability, the indirect effect, is picked.
 by token (1, 1-2, 1-3, ...), and again with one layer masked, for every layer. The layer whose
 masking takes most of the answer's probability is picked.
 
-Both read samples that are answered well. Samples say nothing of their subject, so what is
-corrupted, or read token by token, is the text itself: all its tokens but the special ones, of a
-causal model those of the prompt.
+Both read samples that are answered well. What is corrupted is the subject, as published, where a
+sample names one that stands in its text; of others, and what is read token by token, is the text
+itself: all its tokens but the special ones, of a causal model those of the prompt.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import torch
@@ -34,6 +34,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.places import changed
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.saliency.interventions import (
+    about,
     beginning,
     content,
     embedding_spread,
@@ -47,6 +48,7 @@ from saledit.tasks.base import Encoded, Task
 PROTOCOLS = ("rome", "masking")
 WHAT = ("mlp", "state")
 AT = ("last", "all")
+CORRUPT = ("subject", "text")
 _BLOCKS, _WINDOW = 48, 10  # GPT-2 XL, and the window that it was traced with
 _TOKENS = 8192  # padded tokens a run
 
@@ -67,20 +69,23 @@ class CausalTracing:
         draws: of ``rome``: draws of the noise.
         window: of ``rome``: layers restored together, about the scored one; 0 for the published
             share of the model (10 of 48), 1 for "state".
+        corrupt: of ``rome``: "subject", where a sample names one, or all of its "text".
     """
 
     def __init__(
         self, protocol: str = "rome", what: str = "mlp", at: str = "last", noise: float = 3.0,
-        draws: int = 10, window: int = 0,
+        draws: int = 10, window: int = 0, corrupt: str = "subject",
     ) -> None:  # fmt: skip
         self._protocol, self._what, self._at = protocol, what, at
         self._noise, self._draws, self._window = noise, draws, window
+        self._corrupt = corrupt
 
     @classmethod
     def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> CausalTracing:
         """See ``Picker.of``; runs are never cast."""
         trace = config.trace
-        for key, known in (("protocol", PROTOCOLS), ("what", WHAT), ("at", AT)):
+        names = {"protocol": PROTOCOLS, "what": WHAT, "at": AT, "corrupt": CORRUPT}
+        for key, known in names.items():
             check_name(f"site.trace.{key}", getattr(trace, key), known)
         for key, least in (("draws", 1), ("window", 0)):
             if (value := getattr(trace, key)) < least:
@@ -96,6 +101,8 @@ class CausalTracing:
         """Score every layer on the pass samples."""
         began = time.perf_counter()
         samples = list(probes.passing)
+        if self._corrupt == "text":
+            samples = [replace(sample, subject="") for sample in samples]
         effects = torch.zeros(len(samples), len(layers))
         clean, broken = torch.zeros(len(samples)), torch.zeros(len(samples))
         tracing = _Tracing(base, task, layers, self._what == "state")
@@ -108,7 +115,8 @@ class CausalTracing:
             if self._protocol == "rome":
                 clean[places] = tracing.clean(seen)
                 draws = _Draws(spread, self._draws, batch.index)
-                found = tracing.restored(seen, draws, self._width(base), self._at)
+                own = about(base, task, [samples[i] for i in batch.index], seen)
+                found = tracing.restored(seen, own, draws, self._width(base), self._at)
                 passes += len(batch.index)
             else:
                 found = tracing.masked(seen)
@@ -187,11 +195,14 @@ class _Tracing:
 
         return self._run(seen, keep)
 
-    def restored(self, seen: Encoded, draws: _Draws, window: int, at: str) -> list[Tensor]:
+    def restored(
+        self, seen: Encoded, own: Tensor, draws: _Draws, window: int, at: str
+    ) -> list[Tensor]:
         """Probabilities under noise, and with a window of layers put back.
 
         Args:
             seen: B samples, of which ``clean`` was run.
+            own: what is corrupted, bool (B, T).
             draws: of the noise on each text.
             window: layers put back together.
             at: "last" or "all".
@@ -199,7 +210,6 @@ class _Tracing:
         Returns:
             For each sample (V, 1 + L): with nothing restored, and about each layer.
         """
-        own = content(self.base, seen)  # (B, T)
         places = self._places(seen, own, at)  # (B, T of the stack)
         n_layers, n_draws, size = len(self._layers), draws.count, self.base.embedding_size
         noise = [draws.of(b, n, size) for b, n in enumerate(own.sum(1).tolist())]

@@ -12,6 +12,7 @@ from torch import Tensor
 from saledit.config import TaskConfig
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
+from saledit.tasks.subjects import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ class Task(Protocol):
         """
         ...
 
-    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
-        """Where the last token of each sample's subject stands in its row of ``input_ids``.
+    def subject_spans(self, base: TaskModel, samples: Sequence[Sample]) -> list[Span]:
+        """Where each sample's subject stands in its row of ``input_ids``: first and last token.
 
         Raises:
             DataError: a sample without a subject, or one whose text does not hold it.

@@ -16,7 +16,7 @@ from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.fields import named_fields, refuse_settings, text_of, values_of
-from saledit.tasks.subjects import last_token, stands_in, subject_of
+from saledit.tasks.subjects import Span, span, stands_in, subject_of
 
 
 class Nli:
@@ -112,10 +112,10 @@ class Nli:
         tokens = self._tokens(base, samples).convert_to_tensors("pt")
         return Encoded(dict(tokens), self.targets(base, [sample.target for sample in samples]))
 
-    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
-        """See ``Task.subject_places``."""
+    def subject_spans(self, base: TaskModel, samples: Sequence[Sample]) -> list[Span]:
+        """See ``Task.subject_spans``."""
         tokens = self._tokens(base, samples)
-        return [last_token(tokens, i, s.inputs, s) for i, s in enumerate(samples)]
+        return [span(tokens, i, s.inputs, s) for i, s in enumerate(samples)]
 
     def _tokens(self, base: TaskModel, samples: Sequence[Sample]) -> BatchEncoding:
         columns = [list(c) for c in zip(*(sample.inputs for sample in samples), strict=True)]

@@ -13,7 +13,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.ends import end_tokens
-from saledit.tasks.subjects import last_token
+from saledit.tasks.subjects import Span, span
 
 #: Targets that are no tokens: the answer ends here; nothing is scored here.
 END, IGNORED = -1, -100
@@ -85,12 +85,12 @@ class Prompter:
                 )
         return found
 
-    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
-        """Where in each row the last token of the sample's subject stands; see ``Task``."""
+    def subject_spans(self, base: TaskModel, samples: Sequence[Sample]) -> list[Span]:
+        """The tokens in each row that hold the sample's subject; see ``Task``."""
         texts = [self.prompt(base, sample) for sample in samples]
         encoded = base.tokenizer(texts, add_special_tokens=not self.chat)
         return [
-            last_token(encoded, i, (text,), sample)
+            span(encoded, i, (text,), sample)
             for i, (text, sample) in enumerate(zip(texts, samples, strict=True))
         ]
 

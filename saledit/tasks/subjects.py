@@ -53,8 +53,12 @@ def _goes_on(text: str, outside: int, inside: int) -> bool:
     return 0 <= outside < len(text) and text[outside].isalnum() and text[inside].isalnum()
 
 
-def last_token(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample) -> int:
-    """The token that holds the last character of a sample's subject.
+#: The first and the last token of something.
+Span = tuple[int, int]
+
+
+def span(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample) -> Span:
+    """The tokens that hold the first and the last character of a sample's subject.
 
     Args:
         encoded: what the tokenizer made of the texts.
@@ -73,9 +77,14 @@ def last_token(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: S
         )
     for sequence, text in reversed([*enumerate(texts)]):
         at = find(text, sample.subject)
-        token = encoded.char_to_token(row, at, sequence) if at >= 0 else None
-        if token is not None:
-            return int(token)
+        if at < 0:
+            continue
+        begin = at - len(sample.subject.strip()) + 1
+        # The library's type says that there always is one; where a text was cut off there is none.
+        ends: list[int | None] = [encoded.char_to_token(row, i, sequence) for i in (begin, at)]
+        first, last = ends
+        if first is not None and last is not None:
+            return first, last
     raise DataError(
         f"{sample.id}: expected its subject '{sample.subject}' in what the model reads, got "
         f"'{' / '.join(texts)}'; correct the subject, raise task.max_length, or set "

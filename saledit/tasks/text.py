@@ -25,7 +25,7 @@ from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
-from saledit.tasks.subjects import stands_in, subject_of
+from saledit.tasks.subjects import Span, stands_in, subject_of
 
 #: Fields of every task of this kind, behind the prompt and the answer.
 OPTIONAL = ("answers", "rephrases", "locality", "locality_answer", "subject", "rival")
@@ -192,9 +192,9 @@ class TextTask(ABC):
         """Tokens of the prompts, see ``Prompter``."""
         return self._prompter.prompt_tokens(base, samples)
 
-    def subject_places(self, base: TaskModel, samples: Sequence[Sample]) -> list[int]:
-        """See ``Task.subject_places``."""
-        return self._prompter.subject_places(base, samples)
+    def subject_spans(self, base: TaskModel, samples: Sequence[Sample]) -> list[Span]:
+        """See ``Task.subject_spans``."""
+        return self._prompter.subject_spans(base, samples)
 
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Prompt and answer behind one another, or for encoder and decoder; see ``Task``.

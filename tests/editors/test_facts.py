@@ -43,7 +43,7 @@ def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
 
 def place(base: TaskModel, task: Task, sample: Sample, seen: Encoded, at: str) -> int:
     if at == "subject":
-        return task.subject_places(base, [sample])[0]
+        return task.subject_spans(base, [sample])[0][1]
     if base.kind == CLASSIFIER:
         length = seen.inputs["input_ids"].shape[1]
         return length - 1 if base.family.generates else 0

@@ -110,7 +110,9 @@ def test_memit_spreads_what_is_missing_over_blocks(name: str, at: str) -> None:
             mean = []
             for n, one in enumerate(group):
                 encoded = QA.encode(model, [one])
-                place = QA.subject_places(model, [one])[0] if at == "subject" else encoded.at[0, 0]
+                place = encoded.at[0, 0]
+                if at == "subject":
+                    ((_, place),) = QA.subject_spans(model, [one])
                 kept: dict[str, Tensor] = {}
                 hooks = [
                     model.model.get_submodule(site.name).register_forward_hook(

@@ -74,7 +74,7 @@ class Tokens:
 def test_merges_and_leading_spaces(question: str, token: str) -> None:
     base = Tokens(byte_pairs())
     sample = Sample("a", (question,), "yes", subject="Mali")
-    (place,) = Qa().subject_places(base, [sample])  # type: ignore[arg-type]
+    ((_, place),) = Qa().subject_spans(base, [sample])  # type: ignore[arg-type]
     tokens = base.tokenizer.convert_ids_to_tokens(base.tokenizer(question).input_ids)
     assert tokens[place].endswith(token.removeprefix("Ġ")) or tokens[place] == token
     assert "".join(tokens[: place + 1]).replace("Ġ", " ").endswith("Mali")
@@ -90,7 +90,8 @@ def test_places_in_prompts(name: str) -> None:
         Sample("c", (f"{words[5]} {words[6]}",), words[3], subject=f"{words[5]} {words[6]}"),
     ]
     task = Qa(template="fact : {question} ?")
-    places = task.subject_places(base, samples)
+    places = [last for _, last in task.subject_spans(base, samples)]
+    assert task.subject_spans(base, samples)[2] == (places[2] - 1, places[2])  # two words
     seen = task.encode(base, samples).inputs["input_ids"]
     for i, (sample, place) in enumerate(zip(samples, places, strict=True)):
         word = base.tokenizer.convert_ids_to_tokens([int(seen[i, place])])[0]
@@ -105,7 +106,9 @@ def test_places_in_pairs(family: str) -> None:
         Sample("a", (f"{words[0]} {words[1]}", f"{words[2]} {words[3]}"), "neutral", subject=word)
         for word in words[:4]
     ]
-    places = Nli().subject_places(base, samples)
+    spans = Nli().subject_spans(base, samples)
+    places = [last for _, last in spans]
+    assert all(first == last for first, last in spans)
     seen = Nli().encode(base, samples).inputs["input_ids"]
     ids = [int(row[place]) for row, place in zip(seen, places, strict=True)]
     assert base.tokenizer.convert_ids_to_tokens(ids) == list(words[:4])
@@ -122,14 +125,14 @@ def test_what_cannot_be_placed_is_named(subject: str, line: str) -> None:
     base: TaskModel = text.build("llama")
     sample = Sample("a7", (f"{text.WORDS[0]} {text.WORDS[1]}",), "x", subject=subject)
     with pytest.raises(DataError, match=line):
-        text.task().subject_places(base, [sample])
+        text.task().subject_spans(base, [sample])
 
 
 def test_a_subject_that_was_cut_off_is_named() -> None:
     base, words = tiny.build("bert"), tiny.WORDS
     sample = Sample("a", (" ".join(words[:20]), words[30]), "neutral", subject=words[19])
     with pytest.raises(DataError, match=r"raise task\.max_length"):
-        Nli(max_length=10).subject_places(base, [sample])
+        Nli(max_length=10).subject_spans(base, [sample])
 
 
 @pytest.mark.parametrize(
