@@ -62,6 +62,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         ``"did you mean 'x'? (known: x, y)"`` or, with nothing close, only the known words.
     """
     words = sorted(known)
-    close = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, words, n=1, cutoff=0.65)
     listed = f"(known: {', '.join(words)})" if words else "(nothing is known here)"
     return f"did you mean '{close[0]}'? {listed}" if close else listed

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from saledit.records import Sample
 from saledit.site import Layer, Site
 from saledit.suffix import run
 from saledit.tasks.base import Task
+from saledit.values import Values
 from saledit.wanted import Prompts, facts_at_once, wanted_change
 
 _ROWS = 512  # rows a run
@@ -44,6 +46,7 @@ class FactsFound:
         spec: how they are found.
         contexts: what is put before the prompts.
         steps: edits that are applied to the model before.
+        folder: where what is wanted of an unedited model is kept; None to keep nothing.
 
     Raises:
         DataError: the subject of a failure cannot be found in its text.
@@ -52,13 +55,16 @@ class FactsFound:
     def __init__(
         self, base: TaskModel, task: Task, block: int, sites: Sequence[Site],
         samples: Sequence[Sequence[Sample]], spec: FactSpec, contexts: Sequence[str] = (),
-        steps: Edits | None = None,
+        steps: Edits | None = None, folder: Path | None = None,
     ) -> None:  # fmt: skip
         self._base, self._task, self._sites, self._spec = base, task, tuple(sites), spec
         self._layer, self._steps = Layer(block, self._sites), steps or Edits({})
         self._samples = [sample for own in samples for sample in own]
         self._shape = (len(samples), len(samples[0]))
         self._contexts = contexts
+        self._kept: Values | None = None
+        if folder is not None and not self._steps:
+            self._kept = Values(folder, base, task, self._sites[-1], spec, contexts)
 
     @cached_property
     def _prompts(self) -> Prompts:
@@ -68,19 +74,36 @@ class FactsFound:
     @cached_property
     def _top(self) -> Facts:
         """The facts (N, ...) at the highest site, with nothing changed below it."""
-        base, task, site, spec = self._base, self._task, self._sites[-1], self._spec
-        block = self._layer.index + len(self._sites) - 1
+        base, n = self._base, len(self._samples)
         with applied(base.model, self._steps):
-            keys, outputs = _states(base, self._prompts, base.model.get_submodule(site.name))
-            n = len(self._samples)
-            essence = self._essence()
-            delta = torch.zeros_like(outputs[:n])  # the bare prompts stand first
-            for some in torch.split(torch.arange(n), facts_at_once(base, self._prompts, n)):
-                delta[some] = wanted_change(
-                    base, task, site, block, self._prompts, essence, outputs[some], some, spec
-                )
-        wanted = outputs[:n] + delta
-        return Facts(self._means(keys), wanted - self._means(outputs), keys[:n], delta)
+            module = base.model.get_submodule(self._sites[-1].name)
+            keys, outputs = _states(base, self._prompts, module)
+            bare = outputs[:n]  # the bare prompts stand first
+            delta = self._wanted(bare)
+        return Facts(self._means(keys), bare + delta - self._means(outputs), keys[:n], delta)
+
+    def _wanted(self, bare: Tensor) -> Tensor:
+        """What to add (N, D) to the outputs at the bare prompts."""
+        base, samples = self._base, self._samples
+        kept = self._kept
+        known = [None if kept is None else kept.read(s) for s in samples]
+        delta = torch.zeros_like(bare)
+        for i, value in enumerate(known):
+            if value is not None:
+                delta[i] = value.to(delta)
+        missing = torch.tensor([i for i, value in enumerate(known) if value is None])
+        if not len(missing):
+            return delta
+        essence, block = self._essence(), self._layer.index + len(self._sites) - 1
+        for some in torch.split(missing, facts_at_once(base, self._prompts, len(samples))):
+            delta[some] = wanted_change(
+                base, self._task, self._sites[-1], block, self._prompts, essence, bare[some], some,
+                self._spec,
+            )  # fmt: skip
+            if kept is not None:
+                for i in some.tolist():
+                    kept.write(samples[i], delta[i])
+        return delta
 
     def at(self, number: int, edits: Edits) -> Facts:
         """The facts (E, K) at a site.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -62,8 +63,9 @@ def hold(base: TaskModel, task: Task, samples: Sequence[Sample], layer: Layer) -
 
 
 def request_for(
-    base: TaskModel, task: Task, entry: Entry, batch: EditBatch, held: Held | None = None
-) -> Request:
+    base: TaskModel, task: Task, entry: Entry, batch: EditBatch, held: Held | None = None,
+    folder: Path | None = None,
+) -> Request:  # fmt: skip
     """The request that a batch of edits makes: its failures, not what it is judged by.
 
     Args:
@@ -72,6 +74,7 @@ def request_for(
         entry: where the batch's states were captured.
         batch: E edits.
         held: pass samples that the editor may look at, where it needs them.
+        folder: where what an editor finds out about a failure is kept; None to keep nothing.
     """
     made: list[PerEdit] = []  # of rows that few editors ask for, but some many times
 
@@ -81,9 +84,8 @@ def request_for(
         return made[0](edits)
 
     harm, texts = damage(base, task, entry, held), batch.texts
-    request = Request(
-        batch.gradients, losses, harm, facts=facts_of(base, task, entry, batch.failures)
-    )
+    facts = facts_of(base, task, entry, batch.failures, folder=folder)
+    request = Request(batch.gradients, losses, harm, facts=facts)
     if texts is None:
         return request
     return replace(request, condition=lambda: embedded(base, texts))
@@ -91,7 +93,7 @@ def request_for(
 
 def facts_of(
     base: TaskModel, task: Task, entry: Entry, samples: Sequence[Sequence[Sample]],
-    steps: Edits | None = None,
+    steps: Edits | None = None, folder: Path | None = None,
 ) -> Callable[[tuple[Site, ...], FactSpec], FactSource]:  # fmt: skip
     """Failures as facts, found when they are asked for.
 
@@ -101,12 +103,13 @@ def facts_of(
         entry: where suffix runs of the layer enter.
         samples: for each of E edits its K failures.
         steps: edits to be applied meanwhile.
+        folder: see ``FactsFound``.
     """
 
     @cache
     def found(sites: tuple[Site, ...], spec: FactSpec) -> FactSource:
         contexts = sampled(base, spec.contexts)  # of the model as it was before any edit
-        return FactsFound(base, task, entry.block, sites, samples, spec, contexts, steps)
+        return FactsFound(base, task, entry.block, sites, samples, spec, contexts, steps, folder)
 
     return found
 

@@ -142,7 +142,7 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     with prepared.ui.progress("editing", len(episodes)) as bar:
         for i in range(len(episodes)):
             batch = episodes[i]
-            request = request_for(base, task, entry, batch, held)
+            request = request_for(base, task, entry, batch, held, config.cache)
             edits = edits_for(trained.editor, request, trained.search)
             seen = outcome(base, task, entry, edits, batch)
             tally.count_batch(batch, seen, edits)

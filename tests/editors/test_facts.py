@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saledit.contexts import sampled
-from saledit.delta import Edits
+from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
 from saledit.facts import FactsFound
 from saledit.models import CLASSIFIER, TaskModel
@@ -22,6 +24,7 @@ from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task
 from saledit.tasks.nli import Nli
 from saledit.tasks.prompts import IGNORED
+from saledit.wanted import wanted_change
 
 BLOCK = 1
 SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, 1e-3)
@@ -211,3 +214,44 @@ def test_one_position_is_read_and_changed(flat: bool) -> None:
     plain[0, 3] += add[0]
     plain[1, 1] += add[1]
     torch.testing.assert_close(changed, plain)
+
+
+def test_values_are_found_once_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, task, chosen = case("llama")
+    site = base.layer(BLOCK).sites[-1]
+
+    def ask(some: list[Sample], spec: FactSpec = SPEC, steps: Edits | None = None) -> Facts:
+        own = [[sample] for sample in some]
+        source = FactsFound(base, task, BLOCK, [site], own, spec, CONTEXTS, steps, tmp_path)
+        return source.at(0, Edits({})).view(len(some))
+
+    asked: list[int] = []
+
+    def counted(*args: Any) -> Tensor:
+        asked.append(len(args[7]))
+        return wanted_change(*args)
+
+    monkeypatch.setattr("saledit.facts.wanted_change", counted)
+    first = ask(chosen[:3])
+    assert torch.equal(first.residuals, found(base, task, chosen[:3], SPEC).residuals)
+    asked.clear()
+    again = ask(chosen)
+    assert asked == [1]  # of the one that was not known
+    assert torch.equal(again.bare_residuals[:3], first.bare_residuals)
+
+    def misses(**change: Any) -> int:
+        asked.clear()
+        ask(**{"some": chosen, **change})
+        return sum(asked)
+
+    assert misses() == 0
+    assert misses(spec=replace(SPEC, steps=5)) == 4
+    assert misses(some=[replace(chosen[0], target="ba")]) == 1
+    step = Edits({site: LowRank(torch.zeros(1, site.d_in), torch.zeros(1, site.d_out))})
+    assert misses(steps=step) == misses(steps=step) == 4  # of an edited model nothing is kept
+    for file in tmp_path.rglob("*.safetensors"):
+        file.write_bytes(b"broken")
+    assert misses() == 4
+    assert misses() == 0

@@ -89,7 +89,8 @@ def test_an_unknown_field_gets_a_suggestion(name: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Qa(fields=fields)
     with pytest.raises(
-        ConfigError, match=r"unknown field; .*known: answers, locality, locality_answer, p"
+        ConfigError,
+        match=r"unknown field; .*known: answers, generation, locality, locality_answer, p",
     ):
         Generation(fields=fields)
 
