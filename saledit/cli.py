@@ -129,7 +129,7 @@ def _overview() -> str:
 
 def _run(name: str, call: Call, args: argparse.Namespace) -> int:
     # What is wrong in the arguments is found before the slow imports.
-    if "format" in args and args.format not in FORMATS:
+    if getattr(args, "format", None) not in (None, *FORMATS):
         remedy = did_you_mean(args.format, FORMATS)
         raise UserError(f"--format: unknown format '{args.format}'; {remedy}")
     if "config" in args:
@@ -150,7 +150,8 @@ def _run(name: str, call: Call, args: argparse.Namespace) -> int:
         _print_json(result)
     else:
         print(report.render(name, result, sys.stdout), end="")
-    return 0
+    # A fix that does not keep its bounds has run, and has failed.
+    return 1 if result.get("refused") else 0
 
 
 def _show_config(args: argparse.Namespace) -> int:

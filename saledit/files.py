@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from saledit.errors import ArtifactError, JobError
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    part = _beside(path)
+    part = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -41,7 +42,7 @@ def _replacing(path: Path) -> Iterator[Path]:
             part.unlink()
 
 
-def _beside(path: Path) -> Path:
+def beside(path: Path) -> Path:
     """A name of its own for this process and moment; made with the user's usual permissions."""
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
 
@@ -150,6 +151,15 @@ def read_metadata(path: Path, what: str) -> dict[str, str]:
         raise ArtifactError(f"{path}: expected {what} as safetensors, got {kind}") from error
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal digits; "" where there is none."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
 def _is_pickle(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
@@ -175,7 +185,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _beside(path)
+        part = beside(path)
         part.mkdir()
     except OSError as error:
         raise JobError(
@@ -217,6 +227,32 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep a folder for one process, or say at once that another has it.
+
+    Args:
+        path: the folder; it need not exist.
+
+    Raises:
+        JobError: another process is writing there, or the place cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise JobError(
+            f"{path}: another saledit is writing there; wait for its end, then try again"
+        ) from None
     except (OSError, NotImplementedError) as error:
         raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     try:

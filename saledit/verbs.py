@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Call = Callable[[Any, argparse.Namespace, Ui], dict[str, Any]]
 
-FORMATS = ("delta",)
+FORMATS = ("delta", "merged", "lora")
 
 
 def positive(text: str) -> int:
@@ -176,15 +176,79 @@ VERBS = {
     ),
     "fix": Verb(
         "turn new failures into an edit, checked before and after",
-        ("saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",),
+        (
+            "saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",
+            "saledit fix checkpoints/mine --failures wrong.jsonl --out my-model --format merged",
+            "saledit fix checkpoints/mine --failures more.jsonl --out my-fix --max-drawdown 0.01",
+        ),
         (
             Argument("run", "the run's folder with the trained editor", metavar="RUN"),
             Argument("--failures", "records, right answers in them", metavar="F", required=True),
-            Argument("--out", "where the edit is written", metavar="DIR", required=True),
+            Argument(
+                "--out",
+                "where the edit is written; where fixes are, it comes on top of them",
+                metavar="DIR",
+                required=True,
+            ),
             Argument("--check", "records to keep right (default: some kept by fit)", metavar="F"),
-            Argument("--format", "of the edit: delta", metavar="FORMAT", default="delta"),
+            Argument(
+                "--format",
+                "delta (default), merged (a whole model) or lora (a PEFT adapter)",
+                metavar="FORMAT",
+            ),
+            Argument("--rank", "of a LoRA adapter at most", metavar="R", type=positive, default=0),
+            Argument(
+                "--max-drawdown",
+                "refuse an edit that breaks a larger share of the check set",
+                metavar="D",
+                type=float,
+            ),
+            Argument(
+                "--min-fixed",
+                "refuse an edit that mends a smaller share of the failures",
+                metavar="S",
+                type=float,
+            ),
+            Argument(
+                "--part",
+                "instead of refusing, write the largest part that keeps the bounds",
+                action="store_true",
+            ),
         ),
-        lambda run, args, ui: run.fix(args.run, args.failures, args.out, args.check, ui),
+        lambda run, args, ui: run.fix(
+            args.run,
+            args.failures,
+            args.out,
+            run.FixOptions(
+                args.check,
+                args.format,
+                args.rank,
+                run.Bounds(args.max_drawdown, args.min_fixed),
+                args.part,
+            ),
+            ui,
+        ),
+    ),
+    "log": Verb(
+        "the fixes in a folder, one by one, checked",
+        ("saledit log my-fix",),
+        (Argument("out", "the folder of saledit fix", metavar="DIR"),),
+        lambda run, args, ui: run.log(args.out, ui),
+    ),
+    "undo": Verb(
+        "take a fix back, exactly; later ones stay",
+        ("saledit undo my-fix", "saledit undo my-fix 2"),
+        (
+            Argument("out", "the folder of saledit fix", metavar="DIR"),
+            Argument(
+                "number",
+                "the fix, as saledit log numbers them (default: the last in force)",
+                metavar="ID",
+                type=positive,
+                nargs="?",
+            ),
+        ),
+        lambda run, args, ui: run.undo(args.out, args.number, ui),
     ),
     "config": Verb(
         "show a configuration, resolved and with comments",

@@ -19,9 +19,13 @@ from saledit.artifact.editor import (
 )
 from saledit.artifact.edits import (
     EDITS_FACTS,
+    EDITS_WEIGHTS,
+    MEMORY,
+    edits_as_tensors,
     failures_as_json,
     load_edits,
     load_memory,
+    read_edits,
     save_edits,
 )
 
@@ -29,9 +33,12 @@ __all__ = [
     "EDITOR_FACTS",
     "EDITOR_WEIGHTS",
     "EDITS_FACTS",
+    "EDITS_WEIGHTS",
     "HELD",
+    "MEMORY",
     "TrainedEditor",
     "check_editor",
+    "edits_as_tensors",
     "failures_as_json",
     "load_editor",
     "load_edits",
@@ -40,6 +47,7 @@ __all__ = [
     "make_editor",
     "make_search",
     "make_task",
+    "read_edits",
     "save_editor",
     "save_edits",
     "sites_as_json",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from saledit.artifact.building import SCHEMA, sites_as_json, versions
 from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.errors import ArtifactError
-from saledit.files import new_folder, read_json, read_tensors, write_json, write_tensors
+from saledit.files import (
+    file_hash,
+    new_folder,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from saledit.models import fingerprint
 from saledit.records import Sample
 from saledit.routed import Mixture, Routed
@@ -20,6 +27,23 @@ from saledit.site import Site, resolve
 EDITS_WEIGHTS = "edits.safetensors"
 EDITS_FACTS = "edits.json"
 MEMORY = "memory.safetensors"
+
+
+def edits_as_tensors(edits: Edits) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Unbatched edits as named tensors, and what JSON has to say of them beside."""
+    tensors: dict[str, Tensor] = {}
+    routing: dict[str, list[list[int]]] = {}
+    for site, delta in edits.items():
+        if isinstance(delta, LowRank):
+            tensors |= {f"{site.name}.u": delta.u, f"{site.name}.v": delta.v}
+        elif isinstance(delta, Routed):
+            own = {"gate": delta.gate, "u": delta.u, "v": delta.v}
+            tensors |= {f"{site.name}.{part}": tensor for part, tensor in own.items()}
+            routing[site.name] = [list(mixture) for mixture in delta.mixtures]
+        else:
+            tensors[f"{site.name}.w"] = delta.w
+    value = {"schema": SCHEMA, "sites": sites_as_json(tuple(edits)), "versions": versions()}
+    return tensors, value | ({"routing": routing} if routing else {})
 
 
 def save_edits(
@@ -36,31 +60,19 @@ def save_edits(
     Raises:
         JobError: the disk is full.
     """
-    tensors: dict[str, Tensor] = {}
-    routing: dict[str, list[list[int]]] = {}
-    for site, delta in edits.items():
-        if isinstance(delta, LowRank):
-            tensors |= {f"{site.name}.u": delta.u, f"{site.name}.v": delta.v}
-        elif isinstance(delta, Routed):
-            own = {"gate": delta.gate, "u": delta.u, "v": delta.v}
-            tensors |= {f"{site.name}.{part}": tensor for part, tensor in own.items()}
-            routing[site.name] = [list(mixture) for mixture in delta.mixtures]
-        else:
-            tensors[f"{site.name}.w"] = delta.w
+    tensors, value = edits_as_tensors(edits)
     with new_folder(folder) as part:
         write_tensors(part / EDITS_WEIGHTS, tensors)
         if memory:
             write_tensors(part / MEMORY, memory)
-        value = {"schema": SCHEMA, "sites": sites_as_json(tuple(edits)), "versions": versions()}
-        told = {"routing": routing} if routing else {}
-        write_json(part / EDITS_FACTS, {**value, **told, **facts})
+        write_json(part / EDITS_FACTS, {**value, **facts})
 
 
 def load_edits(folder: str | Path, model: nn.Module) -> Edits:
     """Read edits and check them against a model.
 
     Args:
-        folder: what ``save_edits`` wrote.
+        folder: what ``save_edits`` or ``saledit fix`` wrote.
         model: the base model they are to be applied to.
 
     Raises:
@@ -69,16 +81,42 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
     """
     folder = Path(folder)
     facts = read_json(folder / EDITS_FACTS, "saved edits")
-    tensors = read_tensors(folder / EDITS_WEIGHTS, "saved edits")
-    wanted = facts.get("base_model", {}).get("fingerprint") if isinstance(facts, dict) else None
+    facts = facts if isinstance(facts, dict) else {}
+    told = facts.get("base_model")
+    wanted = told.get("fingerprint") if isinstance(told, dict) else None
     if wanted != fingerprint(model):
         raise ArtifactError(
             f"{folder}: expected the base model with fingerprint {str(wanted)[:8]}, got "
             f"{fingerprint(model)[:8]}; edits fit only the weights they were made for"
         )
+    print_ = facts.get("files", {}).get(EDITS_WEIGHTS) if "files" in facts else None
+    if print_ is not None and print_ != file_hash(folder / EDITS_WEIGHTS):
+        raise ArtifactError(
+            f"{folder}: expected the weights that {EDITS_FACTS} tells of, got others: a change was "
+            f"cut off, or the file was changed; see: saledit log {folder}"
+        )
+    edits = read_edits(folder, lambda name: resolve(model, name))
+    for site, delta in edits.items():
+        if isinstance(delta, Routed):
+            _check_anchors(folder, site.name, delta, model)
+    return edits
+
+
+def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
+    """Read edits, not yet of any model.
+
+    Args:
+        folder: what ``save_edits`` wrote.
+        site_of: gives the site of a name.
+
+    Raises:
+        ArtifactError: broken files, or deltas of other shapes than the sites'.
+    """
+    facts = read_json(folder / EDITS_FACTS, "saved edits")
+    tensors = read_tensors(folder / EDITS_WEIGHTS, "saved edits")
     out: dict[Site, Delta] = {}
     for name in sorted({key.rsplit(".", 1)[0] for key in tensors}):
-        site = resolve(model, name)
+        site = site_of(name)
         try:
             # Owned copies: the file may be replaced while the edits are in use.
             own = {part: tensors[f"{name}.{part}"].clone() for part in _parts_of(name, tensors)}
@@ -91,7 +129,6 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             else:
                 if "gate" in own:
                     delta = Routed(_mixtures(facts["routing"][name]), **own)
-                    _check_anchors(delta, model)
                 else:
                     delta = LowRank(**own)
                 shape = (delta.v.shape[-1], delta.u.shape[-1])
@@ -130,10 +167,13 @@ def _mixtures(rows: Any) -> tuple[Mixture, ...]:
     return tuple(Mixture(*row) for row in rows)
 
 
-def _check_anchors(delta: Routed, model: Any) -> None:
+def _check_anchors(folder: Path, name: str, delta: Routed, model: Any) -> None:
     size = int(model.get_input_embeddings().weight.shape[1])
     if delta.anchor_size != size:
-        raise ValueError(f"expected a gate of anchors of size {size}, got {delta.anchor_size}")
+        raise ArtifactError(
+            f"{folder}: the factors of {name} do not fit: expected a gate of anchors of size "
+            f"{size}, got {delta.anchor_size}"
+        )
 
 
 def failures_as_json(samples: Sequence[Sample]) -> list[dict[str, Any]]:

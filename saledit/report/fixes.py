@@ -39,7 +39,50 @@ def fix_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType
         yield line("What else changed was not checked: name samples that must stay right, --check.")
     else:
         yield from _broken(check, look)
-    yield line("The edit: ", Text(clean(result["out"]), style="bold"))
+    if result.get("refused"):
+        yield from _refused(result)
+        return
+    yield from _form(result)
+
+
+def _form(result: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What was written, in which form, and how to take it back."""
+    out, form = result["out"], result.get("format", "delta")
+    what = {"delta": "The edit", "merged": "The whole model", "lora": "The LoRA adapter"}[form]
+    step = result.get("step", 1.0)
+    yield line(
+        f"{what}: ",
+        Text(clean(out), style="bold"),
+        f", of {step:.0%} of the edit's length" if step != 1 else "",
+        f", rank {result['rank']}, {percent(result['rank_error'])} of the edit cut off"
+        if form == "lora"
+        else "",
+    )
+    if "entry" in result:
+        yield line(f"Take it back: saledit undo {clean(out)} {result['entry']}")
+
+
+def _refused(result: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """By how much the edit misses its bounds, and the part of it that would not."""
+    refused, part = result["refused"], result["refused"]["part"]
+    reasons = []
+    if "drawdown_above" in refused:
+        reasons.append(f"its drawdown is {points(refused['drawdown_above'])} above the bound")
+    if "fixed_below" in refused:
+        reasons.append(f"it mends {points(refused['fixed_below'])} fewer than it has to")
+    yield line(
+        Text("Refused", style="bold red"), f": {' and '.join(reasons)}. Nothing was written."
+    )
+    if part is None:
+        if "drawdown_above" in refused:
+            yield line("No part of it mends anything within the bound.")
+        return
+    yield line(
+        f"Within the bound {part['n_fixed']:,} of {result['n_wrong_before']:,} can be fixed ("
+        f"drawdown {points(part['drawdown'])}): {part['n_steps']:,} of its steps at "
+        f"{part['step']:.0%} of their length; --part writes that"
+        + (", if --min-fixed allows it." if "fixed_below" in refused else ".")
+    )
 
 
 def before_after(

@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 
 from saledit.report.comparison import compare_tables
 from saledit.report.fixes import fix_tables
+from saledit.report.ledger import log_tables, undo_tables
 from saledit.report.look import MAX_WIDTH, MIN_WIDTH, Look
 from saledit.report.story import quickstart_story
 from saledit.report.tables import fit_tables, saliency_tables, test_tables
@@ -21,9 +22,11 @@ _TABLES: Mapping[str, Callable[[Mapping[str, Any], Look], Iterator[RenderableTyp
             "compare": compare_tables,
             "fit": fit_tables,
             "fix": fix_tables,
+            "log": log_tables,
             "quickstart": quickstart_story,
             "saliency": saliency_tables,
             "test": test_tables,
+            "undo": undo_tables,
         }
     )
 )

@@ -2,9 +2,22 @@
 
 from saledit.run.comparing import compare
 from saledit.run.fitting import fit
-from saledit.run.fixing import fix
+from saledit.run.fixing import FixOptions, fix
+from saledit.run.guarding import Bounds
+from saledit.run.ledgers import log, undo
 from saledit.run.picking import saliency
 from saledit.run.quickstart import quickstart
 from saledit.run.testing import test
 
-__all__ = ["compare", "fit", "fix", "quickstart", "saliency", "test"]
+__all__ = [
+    "Bounds",
+    "FixOptions",
+    "compare",
+    "fit",
+    "fix",
+    "log",
+    "quickstart",
+    "saliency",
+    "test",
+    "undo",
+]

@@ -4,105 +4,319 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import saledit
 from saledit.answering import answers
-from saledit.artifact import failures_as_json, load_editor, load_model, save_edits
+from saledit.artifact import (
+    TrainedEditor,
+    failures_as_json,
+    load_editor,
+    load_model,
+    sites_as_json,
+)
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.data.sources import load_records
 from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.errors import DataError, JobError, UserError
+from saledit.export import FORMATS, settle
+from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
 from saledit.report import Ui
+from saledit.run.guarding import Bounds, Part, largest_part
+from saledit.run.ledgers import beginning, load_again
+from saledit.run.merging import check_merged
 from saledit.run.placing import place
-from saledit.session import EditMetrics, bank_batches
+from saledit.session import EditMetrics, EditSession, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
 
-def fix(run_dir: str, failures: str, out: str, check: str | None, ui: Ui) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class FixOptions:
+    """How ``fix`` goes about it.
+
+    Attributes:
+        check: data file of samples that must stay right; None for those kept by ``fit``.
+        format: delta, merged or lora; None for that of the folder, delta where it is new.
+        rank: of a LoRA adapter at most; 0 for as many terms as the edits have.
+        bounds: what the edit has to keep.
+        part: where it does not, write the largest part that does.
+    """
+
+    check: str | None = None
+    format: str | None = None
+    rank: int = 0
+    bounds: Bounds = field(default_factory=Bounds)
+    part: bool = False
+
+
+def fix(
+    run_dir: str, failures: str, out: str, options: FixOptions | None, ui: Ui
+) -> dict[str, Any]:
     """Turn failures into an edit of the run's model, checked before and after.
 
-    Failures that the model already answers right are reported and left alone.
+    Failures that the model already answers right are reported and left alone. In a folder that
+    holds fixes the new one comes on top of those in force.
 
     Args:
         run_dir: the run of a trained editor.
         failures: data file with the failures and their right answers.
         out: folder for the edits.
-        check: data file of samples that must stay right; None for those kept by ``fit``.
+        options: how; None for the defaults.
         ui: where progress is shown.
 
     Returns:
-        Every failure before and after, and what else changed on the check set.
+        Every failure before and after, and what else changed on the check set. Where the edit does
+        not keep its bounds: ``refused``, by how much and what part would; nothing was written.
 
     Raises:
-        UserError: a wrong file, or no failure among the records.
-        JobError: the edit gave NaN, or the disk is full.
+        UserError: a wrong file or option, or no failure among the records.
+        JobError: the edit gave NaN, the merged model is not what it should be, another process
+            writes there, or the disk is full.
     """
+    options = options or FixOptions()
+    options.bounds.check()
+    if options.rank and options.format not in (None, "lora"):
+        raise UserError(f"--rank: only for --format lora, got {options.format}; leave it out")
+    with EditFolder.opened(Path(out)) as folder:
+        return _fix(folder, run_dir, failures, options, ui)
+
+
+def _fix(
+    folder: EditFolder, run_dir: str, failures: str, options: FixOptions, ui: Ui
+) -> dict[str, Any]:
     began = time.perf_counter()
-    folder = Path(out)
-    if folder.exists() and not (folder / "edits.json").exists() and any(folder.iterdir()):
-        raise UserError(
-            f"--out {out}: expected a new folder, got one with other files; name another"
-        )
+    _check_place(folder, options)
     trained = load_editor(run_dir)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
-    held = other_matters(task, load_records(task, check or str(trained.folder / "check.jsonl")))
+    checked_by = options.check or str(trained.folder / "check.jsonl")
+    held = other_matters(task, load_records(task, checked_by))
     ui.stage(f"loading {trained.base_name}")
     model = replace(trained.config.model, name=trained.base_name)
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
     place(base, trained.config.trainer)
+    now = _begun(folder, trained, base, options)
+    session = trained.session(base)
+    memory = now.memory(trained.config.editor.name)
+    session.go_on(
+        now.steps.map(lambda tensor: tensor.to(base.device)),
+        {name: tensor.to(base.device) for name, tensor in memory.items()},
+    )
     ui.stage("checking before")
-    before = answers(base, task, samples)
+    so_far = now.edits
+    before = answers(base, task, samples, so_far if len(so_far) else None)
     wrong = [sample for sample, answer in zip(samples, before, strict=True) if not answer.right]
     if not wrong:
         raise DataError(
             f"{failures}: expected samples that the model answers wrongly, got none among "
             f"{len(samples)}: the model makes no mistake here"
         )
-    k = trained.config.schedule.batch_size
-    session = trained.session(base)
-    with ui.progress(f"editing {len(wrong)} failures", len(wrong)) as bar:
-        for start in range(0, len(wrong), k):
-            session.step(wrong[start : start + k])
-            bar.update(min(start + k, len(wrong)))
-    c = trained.config.editor
-    terms = c.gradient_rank or c.sample_rank * k
-    edits = session.edits.compress(terms * max(1, len(wrong)))
+    steps = _steps(session, wrong, trained, ui)
+    trial = _Trial(base, task, layer, samples, before, held, now)
     ui.stage("checking after")
-    _check_finite(base, task, layer, samples, edits)
-    rows = _rows(samples, before, answers(base, task, samples, edits))
-    checked = _check(base, task, layer, held, edits)
+    chosen, step = reduce(Edits.__add__, steps), 1.0
+    found = trial.outcome(chosen, full=True)
+    share = len(wrong) or 1
+    refused: dict[str, Any] = {}
+    missed = options.bounds.misses(found["n_fixed"] / share, found["check"]["drawdown"])
+    if missed:
+        part = _offer(steps, trial, options.bounds, ui) if len(missed) else None
+        refused = {**missed, "part": None if part is None else part.as_json()}
+        if options.part and part is not None:
+            fixed = part.n_fixed / share
+            if not options.bounds.misses(fixed, part.drawdown):
+                chosen, step, refused = part.steps, part.step, {}
+                found = trial.outcome(chosen, full=True)
     result = {
-        "out": out,
+        "out": str(folder.path),
         "run": run_dir,
         "layer": layer.index,
+        "format": now.head["format"],
         "n_failures": len(samples),
         "n_wrong_before": len(wrong),
-        "n_fixed": sum(row["fixed"] for row in rows),
-        "rows": rows,
-        "check": checked,
-        "seconds": time.perf_counter() - began,
+        "step": step,
+        **found,
     }
-    facts = {
-        "base_model": {"name": base.name, "fingerprint": base.fingerprint},
-        "editor": {"name": trained.config.editor.name, "run": run_dir},
-        "layer": layer.index,
-        "failures": failures_as_json(wrong),
-        "metrics": {name: result[name] for name in ("n_failures", "n_wrong_before", "n_fixed")}
-        | {name: value for name, value in checked.items() if name != "changed"},
+    if refused:
+        return {**result, "refused": refused, "seconds": time.perf_counter() - began}
+    metrics = {name: result[name] for name in ("n_failures", "n_wrong_before", "n_fixed")} | {
+        name: value for name, value in found["check"].items() if name != "changed"
     }
-    save_edits(folder, edits, facts)
-    return result
+    editor = {"name": trained.config.editor.name, "run": run_dir, "version": saledit.__version__}
+    told = {"editor": editor, "failures": failures_as_json(wrong), "metrics": metrics}
+    new = now.fixed(
+        chosen, session.state[1], {"editor": editor, "n_failures": len(wrong), "metrics": metrics},
+        {"base_model": now.head["base_model"], "layer": layer.index, **told},
+    )  # fmt: skip
+    ui.stage(f"writing {new.path}")
+    apart: dict[str, float] = {}
+
+    def check(part: Path) -> None:
+        if now.head["format"] == "merged":
+            ui.stage("checking the merged model")
+            again = load_again(new, part)
+            place(again, trained.config.trainer)
+            right = [s for s, row in zip(samples, found["rows"], strict=True) if row["is_right"]]
+            asked = [*samples, *held[:_COMPARED]]
+            apart["logits_apart"] = check_merged(
+                again, part, base, task, layer, new.edits, asked, right
+            )
+
+    settle(new, base, check)
+    return {**result, **apart, "entry": new.entries[-1].id, "seconds": time.perf_counter() - began}
+
+
+_COMPARED = 64  # samples of the check set whose logits a merged model is compared by
+
+
+def _check_place(folder: EditFolder, options: FixOptions) -> None:
+    """Refuse a folder of other things, or in another form.
+
+    Raises:
+        UserError: it is one.
+    """
+    path = folder.path
+    if not folder.entries:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(
+                f"--out {path}: expected a new folder, or one that saledit fix made, got one with "
+                "other files; name another"
+            )
+        return
+    held = folder.head["format"]
+    if options.format not in (None, held):
+        raise UserError(
+            f"--format {options.format}: expected that of the fixes in {path} ({held}); leave it "
+            "out, or name another --out"
+        )
+    if options.rank and options.rank != folder.head.get("rank", 0):
+        raise UserError(
+            f"--rank {options.rank}: expected that of the fixes in {path} "
+            f"({folder.head.get('rank', 0)}); leave it out, or name another --out"
+        )
+
+
+def _begun(
+    folder: EditFolder, trained: TrainedEditor, base: TaskModel, options: FixOptions
+) -> EditFolder:
+    """The folder with a beginning that the editor's fixes belong to.
+
+    Raises:
+        UserError: its fixes are of another model or layer, or of another editor that changes the
+            model before any edit.
+    """
+    ground = trained.editor.resident.detach().map(torch.Tensor.cpu)
+    sites = sites_as_json(trained.layer.sites)
+    if folder.entries:
+        for what, same in (
+            ("model", base.fingerprint == folder.head["base_model"]["fingerprint"]),
+            ("layer", sites == folder.head["sites"]),
+            ("editor", _same(ground, folder.ground)),
+        ):
+            if not same:
+                raise UserError(
+                    f"{folder.path}: expected an editor that its fixes go on with, got one of "
+                    f"another {what}; name another --out"
+                )
+        return folder
+    head = beginning(
+        base, trained.config.model, trained.config.task, trained.layer, options.format or "delta",
+        options.rank,
+    )  # fmt: skip
+    FORMATS[head["format"]].shape(ground, 0)  # refuses what this form cannot hold
+    return folder.begun(head, ground)
+
+
+def _same(one: Edits, other: Edits) -> bool:
+    pairs = zip(one.tensors(), other.tensors(), strict=False)
+    return one.keys() == other.keys() and all(torch.equal(a, b) for a, b in pairs)
+
+
+def _steps(
+    session: EditSession, wrong: Sequence[Sample], trained: TrainedEditor, ui: Ui
+) -> list[Edits]:
+    """The edits of each group of failures, in main memory."""
+    k, c = trained.config.schedule.batch_size, trained.config.editor
+    out = []
+    with ui.progress(f"editing {len(wrong)} failures", len(wrong)) as bar:
+        for start in range(0, len(wrong), k):
+            group = wrong[start : start + k]
+            made = session.step(group)
+            terms = (c.gradient_rank or c.sample_rank * k) * len(group)
+            out.append(made.compress(terms).map(torch.Tensor.cpu))
+            bar.update(start + len(group))
+    return out
+
+
+class _Trial:
+    """What steps do on top of what is in force."""
+
+    def __init__(
+        self, base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample],
+        before: Sequence[Answer], held: Sequence[Sample], folder: EditFolder,
+    ) -> None:  # fmt: skip
+        self._base, self._task, self._layer, self._folder = base, task, layer, folder
+        self._samples, self._before, self._held = samples, before, held
+        self._so_far = folder.edits if len(folder.edits) else None
+        self._under = folder.ground + folder.steps
+
+    @cached_property
+    def _held_before(self) -> list[Answer]:
+        return answers(self._base, self._task, self._held, self._so_far)
+
+    def outcome(self, steps: Edits, full: bool = False) -> dict[str, Any]:
+        """Answers before and after, and what changed on the check set.
+
+        Raises:
+            JobError: the edits give NaN.
+        """
+        base, task = self._base, self._task
+        head = self._folder.head
+        edits, told = FORMATS[head["format"]].shape(self._under + steps, int(head["rank"]))
+        if full:
+            _check_finite(base, task, self._layer, self._samples, edits)
+        rows = _rows(self._samples, self._before, answers(base, task, self._samples, edits))
+        checked = self._check(edits)
+        return {"n_fixed": sum(r["fixed"] for r in rows), "rows": rows, "check": checked, **told}
+
+    def _check(self, edits: Edits) -> dict[str, Any]:
+        """What else edits changed on samples that they should leave alone."""
+        base, task, held = self._base, self._task, self._held
+        if task.by_perplexity:
+            return _check_texts(base, task, self._layer, held, self._so_far, edits)
+        rows = _rows(held, self._held_before, answers(base, task, held, edits))
+        n, was, now = len(rows), sum(r["was_right"] for r in rows), sum(r["is_right"] for r in rows)
+        changed = [row for row in rows if row["before"] != row["after"]]
+        return {
+            "n": n,
+            "accuracy_before": was / n,
+            "accuracy_after": now / n,
+            "drawdown": (was - now) / n,
+            "changed": [{k: v for k, v in row.items() if k != "fixed"} for row in changed],
+        }
+
+    def measure(self, steps: Edits) -> tuple[int, float]:
+        """How many failures steps mend, and their drawdown."""
+        found = self.outcome(steps)
+        return found["n_fixed"], found["check"]["drawdown"]
+
+
+def _offer(steps: Sequence[Edits], trial: _Trial, bounds: Bounds, ui: Ui) -> Part | None:
+    if bounds.max_drawdown is None:
+        return None
+    ui.stage("looking for a part that keeps the bounds")
+    return largest_part(steps, trial.measure, bounds.max_drawdown)
 
 
 def _check_finite(
@@ -136,31 +350,13 @@ def _rows(
     ]
 
 
-def _check(
-    base: TaskModel, task: Task, layer: Layer, held: Sequence[Sample], edits: Edits
-) -> dict[str, Any]:
-    """What else an edit changed on samples that it should leave alone."""
-    if task.by_perplexity:
-        return _check_texts(base, task, layer, held, edits)
-    before, after = answers(base, task, held), answers(base, task, held, edits)
-    rows = _rows(held, before, after)
-    n, was, now = len(rows), sum(a.right for a in before), sum(a.right for a in after)
-    changed = [row for row in rows if row["before"] != row["after"]]
-    return {
-        "n": n,
-        "accuracy_before": was / n,
-        "accuracy_after": now / n,
-        "drawdown": (was - now) / n,
-        "changed": [{k: v for k, v in row.items() if k != "fixed"} for row in changed],
-    }
-
-
 def _check_texts(
-    base: TaskModel, task: Task, layer: Layer, held: Sequence[Sample], edits: Edits
-) -> dict[str, Any]:
+    base: TaskModel, task: Task, layer: Layer, held: Sequence[Sample],
+    so_far: Edits | None, edits: Edits,
+) -> dict[str, Any]:  # fmt: skip
     """The perplexity of texts before and after."""
     bank, counted = memory_bank(base, task, held, BankSpec(layer)), EditMetrics()
-    pairs = (bank_batches(base, task, bank, given) for given in (None, edits))
+    pairs = (bank_batches(base, task, bank, given) for given in (so_far, edits))
     for (index, before), (_, after) in zip(*pairs, strict=True):
         counted.count_texts(base, task, (before, after), bank.targets_of(index))
     return {"n": len(held), "changed": [], **counted.compute_texts()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
     step = max(1, len(examples) // _SHOWN)
     failures = folder / "failures.jsonl"
     write_jsonl(failures, [prepared.task.row(s) for s in examples[::step][:_SHOWN]])
+    shutil.rmtree(folder / "fixed", ignore_errors=True)  # of the story as it was told before
     fixed = fix(str(folder), str(failures), str(folder / "fixed"), None, ui)
     name = Path(folder)
     return {

@@ -22,7 +22,7 @@ from saledit import cli, config
 from saledit.errors import DataError, JobError
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("quickstart", "fit", "test", "saliency", "fix", "config")
+VERBS = ("quickstart", "fit", "test", "saliency", "fix", "log", "undo", "config")
 RUN_VERBS = VERBS[:-1]
 CALLS = {
     "quickstart": ["quickstart"],
@@ -30,6 +30,8 @@ CALLS = {
     "test": ["test", "some/run"],
     "saliency": ["saliency", "nli/quickstart"],
     "fix": ["fix", "some/run", "--failures", "f.jsonl", "--out", "o"],
+    "log": ["log", "o"],
+    "undo": ["undo", "o", "2"],
 }
 HEAVY = ("torch", "lightning", "transformers", "datasets", "matplotlib", "numpy")
 
@@ -41,6 +43,7 @@ class Runs(types.ModuleType):
         super().__init__("saledit.run")
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.act: Callable[[], dict[str, Any]] = dict
+        self.FixOptions = self.Bounds = lambda *args: args
         for verb in RUN_VERBS:
             setattr(self, verb, self._function(verb))
 
