@@ -285,7 +285,9 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
         "fit": ["config", "resume", "ui"],
         "test": ["target", "overrides", "ui"],
         "saliency": ["config", "ui"],
-        "fix": ["run_dir", "failures", "out", "check", "ui"],
+        "fix": ["run_dir", "failures", "out", "options", "ui"],
+        "log": ["out", "ui"],
+        "undo": ["out", "number", "ui"],
     }
     for verb, args in runs.calls:
         assert len(args) == len(parameters[verb])
@@ -294,12 +296,15 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
     assert given["quickstart"] == (None, "nli")
     assert given["fit"] == (config.load("nli/quickstart"), False)
     assert given["test"] == ("some/run", [])
-    assert given["fix"] == ("some/run", "f.jsonl", "o", None)
+    assert given["fix"] == ("some/run", "f.jsonl", "o", (None, None, 0, (None, None), False))
+    assert given["log"] == ("o",)
+    assert given["undo"] == ("o", 2)
 
 
 def test_the_real_functions_take_these_arguments():
     run = pytest.importorskip("saledit.run")
-    for verb, n in {"quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "fix": 5}.items():
+    numbers = {"quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "fix": 5, "log": 2, "undo": 3}
+    for verb, n in numbers.items():
         assert len(inspect.signature(getattr(run, verb)).parameters) == n
 
 
