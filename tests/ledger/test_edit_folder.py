@@ -1,0 +1,194 @@
+"""A folder of fixes: they add up, are taken back exactly, and survive what may happen to them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shelf import Shelf
+from whole_runs import ui
+
+from saledit.artifact import load_edits
+from saledit.errors import ArtifactError, JobError, UserError
+from saledit.export import CHANGED, CUT_OFF, SETTLED, state
+from saledit.ledger import EditFolder
+from saledit.run import log, undo
+
+FORMS = ("delta", "merged", "lora")
+WEIGHTS = {
+    "delta": "edits.safetensors",
+    "merged": "model.safetensors",
+    "lora": "adapter_model.safetensors",
+}
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path, "bert")
+
+
+def bits(folder: EditFolder) -> dict[str, torch.Tensor]:
+    return load_file(folder.path / WEIGHTS[folder.head["format"]])
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_undo_gives_back_every_bit(form: str, bert: Shelf) -> None:
+    one = bert.fixed(bert.begun(form), bert.edits())
+    first = bits(one)
+    two = bert.fixed(one, bert.edits(seed=1))
+    assert not same(bits(two), first)
+    assert undo(str(two.path), None, ui())["undone"] == 2
+    assert same(bits(EditFolder.read(two.path)), first)
+    assert undo(str(two.path), None, ui())["in_force"] == []
+    none = EditFolder.read(two.path)
+    assert not none.edits
+    if form == "merged":
+        assert same(bits(none), load_file(bert.home / "model" / "model.safetensors"))
+    if form == "lora":
+        assert all(not tensor.any() for name, tensor in bits(none).items())
+    with pytest.raises(UserError, match="none in force"):
+        undo(str(two.path), None, ui())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_older_fix_is_taken_back_and_later_ones_stay(form: str, bert: Shelf) -> None:
+    """To the bits of a folder that has never seen it."""
+    folder = bert.begun(form)
+    for seed in range(3):
+        folder = bert.fixed(folder, bert.edits(seed=seed))
+    assert undo(str(folder.path), 2, ui())["in_force"] == [1, 3]
+    never = bert.fixed(bert.begun(form, "never"), bert.edits(seed=0))
+    never = bert.fixed(never, bert.edits(seed=2))
+    assert same(bits(EditFolder.read(folder.path)), bits(never))
+    with pytest.raises(UserError, match=r"expected a fix in force \(1, 3\), got 2"):
+        undo(str(folder.path), 2, ui())
+
+
+def test_the_log_says_what_happened(bert: Shelf) -> None:
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    bert.fixed(folder, bert.edits(seed=1))
+    undo(str(folder.path), 1, ui())
+    found = log(str(folder.path), ui())
+    rows = [
+        (row["id"], row["action"], row["in_force"], row["undone_by"]) for row in found["entries"]
+    ]
+    assert rows == [(1, "fix", False, 3), (2, "fix", True, None), (3, "undo", False, None)]
+    assert not found["changed"]
+    with pytest.raises(UserError, match="expected a folder that saledit fix made"):
+        log(str(bert.home / "model"), ui())
+
+
+def test_changed_files_are_noticed(bert: Shelf) -> None:
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    beside = folder.path / "edits.safetensors"
+    whole = beside.read_bytes()
+    beside.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert state(folder) == CHANGED
+    assert log(str(folder.path), ui())["changed"]
+    own = folder.path / "entries" / "1" / "edits.safetensors"
+    own.write_bytes(own.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ArtifactError, match=r"entry 1 of the ledger tells of, got another"):
+        log(str(folder.path), ui())
+    own.unlink()
+    with pytest.raises(ArtifactError, match=r"entry 1 of the ledger tells of, got none"):
+        log(str(folder.path), ui())
+
+
+def test_a_ledger_that_lost_its_end_is_noticed(bert: Shelf) -> None:
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    bert.fixed(folder, bert.edits(seed=1))
+    ledger = folder.path / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
+    for verb in (lambda: log(str(folder.path), ui()), lambda: undo(str(folder.path), 1, ui())):
+        with pytest.raises(ArtifactError, match="without its last entries"):
+            verb()
+
+
+def test_two_writers_do_not_meet(bert: Shelf) -> None:
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    taken = pytest.raises(JobError, match="another saledit is writing")
+    with EditFolder.opened(folder.path), taken:
+        undo(str(folder.path), None, ui())
+    assert undo(str(folder.path), None, ui())["in_force"] == []
+
+
+def test_what_was_cut_off_is_finished(bert: Shelf) -> None:
+    """The entry is in the ledger, the files beside it are of the one before."""
+    folder = bert.fixed(bert.begun("merged"), bert.edits())
+    new = folder.fixed(
+        bert.edits(seed=1), {}, {"editor": {"name": "mend"}, "metrics": {"n_fixed": 1}},
+        {"editor": {"name": "mend"}, "failures": [], "metrics": {}},
+    ).commit()  # fmt: skip
+    assert state(new) == CUT_OFF
+    assert len(log(str(folder.path), ui())["entries"]) == 2
+    again = EditFolder.read(folder.path)
+    assert state(again) == SETTLED
+    straight = bert.fixed(bert.fixed(bert.begun("merged", "b"), bert.edits()), bert.edits(seed=1))
+    assert same(bits(again), bits(straight))
+
+
+def _fix_until_killed(shelf: Shelf, seed: int, moment: int) -> None:
+    """Die at the moment-th call to the operating system that changes something on disk."""
+    left = [moment]
+
+    def counted(name: str) -> None:
+        whole = getattr(os, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return whole(*args, **kwargs)
+
+        setattr(os, name, call)
+
+    folder = EditFolder.read(shelf.home / "fixed")
+    for name in ("replace", "fsync", "mkdir", "unlink", "rename", "rmdir"):
+        counted(name)
+    shelf.fixed(folder, shelf.edits(seed=seed))
+
+
+def test_a_writer_may_die_at_any_step(bert: Shelf) -> None:
+    """Before every change on disk once: the fix is there or it is not, and the next one works."""
+    folder = bert.fixed(bert.begun("lora"), bert.edits())
+    context, deaths, moment = multiprocessing.get_context("fork"), 0, 0
+    while True:
+        writer = context.Process(target=_fix_until_killed, args=(bert, 9 + moment, moment))
+        writer.start()
+        writer.join()
+        before = len(EditFolder.read(folder.path).in_force)
+        log(str(folder.path), ui())  # finishes what was cut off
+        found = EditFolder.read(folder.path)
+        assert state(found) == SETTLED
+        assert len(found.in_force) == before
+        norm = float(load_edits(found.path, bert.base.model).norm())
+        assert norm == pytest.approx(float(found.edits.norm()))
+        if writer.exitcode == 0:
+            break
+        assert writer.exitcode == -signal.SIGKILL
+        deaths, moment = deaths + 1, moment + 1
+    assert deaths >= 5
+    assert len(EditFolder.read(folder.path).in_force) >= 2
+    left = [p.name for p in bert.home.iterdir() if p.name.endswith(".part")]
+    with EditFolder.opened(folder.path):
+        pass
+    assert not [p for p in bert.home.iterdir() if p.name.endswith(".part")], left
+
+
+def test_edits_json_tells_what_is_in_force(bert: Shelf) -> None:
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    folder = bert.fixed(folder, bert.edits(seed=1))
+    facts = json.loads((folder.path / "edits.json").read_text())
+    assert facts["in_force"] == [1, 2]
+    assert facts["failures"] == [{"id": "a"}, {"id": "a"}]
+    assert facts["base_model"]["fingerprint"] == bert.base.fingerprint
