@@ -1,0 +1,158 @@
+"""``fix`` in a folder that holds fixes, in every format, and within bounds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_fix import fix_rows
+from tiny import encode
+from whole_runs import ui
+
+from saledit.artifact import load_edits
+from saledit.config import RunConfig
+from saledit.delta import Edits, LowRank
+from saledit.errors import UserError
+from saledit.files import write_jsonl
+from saledit.ledger import EditFolder
+from saledit.models import load_classifier
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.run import Bounds, FixOptions, fit, fix, log, undo
+from saledit.run.guarding import largest_part
+from saledit.scoring import base_logits
+from saledit.site import Site
+
+
+@pytest.mark.parametrize("form", ["delta", "merged", "lora"])
+def test_fixes_pile_up(form: str, fitted: RunConfig, home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fixed"
+    run, found = str(fitted.folder), []
+    for seed in (7, 11):
+        write_jsonl(tmp_path / "f.jsonl", fix_rows(home, seed))
+        options = FixOptions(format=form) if seed == 7 else None
+        found.append(fix(run, str(tmp_path / "f.jsonl"), str(out), options, ui()))
+    base = load_classifier(str(home / "model"))
+    chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in found[1]["rows"]]
+    edits = load_edits(out, base.model)
+    with applied(base.model, edits):
+        wanted = base_logits(base, encode(base, chosen))
+    answers = [base.model.config.id2label[i] for i in wanted.argmax(-1).tolist()]
+    assert answers == [row["after"] for row in found[1]["rows"]]
+    if form == "merged":
+        merged = load_classifier(str(out))
+        logits = base_logits(merged, encode(merged, chosen))
+        torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
+        assert found[1]["logits_apart"] < 1e-3
+    rows = log(str(out), ui())["entries"]
+    assert [row["id"] for row in rows] == [1, 2]
+    assert [row["metrics"]["n_fixed"] for row in rows] == [f["n_fixed"] for f in found]
+    undo(str(out), 1, ui())
+    assert [entry.id for entry in EditFolder.read(out).in_force] == [2]
+    other = next(f for f in ("delta", "lora") if f != form)
+    with pytest.raises(UserError, match=rf"--format {other}: expected .* \({form}\)"):
+        fix(run, str(tmp_path / "f.jsonl"), str(out), FixOptions(format=other), ui())
+
+
+def test_an_edit_that_breaks_too_much_is_not_written(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    config = make("strong", "train.epochs=1", "editor.steps=[20.0]")  # edits that break something
+    fit(config, False, ui())
+    write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
+    call = (str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
+    free = fix(*call[:2], str(tmp_path / "free"), None, ui())
+    if free["n_fixed"] < free["n_wrong_before"]:
+        refused = fix(*call, FixOptions(bounds=Bounds(None, 1.0)), ui())
+        share = free["n_fixed"] / free["n_wrong_before"]
+        assert refused["refused"]["fixed_below"] == pytest.approx(1 - share)
+        assert not (tmp_path / "out").exists()
+    drawdown = free["check"]["drawdown"]
+    assert drawdown > 0
+    refused = fix(*call, FixOptions(bounds=Bounds(0.0, None)), ui())
+    assert refused["refused"]["drawdown_above"] == pytest.approx(drawdown)
+    assert not (tmp_path / "out").exists()
+    part = refused["refused"]["part"]
+    if part is not None:
+        assert part["drawdown"] <= 0
+        written = fix(*call, FixOptions(bounds=Bounds(0.0, None), part=True), ui())
+        assert (written["n_fixed"], written["check"]["drawdown"]) == (
+            part["n_fixed"], part["drawdown"],
+        )  # fmt: skip
+        assert written["step"] == part["step"]
+
+
+@pytest.mark.parametrize("bounds", [Bounds(-0.1, None), Bounds(None, 1.5), Bounds(float("nan"))])
+def test_bounds_that_are_none(bounds: Bounds) -> None:
+    with pytest.raises(UserError, match="expected a share between 0 and 1"):
+        bounds.check()
+    assert Bounds(0.1).misses(1.0, float("nan"))
+
+
+def test_an_editor_that_changes_the_model_before_any_edit(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    config = make("enn", "editor.name=enn", "train.epochs=1")
+    fit(config, False, ui())
+    write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
+    call = (str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
+    fix(*call, None, ui())
+    folder = EditFolder.read(tmp_path / "out")
+    assert folder.ground
+    undo(str(tmp_path / "out"), None, ui())  # the ground goes with the last fix
+    assert not EditFolder.read(tmp_path / "out").edits
+
+
+def test_routed_edits_are_refused_before_they_are_made(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    config = make("memoe2", "editor.name=memoe", "editor.memoe.steps=2")
+    fit(config, False, ui())
+    write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
+    with pytest.raises(UserError, match="--format lora: expected edits that are matrices"):
+        fix(str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"),
+            FixOptions(format="lora"), ui())  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------- the largest part
+
+
+def _steps(n: int) -> list[Edits]:
+    """Steps that can be told apart: step i is 2^i at its one place."""
+    site = Site("a", 1, 1, False)
+    return [Edits({site: LowRank(torch.ones(1, 1), torch.full((1, 1), 2.0**i))}) for i in range(n)]
+
+
+def test_the_largest_part_leaves_out_what_breaks() -> None:
+    """Steps 1 and 4 of six break; any shorter length of all of them breaks, too."""
+
+    def measure(edits: Edits) -> tuple[int, float]:
+        total = float(next(iter(edits.values())).dense())
+        if total != int(total):
+            return 6, 0.5
+        chosen = [i for i in range(6) if int(total) >> i & 1]
+        return len(chosen), 0.1 * sum(i in (1, 4) for i in chosen)
+
+    part = largest_part(_steps(6), measure, 0.05)
+    assert part is not None
+    assert (part.n_steps, part.n_fixed, part.drawdown, part.step) == (4, 4, 0.0, 1.0)
+    assert float(next(iter(part.steps.values())).dense()) == sum(2**i for i in (0, 2, 3, 5))
+    assert largest_part(_steps(6), lambda _: (3, 0.5), 0.05) is None
+    assert largest_part(_steps(1), lambda _: (0, 0.0), 0.05) is None
+
+
+def test_the_longest_length_that_keeps_the_bound() -> None:
+    for bound, n in itertools.product((0.25, 0.55), (1, 3)):
+
+        def measure(edits: Edits, whole: float = 2.0**n - 1) -> tuple[int, float]:
+            length = float(next(iter(edits.values())).dense()) / whole
+            return round(10 * length), length
+
+        part = largest_part(_steps(n), measure, bound)
+        assert part is not None
+        assert part.drawdown <= bound
+        assert part.n_fixed >= int(10 * bound)
