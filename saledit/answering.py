@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
+from torch import Tensor
 
 from saledit.batching import batches_by_length
 from saledit.decoding import generate
@@ -62,8 +63,13 @@ def _labels(
             stack.enter_context(applied(base.model, edits))
         for batch in batches_by_length(task, base, samples, 4096):
             logits = forward(base, batch.encoded.inputs)
-            right = task.correct(logits, batch.encoded.targets).tolist()
-            words = task.label_names(base, logits)
-            for i, word, ok in zip(batch.index, words, right, strict=True):
-                found[i] = Answer(word, ok, float(ok))
+            own = labels(base, task, logits, batch.encoded.targets)
+            found |= dict(zip(batch.index, own, strict=True))
     return [found[i] for i in range(len(samples))]
+
+
+def labels(base: TaskModel, task: Nli, logits: Tensor, targets: Tensor) -> list[Answer]:
+    """A classifier's answers of logits (B, C) to samples of right labels (B,)."""
+    right = task.correct(logits, targets).tolist()
+    words = task.label_names(base, logits)
+    return [Answer(word, ok, float(ok)) for word, ok in zip(words, right, strict=True)]

@@ -223,16 +223,8 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     Raises:
         JobError: the place cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError) as error:
-        raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
-    try:
+    with _locked(path, wait=True):
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -245,7 +237,13 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         JobError: another process is writing there, or the place cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    with _locked(path, wait=False):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=-1 if wait else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()

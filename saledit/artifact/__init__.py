@@ -20,7 +20,6 @@ from saledit.artifact.editor import (
 from saledit.artifact.edits import (
     EDITS_FACTS,
     EDITS_WEIGHTS,
-    MEMORY,
     edits_as_tensors,
     failures_as_json,
     load_edits,
@@ -35,7 +34,6 @@ __all__ = [
     "EDITS_FACTS",
     "EDITS_WEIGHTS",
     "HELD",
-    "MEMORY",
     "TrainedEditor",
     "check_editor",
     "edits_as_tensors",

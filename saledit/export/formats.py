@@ -10,7 +10,7 @@ from typing import Any
 
 from saledit.delta import Edits
 from saledit.export.lora import low_rank, write_lora
-from saledit.export.merged import matrices, write_merged
+from saledit.export.merged import write_merged
 from saledit.models import TaskModel
 
 
@@ -24,11 +24,13 @@ class Format:
         write: puts files into a folder, of the base model where ``needs_base``, the edits, and what
             the ledger tells at its beginning.
         needs_base: whether writing reads the base model.
+        takes_routed: whether it can hold edits that are no matrices.
     """
 
     shape: Callable[[Edits, int], tuple[Edits, dict[str, Any]]]
     write: Callable[[Path, TaskModel | None, Edits, Mapping[str, Any]], None]
     needs_base: bool = False
+    takes_routed: bool = False
 
 
 def _as_they_are(edits: Edits, rank: int) -> tuple[Edits, dict[str, Any]]:
@@ -45,8 +47,8 @@ def _nothing_more(
 #: By the name that ``saledit fix --format`` takes.
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
-        "delta": Format(_as_they_are, _nothing_more),
-        "merged": Format(matrices, write_merged, needs_base=True),
+        "delta": Format(_as_they_are, _nothing_more, takes_routed=True),
+        "merged": Format(_as_they_are, write_merged, needs_base=True),
         "lora": Format(low_rank, write_lora),
     }
 )

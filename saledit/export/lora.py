@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from saledit.delta import Dense, Edits, LowRank
-from saledit.errors import UserError
 from saledit.files import write_json, write_tensors
 from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
 
@@ -27,24 +26,17 @@ def low_rank(edits: Edits, rank: int) -> tuple[Edits, dict[str, Any]]:
     """Edits as factors of a rank at most.
 
     Args:
-        edits: unbatched edits.
+        edits: unbatched edits, not routed.
         rank: terms a site at most; 0 for as many as it takes.
 
     Returns:
         The edits, and ``rank`` and ``rank_error``: the largest rank, and the norm of what is cut
         off in norms of the edit.
-
-    Raises:
-        UserError: the edits are routed, which no factors are.
     """
     out: dict[Any, Any] = {}
     cut = whole = 0.0
     for site, delta in edits.items():
-        if not isinstance(delta, LowRank | Dense):
-            raise UserError(
-                "--format lora: expected edits that are matrices, got routed ones (editor: memoe); "
-                "use --format delta"
-            )
+        assert isinstance(delta, LowRank | Dense)
         exact = delta if isinstance(delta, LowRank) else _factors(delta.w)
         kept = exact.compress(rank) if rank and rank < exact.rank else exact
         out[site] = kept

@@ -9,24 +9,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from saledit.delta import Edits
-from saledit.errors import JobError, UserError
+from saledit.errors import JobError
 from saledit.models import TaskModel
 from saledit.overlay import merge
-
-
-def matrices(edits: Edits, rank: int) -> tuple[Edits, dict[str, Any]]:
-    """Edits that can be added to weights.
-
-    Raises:
-        UserError: they are routed.
-    """
-    if edits.are_routed:
-        raise UserError(
-            "--format merged: expected edits that are matrices, got routed ones (editor: memoe); "
-            "use --format delta"
-        )
-    del rank
-    return edits, {}
 
 
 def write_merged(

@@ -54,7 +54,8 @@ def settle(
 
     Everything is written beside the folder and checked there. Then new entries go into the ledger,
     and the files are moved in, the facts last. A process that ends in between leaves a folder that
-    is not settled, which the next one sees to.
+    is not settled, which the next one sees to. Call it inside ``EditFolder.opened``, which takes
+    entries back that did not get into the ledger.
 
     Args:
         folder: the ledger and its entries, new ones included.
@@ -62,7 +63,7 @@ def settle(
         check: called with the place before anything is moved; may refuse.
 
     Raises:
-        JobError: the disk is full, or the check refused; new entries are forgotten.
+        JobError: the disk is full, or the check refused.
     """
     head, form = folder.head, FORMATS[folder.head["format"]]
     edits, told = form.shape(folder.edits, int(head.get("rank", 0)))
@@ -85,8 +86,7 @@ def settle(
         }
         write_json(part / EDITS_FACTS, value)
         check(part)
-        folder = folder.commit()
-        folder.path.mkdir(exist_ok=True)
+        folder.commit()
         _move(part, folder.path)
     except OSError as error:
         raise JobError(
@@ -94,7 +94,6 @@ def settle(
             f"{folder.path}"
         ) from error
     finally:
-        folder.forget()
         shutil.rmtree(part, ignore_errors=True)
 
 

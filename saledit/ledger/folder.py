@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saledit.artifact import load_memory, read_edits, save_edits
+from saledit.artifact import EDITS_FACTS, load_memory, read_edits, save_edits
 from saledit.delta import Edits
 from saledit.errors import ArtifactError, UserError
 from saledit.files import alone, file_hash
@@ -58,7 +58,10 @@ class EditFolder:
     @classmethod
     @contextmanager
     def opened(cls, path: Path) -> Iterator[EditFolder]:
-        """The folder, kept for this process; what killed ones left beside it is removed.
+        """The folder, kept for this process.
+
+        What killed processes left beside it is removed at the beginning, and at the end what this
+        one put on disk for entries that did not get into the ledger.
 
         Raises:
             JobError: another process is writing there.
@@ -66,9 +69,23 @@ class EditFolder:
         """
         with alone(path):
             folder = cls.read(path)
-            if folder.entries:
-                _sweep(path)
-            yield folder
+            _sweep(path, inside=bool(folder.entries))
+            before = _numbers(path)
+            try:
+                yield folder
+            finally:
+                with suppress(ArtifactError):  # of a ledger that broke meanwhile nothing is removed
+                    _forget(path, _numbers(path) - before - set(range(len(read(path / LEDGER)))))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing is there, but what a killed process may have left of its first fix."""
+        if self.entries or not self.path.exists():
+            return not self.entries
+        if not self.path.is_dir() or {p.name for p in self.path.iterdir()} - {ENTRIES}:
+            return False
+        left = list((self.path / ENTRIES).glob("*"))
+        return all(p.name.startswith(".") or (p / EDITS_FACTS).exists() for p in left)
 
     @property
     def head(self) -> Mapping[str, Any]:
@@ -181,23 +198,13 @@ class EditFolder:
             )
         return self._with(UNDO, {"of": number})
 
-    def commit(self) -> EditFolder:
+    def commit(self) -> None:
         """Write the new entries into the ledger: from here on they count.
 
         Raises:
             JobError: the disk is full; nothing was changed.
         """
         append(self.path / LEDGER, self.entries[self._written :])
-        return EditFolder(self.path, self.entries, len(self.entries))
-
-    def forget(self) -> None:
-        """Remove what new entries put on disk."""
-        for entry in self.entries[self._written :]:
-            shutil.rmtree(self._place(entry.id), ignore_errors=True)
-        if not self._written:
-            for place in (self.path / ENTRIES, self.path):
-                with suppress(OSError):
-                    place.rmdir()
 
     def _with(self, action: str, facts: Mapping[str, Any]) -> EditFolder:
         entry = follow(self.entries, action, facts)
@@ -228,11 +235,27 @@ class EditFolder:
         return self.path / ENTRIES / str(number)
 
 
-def _sweep(path: Path) -> None:
+def _numbers(path: Path) -> set[int]:
+    """Entries that have a folder."""
+    return {int(p.name) for p in (path / ENTRIES).glob("*") if p.name.isdecimal()}
+
+
+def _forget(path: Path, numbers: set[int]) -> None:
+    """Remove folders of entries, and what is empty then."""
+    for number in numbers:
+        shutil.rmtree(path / ENTRIES / str(number), ignore_errors=True)
+    for place in (path / ENTRIES, path):
+        with suppress(OSError):
+            place.rmdir()
+
+
+def _sweep(path: Path, inside: bool) -> None:
     """Remove what writers left that were killed; nobody else writes here now."""
-    for place, name in ((path.parent, f".{path.name}"), (path / ENTRIES, ".*"), (path, ".*")):
-        for left in place.glob(f"{name}.*.part"):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+    left = list(path.parent.glob(f".{path.name}.*.part"))
+    if inside:
+        left += [p for place in (path / ENTRIES, path) for p in place.glob(".*.part")]
+    for part in left:
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)

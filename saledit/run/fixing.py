@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 import saledit
-from saledit.answering import answers
 from saledit.artifact import (
     TrainedEditor,
     failures_as_json,
@@ -24,7 +23,7 @@ from saledit.data.sources import load_records
 from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.errors import DataError, UserError
-from saledit.export import FORMATS, settle
+from saledit.export import FORMATS, settle, state
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Sample
@@ -94,6 +93,7 @@ def _fix(
     began = time.perf_counter()
     _check_place(folder, options)
     trained = load_editor(run_dir)
+    _check_form(folder, trained, options)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
     checked_by = options.check or str(trained.folder / "check.jsonl")
@@ -111,30 +111,28 @@ def _fix(
         {name: tensor.to(base.device) for name, tensor in memory.items()},
     )
     ui.stage("checking before")
-    so_far = now.edits
-    before = answers(base, task, samples, so_far if len(so_far) else None)
-    wrong = [sample for sample, answer in zip(samples, before, strict=True) if not answer.right]
+    trial = Trial(base, task, layer, samples, held, now)
+    wrong = [s for s, answer in zip(samples, trial.before, strict=True) if not answer.right]
     if not wrong:
         raise DataError(
             f"{failures}: expected samples that the model answers wrongly, got none among "
             f"{len(samples)}: the model makes no mistake here"
         )
     steps = _steps(session, wrong, trained, ui)
-    trial = Trial(base, task, layer, samples, before, held, now)
     ui.stage("checking after")
     chosen, step = reduce(Edits.__add__, steps), 1.0
     found = trial.outcome(chosen, full=True)
-    share = len(wrong) or 1
     refused: dict[str, Any] = {}
-    missed = options.bounds.misses(found["n_fixed"] / share, found["check"]["drawdown"])
-    if missed:
-        part = _offer(steps, trial, options.bounds, ui) if len(missed) else None
+
+    def misses(n_fixed: int, drawdown: float) -> dict[str, float]:
+        return options.bounds.misses(n_fixed / len(wrong), drawdown)
+
+    if missed := misses(found["n_fixed"], found["check"]["drawdown"]):
+        part = _offer(steps, trial, options.bounds, ui)
         refused = {**missed, "part": None if part is None else part.as_json()}
-        if options.part and part is not None:
-            fixed = part.n_fixed / share
-            if not options.bounds.misses(fixed, part.drawdown):
-                chosen, step, refused = part.steps, part.step, {}
-                found = trial.outcome(chosen, full=True)
+        if options.part and part is not None and not misses(part.n_fixed, part.drawdown):
+            chosen, step, refused = part.steps, part.step, {}
+            found = trial.outcome(chosen, full=True)
     result = {
         "out": str(folder.path),
         "run": run_dir,
@@ -182,15 +180,17 @@ def _check_place(folder: EditFolder, options: FixOptions) -> None:
 
     Raises:
         UserError: it is one.
+        ArtifactError: its ledger has lost entries.
     """
     path = folder.path
-    if not folder.entries:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(
-                f"--out {path}: expected a new folder, or one that saledit fix made, got one with "
-                "other files; name another"
-            )
+    if folder.is_new:
         return
+    if not folder.entries:
+        raise UserError(
+            f"--out {path}: expected a new folder, or one that saledit fix made, got one with "
+            "other files; name another"
+        )
+    state(folder)
     held = folder.head["format"]
     if options.format not in (None, held):
         raise UserError(
@@ -201,6 +201,20 @@ def _check_place(folder: EditFolder, options: FixOptions) -> None:
         raise UserError(
             f"--rank {options.rank}: expected that of the fixes in {path} "
             f"({folder.head.get('rank', 0)}); leave it out, or name another --out"
+        )
+
+
+def _check_form(folder: EditFolder, trained: TrainedEditor, options: FixOptions) -> None:
+    """Refuse an editor whose edits the folder's form cannot hold.
+
+    Raises:
+        UserError: its edits are routed, and the form takes matrices.
+    """
+    form = folder.head["format"] if folder.entries else options.format or "delta"
+    if trained.editor.needs_anchor and not FORMATS[form].takes_routed:
+        raise UserError(
+            f"--format {form}: expected edits that are matrices, got routed ones (editor: "
+            f"{trained.config.editor.name}); use --format delta, in a new folder"
         )
 
 
@@ -231,7 +245,6 @@ def _begun(
         base, trained.config.model, trained.config.task, trained.layer, options.format or "delta",
         options.rank,
     )  # fmt: skip
-    FORMATS[head["format"]].shape(ground, 0)  # refuses what this form cannot hold
     return folder.begun(head, ground)
 
 

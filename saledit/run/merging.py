@@ -51,7 +51,9 @@ def check_merged(
     old, new = base.model.state_dict(), again.model.state_dict()
     stored = _dtypes(folder)
     for name, weight in old.items():
-        if name not in new or (name not in sites and not torch.equal(weight.cpu(), new[name])):
+        # Each may lie on an accelerator, which one is not the other's.
+        kept = name in new and (name in sites or torch.equal(weight.cpu(), new[name].cpu()))
+        if not kept:
             raise JobError(f"the merged model lost {name}; nothing was written")
         if not torch.isfinite(new[name]).all():
             raise JobError(f"the merged model is not finite at {name}; nothing was written")

@@ -61,8 +61,9 @@ class Shelf:
         metrics = {"n_failures": 1, "n_wrong_before": 1, "n_fixed": 1}
         facts = {"editor": {"name": "mend"}, "n_failures": 1, "metrics": metrics}
         told = {"editor": {"name": "mend"}, "failures": [{"id": "a"}], "metrics": metrics}
-        new = folder.fixed(edits, {}, facts, told)
-        settle(new, self.base, lambda part: self.check(new, part))
+        with EditFolder.opened(folder.path):
+            new = folder.fixed(edits, {}, facts, told)
+            settle(new, self.base, lambda part: self.check(new, part))
         return EditFolder.read(folder.path)
 
     def check(self, folder: EditFolder, part: Path) -> None:

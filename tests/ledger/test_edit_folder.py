@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -128,7 +129,8 @@ def test_what_was_cut_off_is_finished(bert: Shelf) -> None:
     new = folder.fixed(
         bert.edits(seed=1), {}, {"editor": {"name": "mend"}, "metrics": {"n_fixed": 1}},
         {"editor": {"name": "mend"}, "failures": [], "metrics": {}},
-    ).commit()  # fmt: skip
+    )  # fmt: skip
+    new.commit()
     assert state(new) == CUT_OFF
     assert len(log(str(folder.path), ui())["entries"]) == 2
     again = EditFolder.read(folder.path)
@@ -139,6 +141,7 @@ def test_what_was_cut_off_is_finished(bert: Shelf) -> None:
 
 def _fix_until_killed(shelf: Shelf, seed: int, moment: int) -> None:
     """Die at the moment-th call to the operating system that changes something on disk."""
+    path = shelf.home / "fixed"
     left = [moment]
 
     def counted(name: str) -> None:
@@ -152,37 +155,79 @@ def _fix_until_killed(shelf: Shelf, seed: int, moment: int) -> None:
 
         setattr(os, name, call)
 
-    folder = EditFolder.read(shelf.home / "fixed")
+    folder = EditFolder.read(path) if EditFolder.read(path).entries else shelf.begun("lora")
     for name in ("replace", "fsync", "mkdir", "unlink", "rename", "rmdir"):
         counted(name)
     shelf.fixed(folder, shelf.edits(seed=seed))
 
 
-def test_a_writer_may_die_at_any_step(bert: Shelf) -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_a_writer_may_die_at_any_step(first: bool, bert: Shelf) -> None:
     """Before every change on disk once: the fix is there or it is not, and the next one works."""
-    folder = bert.fixed(bert.begun("lora"), bert.edits())
-    context, deaths, moment = multiprocessing.get_context("fork"), 0, 0
-    while True:
-        writer = context.Process(target=_fix_until_killed, args=(bert, 9 + moment, moment))
+    path = bert.home / "fixed"
+    context, deaths, done = multiprocessing.get_context("fork"), 0, False
+    while not done:
+        folder = bert.begun("lora")
+        if first:
+            shutil.rmtree(path, ignore_errors=True)
+        elif not EditFolder.read(path).entries:
+            bert.fixed(folder, bert.edits())
+        writer = context.Process(target=_fix_until_killed, args=(bert, 9 + deaths, deaths))
         writer.start()
         writer.join()
-        before = len(EditFolder.read(folder.path).in_force)
-        log(str(folder.path), ui())  # finishes what was cut off
-        found = EditFolder.read(folder.path)
-        assert state(found) == SETTLED
-        assert len(found.in_force) == before
-        norm = float(load_edits(found.path, bert.base.model).norm())
-        assert norm == pytest.approx(float(found.edits.norm()))
-        if writer.exitcode == 0:
-            break
-        assert writer.exitcode == -signal.SIGKILL
-        deaths, moment = deaths + 1, moment + 1
+        assert writer.exitcode in (0, -signal.SIGKILL)
+        done = writer.exitcode == 0
+        found = EditFolder.read(path)
+        before = len(found.in_force)
+        if found.entries:
+            log(str(path), ui())  # finishes what was cut off
+            found = EditFolder.read(path)
+            assert state(found) == SETTLED
+            assert len(found.in_force) == before
+            norm = float(load_edits(found.path, bert.base.model).norm())
+            assert norm == pytest.approx(float(found.edits.norm()))
+        else:
+            assert found.is_new  # the next fix may have it
+            again = bert.fixed(bert.begun("lora"), bert.edits())
+            assert [entry.id for entry in again.in_force] == [1]
+        deaths += not done
     assert deaths >= 5
-    assert len(EditFolder.read(folder.path).in_force) >= 2
-    left = [p.name for p in bert.home.iterdir() if p.name.endswith(".part")]
-    with EditFolder.opened(folder.path):
+    with EditFolder.opened(path):
         pass
-    assert not [p for p in bert.home.iterdir() if p.name.endswith(".part")], left
+    assert not [p for p in bert.home.iterdir() if p.name.endswith(".part")]
+
+
+def test_an_interrupted_writer_keeps_what_is_in_the_ledger(
+    bert: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C right after the line was written, and before it."""
+    folder = bert.fixed(bert.begun("delta"), bert.edits())
+    commit = EditFolder.commit
+
+    def after(self: EditFolder) -> None:
+        commit(self)
+        raise KeyboardInterrupt
+
+    def before(self: EditFolder) -> None:
+        raise KeyboardInterrupt
+
+    for number, (act, kept) in enumerate(((before, 1), (after, 2))):
+        with monkeypatch.context() as patched:
+            patched.setattr(EditFolder, "commit", act)
+            with pytest.raises(KeyboardInterrupt):
+                bert.fixed(folder, bert.edits(seed=number))
+        log(str(folder.path), ui())
+        assert len(EditFolder.read(folder.path).in_force) == kept
+        assert len(list((folder.path / "entries").iterdir())) == kept
+
+
+def test_a_folder_of_other_things_is_not_new(bert: Shelf) -> None:
+    for name in ("fixed/a.txt", "entries_of_others/entries/1/a.txt"):
+        (bert.home / name).parent.mkdir(parents=True)
+        (bert.home / name).touch()
+    assert not EditFolder.read(bert.home / "fixed").is_new
+    assert not EditFolder.read(bert.home / "entries_of_others").is_new
+    assert EditFolder.read(bert.home / "none").is_new
 
 
 def test_edits_json_tells_what_is_in_force(bert: Shelf) -> None:

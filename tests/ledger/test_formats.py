@@ -18,11 +18,10 @@ from saledit import verbs
 from saledit.artifact import load_edits, load_model
 from saledit.config import ModelConfig, RunConfig
 from saledit.delta import Dense, Edits
-from saledit.errors import ArtifactError, JobError, UserError
+from saledit.errors import ArtifactError, JobError
 from saledit.export import FORMATS
 from saledit.ledger import EditFolder
 from saledit.overlay import applied
-from saledit.routed import Mixture, Routed
 from saledit.run.ledgers import load_again
 
 ALL = (*CLASSIFIERS, *(f"text:{name}" for name in WRITERS))
@@ -200,17 +199,6 @@ def test_a_merged_model_that_is_another_is_refused(
     with pytest.raises(JobError, match=said), untouched(bert.base.model):
         bert.fixed(bert.begun("merged"), bert.edits())
     assert sorted(p.name for p in bert.home.iterdir() if p.is_dir()) == ["model"]
-
-
-@pytest.mark.parametrize("form", ["merged", "lora"])
-def test_routed_edits_have_one_form(form: str, bert: Shelf) -> None:
-    site = bert.layer.sites[0]
-    routed = Routed(
-        (Mixture(1, 1, 1),), torch.randn(1, 2 * site.d_in), torch.randn(1, site.d_in),
-        torch.randn(1, site.d_out),
-    )  # fmt: skip
-    with pytest.raises(UserError, match=f"--format {form}: expected edits that are matrices"):
-        FORMATS[form].shape(Edits({site: routed}), 0)
 
 
 def test_edits_of_another_model_or_changed_are_refused(bert: Shelf, tmp_path: Path) -> None:

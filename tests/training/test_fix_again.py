@@ -15,13 +15,13 @@ from whole_runs import ui
 from saledit.artifact import load_edits
 from saledit.config import RunConfig
 from saledit.delta import Edits, LowRank
-from saledit.errors import UserError
+from saledit.errors import ArtifactError, UserError
 from saledit.files import write_jsonl
 from saledit.ledger import EditFolder
 from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import Bounds, FixOptions, fit, fix, log, undo
+from saledit.run import Bounds, FixOptions, fit, fix, fixing, log, undo
 from saledit.run.guarding import largest_part
 from saledit.scoring import base_logits
 from saledit.site import Site
@@ -104,17 +104,39 @@ def test_an_editor_that_changes_the_model_before_any_edit(
     assert folder.ground
     undo(str(tmp_path / "out"), None, ui())  # the ground goes with the last fix
     assert not EditFolder.read(tmp_path / "out").edits
+    refused = fix(*call[:2], str(tmp_path / "b"), FixOptions(bounds=Bounds(None, 1.0)), ui())
+    assert bool(refused.get("refused")) != (tmp_path / "b").exists()  # the ground does not stay
 
 
+def test_a_ledger_that_lost_its_end_takes_no_fix(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    call = (str(fitted.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
+    for seed in (7, 11):
+        write_jsonl(tmp_path / "f.jsonl", fix_rows(home, seed))
+        fix(*call, None, ui())
+    ledger = tmp_path / "out" / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ArtifactError, match="without its last entries"):
+        fix(*call, None, ui())
+    assert (tmp_path / "out" / "entries" / "2" / "edits.json").exists()  # for a backup to name
+
+
+@pytest.mark.parametrize("form", ["merged", "lora"])
 def test_routed_edits_are_refused_before_they_are_made(
-    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+    form: str,
+    make: Callable[..., RunConfig],
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = make("memoe2", "editor.name=memoe", "editor.memoe.steps=2")
     fit(config, False, ui())
+    monkeypatch.setattr(fixing, "load_model", None)  # not even the model is loaded
     write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
-    with pytest.raises(UserError, match="--format lora: expected edits that are matrices"):
+    with pytest.raises(UserError, match=f"--format {form}: expected edits that are matrices"):
         fix(str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"),
-            FixOptions(format="lora"), ui())  # fmt: skip
+            FixOptions(format=form), ui())  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
