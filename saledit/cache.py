@@ -22,7 +22,7 @@ from saledit.bank import ANSWERS, TOKENS, Bank, BankSpec
 from saledit.batching import batches_by_length
 from saledit.delta import LowRank
 from saledit.errors import ArtifactError
-from saledit.files import one_at_a_time, read_tensors, write_tensors
+from saledit.files import keep_tensors, kept_tensors, one_at_a_time
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.scoring import forward
@@ -125,13 +125,13 @@ def _make_shards(
         if missing:
             built = _build(base, task, part, [specs[i] for i in missing])
             for i, tensors in zip(missing, built, strict=True):
-                write_tensors(paths[i], tensors)
-    return [read_tensors(path, _WHAT) for path in paths]
+                keep_tensors(paths[i], tensors)
+    return [kept_tensors(path, _WHAT)[0] for path in paths]
 
 
 def _read_shard(path: Path) -> dict[str, Tensor] | None:
     try:
-        return read_tensors(path, _WHAT)
+        return kept_tensors(path, _WHAT)[0]
     except ArtifactError:  # not there yet, or damaged: it is a cache, so it is built again
         return None
 

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -84,7 +85,7 @@ def _dispatch(words: list[str]) -> int:
         args = _parse(_parser(name, verb), [*common, *words[1:]])
     except SystemExit:  # argparse has printed the help
         return 0
-    return _show_config(args) if verb.call is None else _run(name, verb.call, args)
+    return _show_config(args) if verb.call is None else _run(name, verb.call, args, words)
 
 
 def _parser(name: str, verb: Verb) -> _Parser:
@@ -127,7 +128,7 @@ def _overview() -> str:
     )
 
 
-def _run(name: str, call: Call, args: argparse.Namespace) -> int:
+def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) -> int:
     # What is wrong in the arguments is found before the slow imports.
     if getattr(args, "format", None) not in (None, *FORMATS):
         remedy = did_you_mean(args.format, FORMATS)
@@ -139,7 +140,10 @@ def _run(name: str, call: Call, args: argparse.Namespace) -> int:
     from saledit import report
 
     # What libraries write to stdout goes to stderr: stdout holds the result alone.
-    with report.Ui(args.quiet) as ui, contextlib.redirect_stdout(ui.foreign()):
+    with (
+        report.Ui(args.quiet, command=shlex.join(["saledit", *words])) as ui,
+        contextlib.redirect_stdout(ui.foreign()),
+    ):
         report.quiet_libraries()
         if args.threads is not None:
             report.use_threads(args.threads)

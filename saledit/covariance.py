@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from saledit.batching import by_length
 from saledit.errors import ArtifactError, DataError, ModelError
-from saledit.files import one_at_a_time, read_metadata, read_tensors, write_tensors
+from saledit.files import keep_tensors, kept_tensors, one_at_a_time
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.places import Reached
 from saledit.site import Layer, Site
@@ -107,16 +107,16 @@ class _Sums:
     def read(cls, path: Path, sites: Sequence[Site]) -> _Sums:
         """What is on disk, or a fresh start where there is nothing that can be used."""
         with suppress(ArtifactError, KeyError, ValueError):
-            told = json.loads(read_metadata(path, "second moments")["progress"])
-            found = read_tensors(path, "second moments")
+            found, told = kept_tensors(path, "second moments")
             totals = [found[f"sum.{i}"].clone() for i in range(len(sites))]
-            return cls(totals, **told)
+            if all(torch.isfinite(total).all() for total in totals):
+                return cls(totals, **json.loads(told["progress"]))
         return cls([torch.zeros(site.d_in, site.d_in, dtype=torch.double) for site in sites])
 
     def write(self, path: Path) -> None:
         tensors = {f"sum.{i}": total for i, total in enumerate(self.totals)}
         told = {"tokens": self.tokens, "texts": self.texts, "is_whole": self.is_whole}
-        write_tensors(path, tensors, {"progress": json.dumps(told)})
+        keep_tensors(path, tensors, {"progress": json.dumps(told)})
 
 
 def _go_on(

@@ -31,6 +31,13 @@ class LowRank(Parts):
     Attributes:
         u: (..., R, D_in) directions that the site's input is read along.
         v: (..., R, D_out) directions that are added to its output.
+
+    Example:
+        >>> delta = LowRank(u=torch.tensor([[1.0, 0.0]]), v=torch.tensor([[0.0, 2.0, 0.0]]))
+        >>> delta(torch.tensor([[3.0, 5.0]]))
+        tensor([[0., 6., 0.]])
+        >>> delta.dense().shape, (delta + delta).rank, float(delta.norm())
+        (torch.Size([3, 2]), 2, 2.0)
     """
 
     u: Tensor
@@ -86,6 +93,12 @@ class LowRank(Parts):
 
         Returns:
             The delta of rank min(rank, R, D_in, D_out), terms by falling singular value.
+
+        Example:
+            >>> term = LowRank(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0, 0.0]]))
+            >>> one = (term + term).compress(1)  # the same matrix, in one term
+            >>> one.rank, torch.allclose(one.dense(), 2 * term.dense())
+            (1, True)
         """
         q_u, r_u = torch.linalg.qr(self.u.mT)  # (..., D_in, r), (..., r, R)
         q_v, r_v = torch.linalg.qr(self.v.mT)
@@ -143,6 +156,13 @@ class Edits(Mapping[Site, Delta]):
 
     Args:
         deltas: the changes; all with the same batch shape.
+
+    Example:
+        >>> delta = LowRank(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+        >>> one = Edits({Site("encoder.0", d_in=2, d_out=3): delta})
+        >>> both = one + 0.5 * one  # edits are values: sums and multiples are edits, too
+        >>> len(both), float(both.norm())
+        (1, 3.0)
     """
 
     def __init__(self, deltas: Mapping[Site, Delta]) -> None:

@@ -10,15 +10,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 4000  # characters of a message
+
 
 class SaleditError(Exception):
     """Base of every error that saledit raises on purpose.
+
+    Its message is one line of printable characters, whatever was quoted from a file.
+
+    Args:
+        message: what is wrong, where, and the remedy.
 
     Attributes:
         exit_status: what the command line returns for it.
     """
 
     exit_status = 1
+
+    def __init__(self, message: object = "") -> None:
+        text = "".join(c if c.isprintable() else " " for c in str(message))
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST - 1000]} [...] {text[-900:]}"
+        super().__init__(text)
 
 
 class UserError(SaleditError):
@@ -60,6 +73,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
     Returns:
         ``"did you mean 'x'? (known: x, y)"`` or, with nothing close, only the known words.
+
+    Example:
+        >>> did_you_mean("batchsize", ["batch_size", "cumulative"])
+        "did you mean 'batch_size'? (known: batch_size, cumulative)"
     """
     words = sorted(known)
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.65)

@@ -74,6 +74,11 @@ def whitener(moment: Tensor, ridge: float) -> Tensor:
 
     Returns:
         (D, D), symmetric, eigenvalues in (0, 1].
+
+    Example:
+        >>> moment = torch.diag(torch.tensor([100.0, 1.0]))  # most inputs lie along the first axis
+        >>> [round(float(x), 3) for x in whitener(moment, ridge=0.1).diagonal()]
+        [0.048, 0.835]
     """
     wide = moment.double()
     c = ridge * wide.diagonal().mean()

@@ -70,6 +70,18 @@ def applied(model: nn.Module, edits: Edits) -> Iterator[nn.Module]:
         AttributeError: the model has no module of a site's name.
         ValueError: inside, on a forward pass whose rows do not fall into E equal groups; or edits
             are routed and the model does not show its tokens.
+
+    Example:
+        >>> from saledit.delta import LowRank
+        >>> model, x = nn.Sequential(nn.Identity(), nn.Linear(2, 2)), torch.ones(1, 2)
+        >>> edit = LowRank(u=torch.tensor([[1.0, 0.0]]), v=torch.tensor([[0.0, 5.0]]))
+        >>> before = model(x)
+        >>> with applied(model, Edits({Site("1", 2, 2): edit})):
+        ...     after = model(x)
+        >>> torch.allclose(after - before, torch.tensor([[0.0, 5.0]]))
+        True
+        >>> torch.equal(model(x), before)
+        True
     """
     with ExitStack() as hooks:
         anchors = Anchors(model) if edits.are_routed else None
@@ -119,6 +131,18 @@ def merge(model: nn.Module, edits: Edits) -> Snapshot:
     Raises:
         ValueError: the edits are a batch of several.
         UserError: the edits are routed.
+
+    Example:
+        >>> from saledit.delta import LowRank
+        >>> model = nn.Sequential(nn.Linear(2, 2))
+        >>> weight = model[0].weight.clone()
+        >>> edit = LowRank(u=torch.tensor([[1.0, 0.0]]), v=torch.tensor([[0.0, 5.0]]))
+        >>> snapshot = merge(model, Edits({Site("0", 2, 2): edit}))
+        >>> torch.equal(model[0].weight, weight)
+        False
+        >>> snapshot.restore(model)
+        >>> torch.equal(model[0].weight, weight)
+        True
     """
     if edits.batch_shape:
         raise ValueError(f"merge: expected one edit, got a batch of {tuple(edits.batch_shape)}")

@@ -81,7 +81,13 @@ class Record:
     writing: Writing = Writing()
 
     def keys(self) -> frozenset[str]:
-        """Everything that must stay on one side of a split: texts and subjects."""
+        """Everything that must stay on one side of a split: texts and subjects.
+
+        Example:
+            >>> sample = Sample("1", ("The capital of Peru is",), "Lima")
+            >>> sorted(Record(sample, subjects=("Peru",)).keys())
+            ['subject:peru', 'text:the capital of peru is']
+        """
         texts = {
             "text:" + "\x1f".join(_normal(field) for field in sample.inputs)
             for sample in (self.sample, *self.rewordings)

@@ -50,6 +50,10 @@ def look_up(table: MappingProxyType[str, str], name: str, key: str) -> Any:
 
     Raises:
         ConfigError: the table has no such name.
+
+    Example:
+        >>> look_up(TASKS, "nli", "task.name").__name__
+        'Nli'
     """
     if name not in table:
         raise ConfigError(f"{key}: unknown name '{name}'; {did_you_mean(name, table)}")

@@ -24,6 +24,11 @@ class Site:
         d_in: size of x.
         d_out: size of y.
         transposed: True where the module stores W as (d_in, d_out) (GPT-2's ``Conv1D``).
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> list(list_sites(model))[0]
+        Site(name='0', d_in=4, d_out=3, transposed=False)
     """
 
     name: str
@@ -78,6 +83,15 @@ def resolve(model: nn.Module, name: str) -> Site:
 
     Raises:
         SiteError: no such module, or it is not a linear map.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> resolve(model, "2")
+        Site(name='2', d_in=3, d_out=2, transposed=False)
+        >>> resolve(model, "1")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        saledit.errors.SiteError: site '1': expected nn.Linear or Conv1D, got ReLU; ...
     """
     try:
         module = model.get_submodule(name)

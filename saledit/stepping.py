@@ -48,6 +48,15 @@ class StepSearch:
         Returns:
             The edits (E,), each times the first factor that mends its failures, or where none
             does, times the one that leaves them the least loss.
+
+        Example:
+            >>> from saledit.delta import LowRank
+            >>> from saledit.site import Site
+            >>> edits = Edits({Site("0", 1, 1): LowRank(torch.ones(2, 1, 1), torch.ones(2, 1, 1))})
+            >>> search = StepSearch((1.0, 1.5, 2.0), enough=0.3)
+            >>> longer = search(edits, lambda tried: torch.tensor([1.2, 2.2]) - tried.norm())
+            >>> longer.norm()  # the first edit mends its failures, the second comes near it
+            tensor([1., 2.])
         """
         if self.is_off:
             return edits

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saledit.editors.locating import FactSpec
 from saledit.errors import ArtifactError
-from saledit.files import read_tensors, write_tensors
+from saledit.files import keep_tensors, kept_tensors
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.site import Site
@@ -48,7 +48,7 @@ class Values:
     def read(self, sample: Sample) -> Tensor | None:
         """What was found before (D_out,); None where nothing was, or it is damaged."""
         with suppress(ArtifactError):
-            return read_tensors(self._path(sample), "the value of a fact").get(_NAME)
+            return kept_tensors(self._path(sample), "the value of a fact")[0].get(_NAME)
         return None
 
     def write(self, sample: Sample, delta: Tensor) -> None:
@@ -57,7 +57,7 @@ class Values:
         Raises:
             JobError: the disk is full or the place cannot be written.
         """
-        write_tensors(self._path(sample), {_NAME: delta})
+        keep_tensors(self._path(sample), {_NAME: delta})
 
     def _path(self, sample: Sample) -> Path:
         asked = _hash([*sample.inputs, sample.target, sample.subject])

@@ -250,6 +250,15 @@ VERBS = {
         ),
         lambda run, args, ui: run.undo(args.out, args.number, ui),
     ),
+    "report": Verb(
+        "one HTML page of a run, a comparison or a folder of fixes",
+        ("saledit report checkpoints/worldfacts", "saledit report my-fix --out fixes.html"),
+        (
+            Argument("target", "the folder", metavar="FOLDER"),
+            Argument("--out", "the page (default: report.html in the folder)", metavar="FILE"),
+        ),
+        lambda run, args, ui: run.report(args.target, args.out, ui),
+    ),
     "config": Verb(
         "show a configuration, resolved and with comments",
         ("saledit config", "saledit config nli/worldfacts seed=1 > my.yaml"),

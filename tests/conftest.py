@@ -1,4 +1,4 @@
-"""Shared set-up of the tests: no network, and nothing written to the user's caches.
+"""Shared set-up of the tests: no network but this machine's own, nothing in the user's caches.
 
 The environment is set when this file is imported, before any test module can import a hub library;
 child processes inherit it. Sockets are blocked from here until pytest ends, in this process only.
@@ -42,21 +42,29 @@ def _refuse(address: object) -> NoReturn:
     raise NetworkBlockedError(f"tests never use a network: connection to {address!r} refused")
 
 
-def _create_connection(address: object, *_args: Any, **_kwargs: Any) -> NoReturn:
-    _refuse(address)
+def _is_here(sock: socket.socket | None, address: Any) -> bool:
+    """Whether an address is on this machine: a browser under test, say."""
+    if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
+        return True
+    return isinstance(address, tuple) and address[0] in {"127.0.0.1", "::1", "localhost"}
+
+
+def _create(real: Any) -> Any:
+    def create_connection(address: Any, *args: Any, **kwargs: Any) -> Any:
+        return real(address, *args, **kwargs) if _is_here(None, address) else _refuse(address)
+
+    return create_connection
 
 
 def _guarded(real: Any) -> Any:
     def connect(sock: socket.socket, address: Any) -> Any:
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            _refuse(address)
-        return real(sock, address)
+        return real(sock, address) if _is_here(sock, address) else _refuse(address)
 
     return connect
 
 
 _patch = pytest.MonkeyPatch()
-_patch.setattr(socket, "create_connection", _create_connection)
+_patch.setattr(socket, "create_connection", _create(socket.create_connection))
 _patch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
 _patch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
 

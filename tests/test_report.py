@@ -18,7 +18,14 @@ import pytest
 
 from saledit import config
 from saledit.errors import JobError
-from saledit.report import Ui, annotated_yaml, plot_saliency, render, write_results
+from saledit.report import (
+    Ui,
+    annotated_yaml,
+    render,
+    saliency_figure,
+    write_plot,
+    write_results,
+)
 from saledit.report.failures import explain
 from saledit.report.look import Look, clean, duration, number, percent, points
 from saledit.report.story import layer_sentence
@@ -497,12 +504,12 @@ def test_results_are_written(tmp_path: Path):
 def test_the_plot_is_a_png(tmp_path: Path):
     for name, table in {"a": TRIAL, "b": {**GRADIENT, "method": "$x_{"}}.items():
         path = tmp_path / "new" / f"{name}.png"
-        plot_saliency(table, path)
+        write_plot(saliency_figure(table), path)
         assert path.read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.png", "b.png"]
     (tmp_path / "file").write_text("")
     with pytest.raises(JobError, match="cannot be written"):
-        plot_saliency(TRIAL, tmp_path / "file" / "c.png")
+        write_plot(saliency_figure(TRIAL), tmp_path / "file" / "c.png")
 
 
 @pytest.mark.parametrize("name", [None, "nli/quickstart"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ class FakeUi:
     """Remembers the stages, shows nothing."""
 
     interactive = False
+    command = "saledit fit"
     quiet = True
 
     def __init__(self) -> None:
@@ -117,3 +120,31 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException) 
 
 class KilledError(Exception):
     """Stands for the end of the process."""
+
+
+def check_answers(path: Path, results: dict[str, Any], spoken: bool = False) -> None:
+    """The rows of an ``answers.jsonl`` are what its ``results.json`` counts."""
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    metrics = results["metrics"]["generated"] if spoken else results["metrics"]
+    for part, key in (("fail", "fail_accuracy"), ("adapt", "adapt_accuracy")):
+        own = [row for row in found if row["part"] == part]
+        assert len(own) == results["counts"][part]
+        if own:
+            share = sum(row["is_right"] for row in own) / len(own)
+            assert share == pytest.approx(metrics[key])
+            bare = results["unedited"]["generated"] if spoken else results["unedited"]
+            before = sum(row["was_right"] for row in own) / len(own)
+            assert before == pytest.approx(bare[key])
+    lost = [row for row in found if row["part"] == "pass"]
+    assert all(row["was_right"] and not row["is_right"] for row in lost)
+    if results["schedule"]["mode"] == "batch":
+        assert len(lost) == sum(results["per_edit"]["lost"])
+        edits = [row["edit"] for row in found if row["part"] == "fail"]
+        assert sorted(set(edits)) == list(range(results["n_edits"]))
+    else:
+        assert len(lost) == round(metrics["drawdown"] * results["counts"]["pass"])
+        assert {row["edit"] for row in found} <= {0}
+    for row in found:
+        if not spoken:
+            assert (row["after"] == row["target"]) == row["is_right"]
+            assert (row["before"] == row["target"]) == row["was_right"]

@@ -2,6 +2,7 @@
 
 from saledit.artifact.building import (
     check_editor,
+    environment,
     load_model,
     make_editor,
     make_search,
@@ -20,8 +21,8 @@ from saledit.artifact.editor import (
 from saledit.artifact.edits import (
     EDITS_FACTS,
     EDITS_WEIGHTS,
+    MEMORY,
     edits_as_tensors,
-    failures_as_json,
     load_edits,
     load_memory,
     read_edits,
@@ -34,10 +35,11 @@ __all__ = [
     "EDITS_FACTS",
     "EDITS_WEIGHTS",
     "HELD",
+    "MEMORY",
     "TrainedEditor",
     "check_editor",
     "edits_as_tensors",
-    "failures_as_json",
+    "environment",
     "load_editor",
     "load_edits",
     "load_memory",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import saledit
 from saledit.config import EditorConfig, ModelConfig, TaskConfig
@@ -114,6 +117,23 @@ def versions() -> dict[str, str]:
     names = ("torch", "lightning", "transformers", "datasets", "safetensors")
     found = {name: importlib.metadata.version(name) for name in names}
     return {"saledit": saledit.__version__, "python": platform.python_version(), **found}
+
+
+def environment(device: torch.device, command: str = "") -> dict[str, Any]:
+    """Where a result was made, for a JSON file.
+
+    Args:
+        device: where the model was.
+        command: what was typed; "" where nothing was.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "command": command,
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": name,
+    }
 
 
 def sites_as_json(sites: Sequence[Site]) -> list[dict[str, Any]]:

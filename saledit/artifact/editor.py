@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from saledit import config as configuration
@@ -19,23 +21,24 @@ from saledit.artifact.building import (
     sites_as_json,
     versions,
 )
-from saledit.config import RunConfig
+from saledit.config import EditorConfig, RunConfig
 from saledit.data.sources import load_records
 from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.editors.base import Editor
-from saledit.errors import ArtifactError, UserError
-from saledit.files import read_json, read_tensors, write_json, write_tensors
+from saledit.errors import ArtifactError, SiteError, UserError
+from saledit.files import check_numbers, read_json, read_tensors, reason, write_json, write_tensors
 from saledit.models import TaskModel, wrap
 from saledit.records import Sample
 from saledit.session import EditSession
-from saledit.site import Layer, Site
+from saledit.site import Layer, Site, resolve
 from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 
 EDITOR_WEIGHTS = "editor.safetensors"
 EDITOR_FACTS = "editor.json"
 HELD = "held.jsonl"
+_LARGEST = 1 << 24  # size of a site
 
 
 def save_editor(
@@ -94,6 +97,15 @@ class TrainedEditor:
                 f"{self.folder}: expected the model it was trained on ({self.base_name}, "
                 f"fingerprint {self.base_fingerprint[:8]}), got {base.name} "
                 f"({base.fingerprint[:8]}); train an editor for this model with saledit fit"
+            )
+        try:
+            same = [resolve(base.model, site.name) == site for site in self.layer.sites]
+        except SiteError:
+            same = [False]
+        if not all(same) or not 0 <= self.layer.index < base.n_blocks:
+            raise ArtifactError(
+                f"{self.folder / EDITOR_FACTS}: expected sites and a layer of {base.name}, got "
+                "others; take the file from a backup, or train anew with saledit fit"
             )
 
     def session(self, base: TaskModel) -> EditSession:
@@ -179,24 +191,68 @@ def load_editor(run: str | Path) -> TrainedEditor:
     folder = Path(run)
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: expected a run folder, got no such folder; check the path")
-    facts = read_json(folder / EDITOR_FACTS, "a trained editor (saledit fit writes it at its end)")
+    what = "a trained editor (saledit fit writes it at its end)"
+    facts = read_json(folder / EDITOR_FACTS, what, _FACTS)
     tensors = read_tensors(folder / EDITOR_WEIGHTS, "a trained editor")
     config = configuration.load(folder / "config.yaml")
-    try:
-        sites = tuple(Site(**site) for site in facts["sites"])
-        layer = Layer(int(facts["layer"]), sites)
-        # Editors of earlier versions have none, and need none.
-        editor = make_editor(config.editor, sites, int(facts.get("embedding_size", 0)))
-        # Owned copies: the file may be replaced while the editor is in use.
-        editor.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()})
-        base = facts["base_model"]
-        name, print_ = str(base["name"]), str(base["fingerprint"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    if facts["editor"] != config.editor.name:
         raise ArtifactError(
-            f"{folder}: expected a whole editor, got one that does not fit: {reason}"
+            f"{folder}: expected an editor as config.yaml names it ({config.editor.name}), got "
+            f"{facts['editor']:.40}; take the folder from a backup"
+        )
+    try:
+        editor = _filled(config.editor, facts, tensors)
+    except (LookupError, TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ArtifactError(
+            f"{folder}: expected a whole editor, got one that does not fit: {reason(error)}; take "
+            "the folder from a backup, or train anew with saledit fit"
         ) from error
+    numbers = {k: t for k, t in editor.state_dict().items() if t.is_floating_point()}
+    check_numbers(numbers, folder / EDITOR_WEIGHTS, "an editor")
+    sites = tuple(Site(**site) for site in facts["sites"])
+    layer, base = Layer(facts["layer"], sites), facts["base_model"]
+    name, print_ = base["name"], base["fingerprint"]
     editor.eval()
     # Subjects matter for splits alone: new failures need not name theirs.
     task = make_task(replace(config.task, subjects=[]))
     return TrainedEditor(config, editor, task, layer, name, print_, folder)
+
+
+_SITE = {"name": str, "d_in": int, "d_out": int, "transposed": bool}
+#: What ``editor.json`` holds, at least. Editors of earlier versions have no size, and need none.
+_FACTS = {
+    "editor": str, "base_model": {"name": str, "fingerprint": str}, "layer": int,
+    "sites": [_SITE], "embedding_size?": int,
+}  # fmt: skip
+
+
+def _filled(
+    config: EditorConfig, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Editor:
+    """An editor with the weights of its file.
+
+    Raises:
+        ValueError, RuntimeError: they do not fit.
+    """
+    sites = tuple(Site(**site) for site in facts["sites"])
+    size = facts.get("embedding_size", 0)
+    if not sites or any(not 0 < n < _LARGEST for s in sites for n in (s.d_in, s.d_out)):
+        raise ValueError("sites of no possible size")
+    if not 0 <= size < _LARGEST:
+        raise ValueError(f"an embedding size of {size}")
+    # Without memory first: how much an editor takes is told by the file, and may not be there.
+    with torch.device("meta"):
+        wanted = make_editor(config, sites, size).state_dict()
+    if missing := wanted.keys() ^ tensors.keys():
+        raise ValueError(f"{min(missing):.80} is missing, or one too many")
+    for name, tensor in wanted.items():
+        found = tensors[name]
+        if found.shape != tensor.shape or found.is_floating_point() != tensor.is_floating_point():
+            raise ValueError(
+                f"{name} is {found.dtype} of {tuple(found.shape)}, expected {tensor.dtype} of "
+                f"{tuple(tensor.shape)}"
+            )
+    editor = make_editor(config, sites, size)
+    # Owned copies: the file may be replaced while the editor is in use.
+    editor.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()})
+    return editor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from saledit.artifact.building import SCHEMA, sites_as_json, versions
 from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.errors import ArtifactError
 from saledit.files import (
+    check_numbers,
     file_hash,
     new_folder,
     read_json,
@@ -20,7 +21,6 @@ from saledit.files import (
     write_tensors,
 )
 from saledit.models import fingerprint
-from saledit.records import Sample
 from saledit.routed import Mixture, Routed
 from saledit.site import Site, resolve
 
@@ -80,16 +80,15 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
         SiteError: the model has no such site.
     """
     folder = Path(folder)
-    facts = read_json(folder / EDITS_FACTS, "saved edits")
-    facts = facts if isinstance(facts, dict) else {}
-    told = facts.get("base_model")
-    wanted = told.get("fingerprint") if isinstance(told, dict) else None
+    shape = {**_FACTS, "base_model?": {"fingerprint": str}, "files?": {str: str}}
+    facts = read_json(folder / EDITS_FACTS, "saved edits", shape)
+    wanted = facts.get("base_model", {}).get("fingerprint")
     if wanted != fingerprint(model):
         raise ArtifactError(
             f"{folder}: expected the base model with fingerprint {str(wanted)[:8]}, got "
             f"{fingerprint(model)[:8]}; edits fit only the weights they were made for"
         )
-    print_ = facts.get("files", {}).get(EDITS_WEIGHTS) if "files" in facts else None
+    print_ = facts.get("files", {}).get(EDITS_WEIGHTS)
     if print_ is not None and print_ != file_hash(folder / EDITS_WEIGHTS):
         raise ArtifactError(
             f"{folder}: expected the weights that {EDITS_FACTS} tells of, got others: a change was "
@@ -112,16 +111,25 @@ def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
     Raises:
         ArtifactError: broken files, or deltas of other shapes than the sites'.
     """
-    facts = read_json(folder / EDITS_FACTS, "saved edits")
+    facts = read_json(folder / EDITS_FACTS, "saved edits", _FACTS)
     tensors = read_tensors(folder / EDITS_WEIGHTS, "saved edits")
+    check_numbers(tensors, folder / EDITS_WEIGHTS, "edits")
+    names = {key.rsplit(".", 1)[0] for key in tensors}
+    if names != {row["name"] for row in facts["sites"]}:
+        raise ArtifactError(
+            f"{folder}: expected edits of the sites that {EDITS_FACTS} tells of, got others; take "
+            "the folder from a backup"
+        )
     out: dict[Site, Delta] = {}
-    for name in sorted({key.rsplit(".", 1)[0] for key in tensors}):
+    for name in sorted(names):
         site = site_of(name)
         try:
             # Owned copies: the file may be replaced while the edits are in use.
             own = {part: tensors[f"{name}.{part}"].clone() for part in _parts_of(name, tensors)}
-            if any(part.dim() != 2 for part in own.values()):
+            if any(part.dim() != 2 or not part.numel() for part in own.values()):
                 raise ValueError("expected matrices")
+            if len({part.dtype for part in own.values()}) > 1:
+                raise ValueError("expected factors of one type of numbers")
             delta: Delta
             if "w" in own:
                 delta = Dense(own["w"])
@@ -132,7 +140,7 @@ def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
                 else:
                     delta = LowRank(**own)
                 shape = (delta.v.shape[-1], delta.u.shape[-1])
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise ArtifactError(f"{folder}: the factors of {name} do not fit: {error}") from error
         if shape != (site.d_out, site.d_in):
             raise ArtifactError(
@@ -143,6 +151,10 @@ def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
     return Edits(out)
 
 
+#: What every ``edits.json`` holds, at least.
+_FACTS = {"sites": [{"name": str}], "routing?": {str: [[int]]}}
+
+
 def load_memory(folder: Path) -> dict[str, Tensor]:
     """What the editor has to know to go on with saved edits; nothing where nothing was kept.
 
@@ -150,20 +162,28 @@ def load_memory(folder: Path) -> dict[str, Tensor]:
         ArtifactError: the file is broken.
     """
     path = folder / MEMORY
-    return read_tensors(path, "what an editor remembers") if path.exists() else {}
+    if not path.exists():
+        return {}
+    found = read_tensors(path, "what an editor remembers")
+    check_numbers(found, path, "what an editor remembers")
+    return found
 
 
 def _parts_of(name: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """What the delta of a site is made of, by what its file holds."""
-    if f"{name}.w" in tensors:
-        return ("w",)
-    return ("gate", "u", "v") if f"{name}.gate" in tensors else ("u", "v")
+    """What the delta of a site is made of, by what its file holds.
+
+    Raises:
+        ValueError: the file holds something else of this site.
+    """
+    found = {key.rsplit(".", 1)[1] for key in tensors if key.rpartition(".")[0] == name}
+    for parts in (("w",), ("u", "v"), ("gate", "u", "v")):
+        if found == set(parts):
+            return parts
+    raise ValueError(f"expected u and v, or w, got {', '.join(sorted(found)):.60}")
 
 
 def _mixtures(rows: Any) -> tuple[Mixture, ...]:
     """Mixtures from a JSON file."""
-    if not all(type(number) is int for row in rows for number in row):
-        raise ValueError(f"expected whole numbers in routing, got {rows!s:.60}")
     return tuple(Mixture(*row) for row in rows)
 
 
@@ -174,8 +194,3 @@ def _check_anchors(folder: Path, name: str, delta: Routed, model: Any) -> None:
             f"{folder}: the factors of {name} do not fit: expected a gate of anchors of size "
             f"{size}, got {delta.anchor_size}"
         )
-
-
-def failures_as_json(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Failures for ``edits.json``."""
-    return [{"id": s.id, "inputs": list(s.inputs), "target": s.target} for s in samples]

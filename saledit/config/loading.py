@@ -7,25 +7,30 @@ name of a bundled one); they are merged in order, then the file's own keys, then
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from saledit.bundled import bundled
+from saledit.config.plain import parsed, read_layer
 from saledit.config.schema import RunConfig
 from saledit.errors import ConfigError, did_you_mean
+from saledit.files.reading import is_file
 
-_INCLUDE = "include"
-_MAX_YAML = 100_000
+_INCLUDE, _FILES = "include", 50  # files that a configuration may be put together of
+_KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
 
 # (key, least, most): what must hold whatever the task. None is open.
 _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
+    ("seed", 0, 2**32 - 1),
     ("task.max_length", 4, None),
+    ("model.finetune.seed", 0, 2**32 - 1),
     ("model.finetune.records", 1, None),
     ("model.finetune.epochs", 1, None),
     ("model.finetune.batch_size", 1, None),
@@ -104,31 +109,34 @@ def load(
     Raises:
         ConfigError: no such file, broken YAML, an unknown key, a value of a wrong type
             or out of range.
+
+    Example:
+        >>> config = load("nli/worldfacts", ["schedule.batch_size=1"], ["editors/enn"])
+        >>> config.name, config.schedule.batch_size, config.editor.name
+        ('worldfacts', 1, 'enn')
+        >>> load(None, ["schedule.batchsize=1"])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        saledit.errors.ConfigError: schedule.batchsize: unknown key ... mean 'batch_size'? ...
     """
     schema = OmegaConf.structured(RunConfig)
-    layers = _with_includes(_find(path), ()) if path is not None else []
-    for preset in presets:
-        layers += _with_includes(_find(preset), ())
-    for given in overrides:
-        key, equals, value = given.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{given}: expected key=value, got no '='; e.g. seed=1")
-        try:
-            layers.append((given, OmegaConf.from_dotlist([given if value else f"{key}=''"])))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            raise ConfigError(f"{key}: cannot be read: {_first_line(error)}") from error
+    layers: list[tuple[str, DictConfig]] = []
+    for name in [*([] if path is None else [path]), *presets]:
+        _add_with_includes(_find(name), (), layers)
+    layers += [(given, _override(given)) for given in overrides]
     merged = schema
     for where, layer in layers:
         _check_keys(layer, RunConfig, where)
         try:
             merged = OmegaConf.merge(merged, layer)
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, RecursionError) as error:
             raise ConfigError(_type_message(error, where)) from error
     try:
         config = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(_type_message(error, str(path))) from error
     assert isinstance(config, RunConfig)
+    _check_numbers(config)
     _check_ranges(config)
     return config
 
@@ -140,47 +148,50 @@ def to_yaml(config: RunConfig) -> str:
 
 def _find(path: str | Path) -> Path:
     given = Path(path)
-    if given.is_file():
+    if is_file(given):
         return given
     root = bundled("bundled:configs")
-    named = root / given.with_suffix(".yaml")
-    if not given.is_absolute() and named.resolve().is_relative_to(root) and named.is_file():
+    named = root / f"{path}.yaml" if given.suffix != ".yaml" else root / given
+    if not given.is_absolute() and is_file(named) and named.resolve().is_relative_to(root):
         return named
     names = [str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml")]
     raise ConfigError(
-        f"{path}: expected a YAML file or the name of a bundled configuration, got neither; "
-        + did_you_mean(str(path), names)
+        f"{path!s:.200}: expected a YAML file or the name of a bundled configuration, got neither; "
+        + did_you_mean(str(path)[:200], names)
     )
 
 
-def _with_includes(path: Path, above: tuple[Path, ...]) -> list[tuple[str, DictConfig]]:
+def _override(given: str) -> DictConfig:
+    key, equals, value = given.partition("=")
+    if not equals or not _KEY.fullmatch(key):
+        raise ConfigError(f"{given:.200}: expected key=value, got no such; e.g. seed=1")
+    whole = given if value else f"{key}=''"
+    return parsed(value, key, lambda _value: OmegaConf.from_dotlist([whole]))
+
+
+def _add_with_includes(
+    path: Path, above: tuple[Path, ...], layers: list[tuple[str, DictConfig]]
+) -> None:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself; take the circle out")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > _MAX_YAML:
-            raise ConfigError(f"{path}: expected a configuration below {_MAX_YAML} characters")
-        # Anchors have no use here, and a few lines of them expand without bound.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError(f"{path}: expected plain YAML, got an alias (*name); write it out")
-        own = OmegaConf.create(text)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{line}: expected YAML, got {_first_line(error)}") from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(own, DictConfig):
-        raise ConfigError(f"{path}: expected 'key: value' lines, got {type(own).__name__}")
+    own = read_layer(path)
     includes = own.pop(_INCLUDE, None) or []
-    if isinstance(includes, str):
-        includes = [includes]
-    layers: list[tuple[str, DictConfig]] = []
+    includes = includes if isinstance(includes, list | ListConfig) else [includes]
     for name in includes:
-        beside = (path.parent / str(name)).with_suffix(".yaml")
-        found = beside if beside.is_file() else _find(str(name))
-        layers += _with_includes(found, (*above, path.resolve()))
-    return [*layers, (str(path), own)]
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"{path}: expected names of files in '{_INCLUDE}', got {name!r:.60}; "
+                "e.g. include: [nli/base]"
+            )
+        beside = path.parent / (name if name.endswith(".yaml") else f"{name}.yaml")
+        found = beside if is_file(beside) else _find(name)
+        _add_with_includes(found, (*above, path.resolve()), layers)
+    layers.append((str(path), own))
+    if len(layers) > _FILES:
+        raise ConfigError(
+            f"{path}: expected at most {_FILES} files in each other's '{_INCLUDE}', got more; "
+            "include each one once"
+        )
 
 
 def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = "") -> None:
@@ -189,26 +200,42 @@ def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = ""
         name = str(key)
         if name not in known:
             raise ConfigError(
-                f"{prefix}{name}: unknown key in {where}; {did_you_mean(name, known)}"
+                f"{prefix}{name:.60}: unknown key in {where}; {did_you_mean(name[:60], known)}"
             )
         default: Any = known[name].default_factory
         if isinstance(default, type) and is_dataclass(default):
             value = layer.get(key) if not OmegaConf.is_missing(layer, key) else None
             if not isinstance(value, DictConfig):
                 raise ConfigError(
-                    f"{prefix}{name}: expected keys below it, got {value!r} in {where}; "
+                    f"{prefix}{name}: expected keys below it, got {value!r:.60} in {where}; "
                     f"(known: {', '.join(f.name for f in fields(default))})"
                 )
             _check_keys(value, default, where, f"{prefix}{name}.")
 
 
-def _type_message(error: OmegaConfBaseException, where: str) -> str:
+def _type_message(error: Exception, where: str) -> str:
     key = getattr(error, "full_key", None) or where
     return f"{key}: {_first_line(error)} (in {where})"
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _check_numbers(value: Any, key: str = "") -> None:
+    """Refuse numbers that are not finite, or too large for a machine's whole numbers."""
+    if is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            _check_numbers(inner, key)
+    elif isinstance(value, int) and not abs(value) < 2**63:
+        raise ConfigError(f"{key}: expected a number, got {value!s:.30}; give a smaller one")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key}: expected a finite number, got {value}")
 
 
 def _check_ranges(config: RunConfig) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit.errors import ArtifactError
-from saledit.files import one_at_a_time, read_json, write_json
+from saledit.files import keep_json, kept_json, one_at_a_time
 
 
 class Memo:
@@ -52,7 +52,7 @@ class Memo:
                 new = [i for i, key in enumerate(keys) if key not in known]
                 if new:
                     known |= zip((keys[i] for i in new), compute(new), strict=True)
-                    write_json(self._path, known)
+                    keep_json(self._path, known)
         self._known = known
         return [known[key] for key in keys]
 
@@ -60,7 +60,7 @@ class Memo:
         if not self._path.exists():
             return {}
         try:
-            found = read_json(self._path, "a memo of the split")
+            found = kept_json(self._path, "a memo of the split")
         except ArtifactError:  # it is a cache: what is damaged is made again
             return {}
         return found if isinstance(found, dict) else {}

@@ -52,6 +52,14 @@ def partition(
 
     Returns:
         len(sizes) + 1 disjoint parts that cover all records.
+
+    Example:
+        >>> from saledit.records import Sample
+        >>> facts = ("Lima", "Peru"), ("Quito", "Ecuador"), ("Cusco", "Peru"), ("Havana", "Cuba")
+        >>> records = [Record(Sample(x, (x,), "yes"), subjects=(country,)) for x, country in facts]
+        >>> small, rest = partition(records, [2], seed=0)
+        >>> {r.subjects for r in small} & {r.subjects for r in rest}  # no subject on both sides
+        set()
     """
     ranks = [_rank(record, str(seed)) for record in records]
     groups = [sorted(group, key=ranks.__getitem__) for group in components(records)]

@@ -17,11 +17,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from saledit.errors import DataError
+from saledit.files import open_regular, parse_json
 
 Row = tuple[str, dict[str, Any]]
+
+_LINE = 16 << 20  # bytes of a line at most
+# A gzip file may hold this many times its own size, and this many bytes whatever its size. Text is
+# packed to a tenth or so; a file made to fill memory to a thousandth.
+_PACKED, _UNPACKED = 300, 64 << 20
 
 _KINDS = {
     bool: "true or false",
@@ -126,9 +132,22 @@ def _lines(path: Path, source: str) -> Iterator[tuple[str, str]]:
     """(place, line with its end) for every line, blank ones too."""
     zipped = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if zipped else path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
+        with open_regular(path) as file, _unzipped(file) if zipped else file as stream:
+            most = max(_UNPACKED, _PACKED * path.stat().st_size)
+            number, read = 0, 0
+            while line := stream.readline(_LINE + 1):
+                number, read = number + 1, read + len(line)
                 where = f"{source}:{number}"
+                if len(line) > _LINE:
+                    raise DataError(
+                        f"{where}: expected a line of at most {_LINE >> 20} MiB, got a longer one; "
+                        "write one record a line"
+                    )
+                if read > most:
+                    raise DataError(
+                        f"{where}: expected text that gzip has packed, got over {_PACKED} times "
+                        "the file's size; unpack it yourself if it is meant"
+                    )
                 yield where, _decoded(line, where, "utf-8-sig" if number == 1 else "utf-8")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         fault = "one that ends too early" if isinstance(error, EOFError) else "a broken one"
@@ -141,6 +160,10 @@ def _lines(path: Path, source: str) -> Iterator[tuple[str, str]]:
             f"{source}: expected a readable file, got an error ({error.strerror or error}); "
             "check the file and its rights"
         ) from error
+
+
+def _unzipped(file: BinaryIO) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file))
 
 
 def _decoded(line: bytes, where: str, encoding: str) -> str:
@@ -173,16 +196,13 @@ def _json_rows(path: Path, source: str) -> Iterator[Row]:
 def _parsed(line: str, where: str) -> dict[str, Any]:
     remedy = "write one whole object a line"
     try:
-        row = json.loads(line.rstrip("\r\n"))
-        if "\\u" in line:
-            # Half of a surrogate pair is valid JSON but no text: tokenizers fail on it.
-            json.dumps(row, ensure_ascii=False).encode()
+        row = parse_json(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}: expected a JSON object, got broken JSON "
             f"({error.msg}, column {error.colno}); {remedy}"
         ) from error
-    except (ValueError, RecursionError) as error:  # no text, too long a number, too deep
+    except ValueError as error:  # no text, no finite number, a key that comes twice, too deep
         raise DataError(
             f"{where}: expected a JSON object, got one that cannot be used "
             f"({first_line(error)}); {remedy}"
@@ -226,16 +246,19 @@ def _csv_rows(path: Path, source: str) -> Iterator[Row]:
 
 def _parquet_rows(path: Path, source: str) -> Iterator[Row]:
     from datasets import load_dataset
-    from pyarrow import ArrowException
 
     # The name is taken for a pattern, so it has to be escaped. Without a batch size a file of no
     # rows fails.
     options = {"split": "train", "streaming": True, "batch_size": 1024}
     try:
+        open_regular(path).close()
         data = load_dataset("parquet", data_files=[glob.escape(str(path.resolve()))], **options)
-        yield from dataset_rows(data, source)
-    except (ArrowException, OSError, ValueError) as error:
+        # Pictures and sounds stay as they are: decoding opens whatever file or address a row names.
+        yield from dataset_rows(data.decode(False), source)
+    except DataError:
+        raise
+    except Exception as error:  # of Arrow, datasets, or built in
         raise DataError(
             f"{source}: expected a Parquet file, got one that cannot be read "
-            f"({first_line(error)}); write it once more"
+            f"({first_line(error):.300}); write it once more"
         ) from error

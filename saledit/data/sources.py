@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,8 @@ from typing import Any
 from saledit.bundled import PREFIX, bundled
 from saledit.data.readers import Row, dataset_rows, file_rows, first_line, kind_of, silent
 from saledit.errors import DataError, UserError, did_you_mean
+from saledit.files import file_hash, reason
+from saledit.files.reading import check_regular
 from saledit.records import Record
 from saledit.tasks.base import Task
 from saledit.tasks.fields import text_of
@@ -87,8 +88,7 @@ def source_digest(source: str) -> str:
     path = _locate(source, None)
     if path is None:
         return source
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_hash(path)
 
 
 def _drawn(rows: Iterable[Row], limit: int) -> list[Row]:
@@ -116,6 +116,13 @@ def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ..
 
     Raises:
         DataError: no such source, a broken one, a wrong field, or an id that comes twice.
+
+    Example:
+        >>> from saledit.tasks.qa import Qa
+        >>> file = "bundled:data/worldfacts/completions_test.jsonl.gz"
+        >>> first = load_records(Qa(), file)[0]
+        >>> first.sample.inputs, first.sample.target, len(first.rewordings)
+        (('The name of the country with Asunción as its capital is',), 'Paraguay', 4)
     """
     stem = _stem(source)
     records = []
@@ -161,12 +168,15 @@ def _locate(source: str, root: Path | None) -> Path | None:
         else:
             path = (root or Path()) / Path(source).expanduser()
         folder, there = path.is_dir(), path.exists()
+        if there and not folder:
+            check_regular(path.stat().st_mode)
     except UserError as error:
         raise DataError(str(error)) from None
-    except (OSError, RuntimeError) as error:  # too long a name, no rights, no home folder
+    # Too long a name, no rights, no home folder, a null byte, a pipe.
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{source}: expected a data file, got a path that cannot be followed "
-            f"({first_line(error)}); check the path"
+            f"{source:.300}: expected a data file, got a path that cannot be followed "
+            f"({reason(error)}); check the path"
         ) from error
     if folder:
         inside = ", ".join(_files(path)) or "it has none"

@@ -126,6 +126,13 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
 
     Returns:
         For each site u (E, R, D_in), v (E, R, D_out), R <= rank, or all K r terms.
+
+    Example:
+        >>> steep, flat = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.5]])
+        >>> pair = LowRank(torch.stack([steep, flat])[None], torch.ones(1, 2, 1, 1))  # E = 1, K = 2
+        >>> [step] = aggregate([pair], losses=torch.tensor([[1.0, 1.0]]), rank=0)
+        >>> step.dense()  # 1 / |G|^2 G of each: the flat failure gets the longer step
+        tensor([[[0.2500, 2.0000]]])
     """
     square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
     step = losses / torch.where(square > 0, square, 1.0)

@@ -29,6 +29,14 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float) -> LowRank:
 
     Returns:
         The delta with the same u.
+
+    Example:
+        >>> inputs = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), dim=-1)
+        >>> delta = LowRank(inputs, torch.tensor([[1.0], [-1.0]]))  # alike inputs, opposite wishes
+        >>> [round(float(y), 2) for y in delta(inputs)]
+        [0.29, -0.29]
+        >>> [round(float(y), 2) for y in decouple(delta, inputs, strength=1.0)(inputs)]
+        [1.0, -1.0]
     """
     if strength == 0 or delta.rank == 1:
         return delta

@@ -21,7 +21,7 @@ from saledit.editors.solvers import (
     SolverSettings,
     with_keys,
 )
-from saledit.errors import ConfigError, UserError, did_you_mean
+from saledit.errors import ArtifactError, ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
 _PLACES = ("subject", "last")
@@ -84,6 +84,11 @@ class Locate(Editor):
                     "several"
                 )
             past = request.memory.get(_PAST.format(i))
+            if past is not None and past.shape != self.get_buffer(f"moment_{i}").shape:
+                raise ArtifactError(
+                    f"the editor remembers edits by {tuple(past.shape)} numbers at {site.name}, "
+                    f"expected {(site.d_in, site.d_in)}; give another folder (--out)"
+                )
             delta, _ = self._solve(facts, self._preserved(i), past, self._numbers)
             edits = edits + Edits({site: delta})
         return edits

@@ -89,7 +89,16 @@ def rome(
 def r_rome(
     facts: Facts, preserved: Preserved, past: Tensor | None, _settings: SolverSettings
 ) -> tuple[LowRank, Tensor | None]:
-    """One fact exactly, with one key throughout: (W + dW) k* = v (Gupta et al., 2403.07175)."""
+    """One fact exactly, with one key throughout: (W + dW) k* = v (Gupta et al., 2403.07175).
+
+    Example:
+        >>> key, lacks = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0, 2.0]])
+        >>> numbers = SolverSettings(weight=15000.0, ridge=0.1, threshold=0.02, norm=10.0)
+        >>> moment = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+        >>> delta, _ = r_rome(Facts(key, lacks, key, lacks), Preserved(moment), None, numbers)
+        >>> torch.allclose(delta(key), lacks)
+        True
+    """
     read = _whitened(facts.keys, preserved.factor)
     return _scaled(read, facts.keys, facts.residuals), past
 
@@ -97,7 +106,20 @@ def r_rome(
 def memit(
     facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
 ) -> tuple[LowRank, Tensor | None]:
-    """All facts in least squares, beside ``weight`` C (Meng et al., 2023, eq. 14)."""
+    """All facts in least squares, beside ``weight`` C (Meng et al., 2023, eq. 14).
+
+    Example:
+        The heavier what must stay, the less of what a key lacks is put in.
+
+        >>> keys, lacks = torch.eye(2), torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> facts, stays = Facts(keys, lacks, keys, lacks), Preserved(torch.eye(2))
+        >>> for weight in (1e-6, 1.0):
+        ...     numbers = SolverSettings(weight, ridge=0.1, threshold=0.02, norm=10.0)
+        ...     delta, _ = memit(facts, stays, None, numbers)
+        ...     print(round(float(delta(keys)[1, 1]), 4))
+        2.0
+        1.0
+    """
     return _together(facts, preserved.factor, settings.weight), past
 
 

@@ -13,9 +13,12 @@ from saledit.errors import ArtifactError, JobError
 from saledit.export.formats import FORMATS
 from saledit.files import beside, file_hash, read_json, write_json, write_tensors
 from saledit.ledger import FIX, EditFolder
+from saledit.ledger.checking import is_plain
 from saledit.models import TaskModel
 
 SETTLED, CUT_OFF, CHANGED = "settled", "cut off", "changed"
+_FACTS = {"ledger": str, "files": {str: str}, "base_model": dict, "in_force": [int]}
+_TOLD = {"editor": dict, "failures": [dict], "metrics": dict}
 _DECLARING = ("config.json", "adapter_config.json")  # no loader takes a folder without these
 
 
@@ -29,10 +32,17 @@ def state(folder: EditFolder) -> str:
     Raises:
         ArtifactError: it is of a ledger that has lost entries since.
     """
+    if folder.head["format"] not in FORMATS:
+        raise ArtifactError(
+            f"{folder.path}: expected a ledger of one of the formats {', '.join(FORMATS)}, got "
+            f"'{folder.head['format']:.40}'; take ledger.jsonl from a backup"
+        )
     try:
-        facts = read_json(folder.path / EDITS_FACTS, "the edits in force")
-        told, files = facts["ledger"], dict(facts["files"])
-    except (ArtifactError, KeyError, TypeError, ValueError):
+        facts = read_json(folder.path / EDITS_FACTS, "the edits in force", _FACTS)
+    except ArtifactError:
+        return CUT_OFF
+    told, files = facts["ledger"], facts["files"]
+    if EDITS_WEIGHTS not in files or not all(map(is_plain, files)):
         return CUT_OFF
     if told not in {entry.hash for entry in folder.entries}:
         raise ArtifactError(
@@ -42,6 +52,8 @@ def state(folder: EditFolder) -> str:
     if told != folder.hash:
         return CUT_OFF
     same = all(file_hash(folder.path / name) == print_ for name, print_ in files.items())
+    same &= facts["base_model"] == folder.head["base_model"]
+    same &= facts["in_force"] == [entry.id for entry in folder.in_force]
     return SETTLED if same else CHANGED
 
 
@@ -100,7 +112,7 @@ def settle(
 def _about(folder: EditFolder) -> dict[str, Any]:
     """The layer, the failures in force, and what was measured after the last entry."""
     entries = folder.in_force
-    told = [read_json(folder.told(entry, EDITS_FACTS), "a fix") for entry in entries]
+    told = [read_json(folder.told(entry, EDITS_FACTS), "a fix", _TOLD) for entry in entries]
     last = folder.entries[-1].action == FIX
     return {
         "layer": folder.head["layer"],
@@ -112,7 +124,9 @@ def _about(folder: EditFolder) -> dict[str, Any]:
 
 def _move(part: Path, folder: Path) -> None:
     """Move the files that are new; with several of weights the folder is no model meanwhile."""
-    new = [p for p in part.iterdir() if file_hash(p) != file_hash(folder / p.name)]
+    # A link would be read from elsewhere: a file of the folder's own takes its place.
+    kept = {p for p in part.iterdir() if file_hash(p) == file_hash(folder / p.name)}
+    new = [p for p in part.iterdir() if p not in kept or (folder / p.name).is_symlink()]
     weights = [p for p in new if p.suffix == ".safetensors" and p.name != EDITS_WEIGHTS]
     if len(weights) > 1:
         for name in _DECLARING:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from saledit.errors import ArtifactError, JobError
+from saledit.files import misfit, parse_json, read_bytes, reason
+from saledit.files.writing import open_to_append
 
 BEGIN, FIX, UNDO = "begin", "fix", "undo"
 _ACTIONS = (BEGIN, FIX, UNDO)
-_OWN = {"id", "action", "time", "previous", "hash"}
+_OWN = {"id": int, "action": str, "time": str, "previous": str, "hash": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ def append(path: Path, entries: Sequence[Entry]) -> None:
         JobError: the disk is full or the place cannot be written; the file is as it was.
     """
     try:
-        with path.open("ab") as stream:
-            whole = _whole(path.read_bytes())
+        with open_to_append(path) as stream:
+            whole = _whole(read_bytes(path))
             stream.truncate(whole)  # what an interrupted writer left
             try:
                 stream.write("".join(f"{entry.line()}\n" for entry in entries).encode())
@@ -94,13 +96,15 @@ def read(path: Path) -> list[Entry]:
         ArtifactError: an entry is broken, was changed, or is missing.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise ArtifactError(
+            f"{path}: expected a ledger, got one that {reason(error)}; take the file from a backup"
+        ) from error
     out: list[Entry] = []
-    for number, line in enumerate(data[: _whole(data)].splitlines(), start=1):
+    for number, line in enumerate(data[: _whole(data)].split(b"\n")[:-1], start=1):
         entry = _entry(f"{path}:{number}", line)
         last = out[-1].hash if out else ""
         if entry.id != number - 1 or entry.previous != last:
@@ -120,19 +124,20 @@ def _whole(data: bytes) -> int:
 
 def _entry(where: str, line: bytes) -> Entry:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse_json(line)
+        if fault := misfit(row, _OWN):
+            raise ValueError(fault)
         facts = {key: value for key, value in row.items() if key not in _OWN}
         id_, action, time, previous = row["id"], row["action"], row["time"], row["previous"]
-        if action not in _ACTIONS or type(id_) is not int:
-            raise ValueError(f"unknown action '{action}'")
+        if action not in _ACTIONS:
+            raise ValueError(f"unknown action '{action:.40}'")
         hash_ = _hash(id_, action, time, facts, previous)
-        same = row["hash"] == hash_
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise ArtifactError(
             f"{where}: expected an entry of a ledger, got a broken line ({error!s:.60}); take the "
             "file from a backup"
         ) from error
-    if not same:
+    if row["hash"] != hash_:
         raise ArtifactError(
             f"{where}: expected entry {id_} as it was written, got one that was changed since; "
             "take the file from a backup"

@@ -11,20 +11,30 @@ ledger. So a process may end at any moment: what it left is either an entry or i
 
 from __future__ import annotations
 
+import glob
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from saledit.artifact import EDITS_FACTS, load_memory, read_edits, save_edits
+from saledit.artifact import (
+    EDITS_FACTS,
+    EDITS_WEIGHTS,
+    MEMORY,
+    load_memory,
+    read_edits,
+    save_edits,
+)
 from saledit.delta import Edits
 from saledit.errors import ArtifactError, UserError
 from saledit.files import alone, file_hash
 from saledit.ledger.chain import BEGIN, FIX, UNDO, Entry, append, follow, read
+from saledit.ledger.checking import check_entries, check_links
 from saledit.site import Site
 
 LEDGER = "ledger.jsonl"
@@ -50,9 +60,9 @@ class EditFolder:
         Raises:
             ArtifactError: the ledger is broken or was changed.
         """
+        check_links([path / LEDGER, path / ENTRIES, *(path / ENTRIES).glob("*")])
         entries = read(path / LEDGER)
-        if entries and entries[0].action != BEGIN:
-            raise ArtifactError(f"{path / LEDGER}:1: expected the beginning of a ledger, got a fix")
+        check_entries(path / LEDGER, entries)
         return cls(path, entries, len(entries))
 
     @classmethod
@@ -133,7 +143,12 @@ class EditFolder:
     def memory(self, editor: str) -> Mapping[str, Tensor]:
         """What an editor of this name remembers of its last fix, whether it is in force or not."""
         own = [e for e in self.entries if e.action == FIX and e.facts["editor"]["name"] == editor]
-        return load_memory(self._place(own[-1].id)) if own else {}
+        if not own:
+            return {}
+        place = self._place(own[-1].id)
+        if MEMORY in own[-1].facts.get("files", {}) or (place / MEMORY).exists():
+            self.told(own[-1], MEMORY)
+        return load_memory(place)
 
     def told(self, entry: Entry, name: str) -> Path:
         """A file of an entry, checked against the ledger.
@@ -221,7 +236,7 @@ class EditFolder:
         return {**facts, "files": {p.name: file_hash(p) for p in sorted(folder.iterdir())}}
 
     def _edits(self, entry: Entry) -> Edits:
-        for name in entry.facts.get("files", {}):
+        for name in {EDITS_FACTS, EDITS_WEIGHTS, *entry.facts.get("files", {})}:
             self.told(entry, name)
         return read_edits(self._place(entry.id), self._site)
 
@@ -229,7 +244,7 @@ class EditFolder:
         known = {row["name"]: row for row in self.head["sites"]}
         if name not in known:
             raise ArtifactError(f"{self.path}: expected edits of {', '.join(known)}, got {name}")
-        return Site(**known[name])
+        return Site(**{f.name: known[name][f.name] for f in fields(Site)})
 
     def _place(self, number: int) -> Path:
         return self.path / ENTRIES / str(number)
@@ -251,7 +266,7 @@ def _forget(path: Path, numbers: set[int]) -> None:
 
 def _sweep(path: Path, inside: bool) -> None:
     """Remove what writers left that were killed; nobody else writes here now."""
-    left = list(path.parent.glob(f".{path.name}.*.part"))
+    left = list(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
     if inside:
         left += [p for place in (path / ENTRIES, path) for p in place.glob(".*.part")]
     for part in left:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,9 +19,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from saledit.errors import ModelError, did_you_mean
-from saledit.files import new_folder, one_at_a_time
+from saledit.errors import ModelError, SaleditError, did_you_mean
+from saledit.files import is_file, new_folder, one_at_a_time
 from saledit.models.base import TaskModel
+from saledit.models.checking import check_folder, check_loaded, check_size
 from saledit.models.wrapping import wrap
 
 _PACKAGE = "package:"
@@ -62,11 +62,17 @@ def find_weights(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """What transformers says of a model that cannot be loaded, in one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except SaleditError:
+        raise
+    except BaseException as error:
+        # What broken files make of transformers is any kind of error; of the tokenizer's Rust code
+        # it is a PanicException, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"model.name: cannot load '{name}': {reason}; expected a folder with config.json and "
@@ -96,13 +102,18 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, use_safetensors=True, **extra
-        )
-    _give_padding(model, tokenizer, name)
-    return wrap(model, tokenizer, name)
+    with explained(name):
+        tokenizer = read_tokenizer(source)
+        model, told = read_model(AutoModelForSequenceClassification, source, **extra)
+        _give_padding(model, tokenizer, name)
+        base = wrap(model, tokenizer, name)
+        inside = f"{model.base_model_prefix}."
+        if labels is None:
+            check_loaded(told["missing_keys"], "", name)
+        else:  # a fresh head, and what leads to it
+            others = [key for key, *_ in told["mismatched_keys"] if key.startswith(inside)]
+            check_loaded(others, " of the right size", name)
+        return base
 
 
 def load_text_model(
@@ -128,18 +139,60 @@ def load_text_model(
     source = find_weights(name)
     if source.endswith(_GGUF):
         source = str(_dequantized(Path(source), name, cache))
-    with _explained(name):
-        config = AutoConfig.from_pretrained(source)
+    with explained(name):
+        config = AutoConfig.from_pretrained(source, **_SAFE)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = kind.from_pretrained(source, use_safetensors=True, dtype=_DTYPES[dtype])
-    _give_padding(model, tokenizer, name)
-    return wrap(model, tokenizer, name, stack, blocks)
+        tokenizer = read_tokenizer(source)
+        model, told = read_model(kind, source, dtype=_DTYPES[dtype])
+        _give_padding(model, tokenizer, name)
+        base = wrap(model, tokenizer, name, stack, blocks)
+        check_loaded(told["missing_keys"], "", name)
+        return base
+
+
+#: Code that comes with a model never runs, and nobody is asked whether it may.
+_SAFE: Mapping[str, Any] = {"trust_remote_code": False}
+
+
+def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Read a tokenizer; of a folder that was looked through.
+
+    Raises:
+        ModelError: the folder is not plainly a model's.
+        OSError, ValueError: a file is missing, broken, a pipe or a device; transformers raises
+            others, too.
+    """
+    if Path(source).is_dir():
+        check_folder(Path(source))
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **_SAFE)
+    return tokenizer
+
+
+def read_model(kind: Any, source: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Read a model from safetensors.
+
+    Args:
+        kind: the auto class.
+        source: a folder, or a hub name.
+        options: of ``from_pretrained``.
+
+    Returns:
+        The model, and what transformers tells of loading it.
+
+    Raises:
+        ModelError, OSError, ValueError: as ``read_tokenizer``.
+    """
+    if Path(source).is_dir():
+        stored = check_folder(Path(source))
+        check_size(kind, AutoConfig.from_pretrained(source, **_SAFE), stored)
+    options = {**options, **_SAFE, "use_safetensors": True, "output_loading_info": True}
+    model, told = kind.from_pretrained(source, **options)
+    return model, told
 
 
 def _dequantized(weights: Path, name: str, cache: Path) -> Path:
     """A folder with the plain weights of a GGUF file, made once (15 s for 135 M parameters)."""
-    if not weights.exists():
+    if not is_file(weights):
         raise ModelError(f"model.name: expected a GGUF file, got no such file '{weights}'")
     place = cache / f"dequantized-{weights.stem}-{weights.stat().st_size}"
     if not place.is_dir():
@@ -150,8 +203,8 @@ def _dequantized(weights: Path, name: str, cache: Path) -> Path:
 
 
 def _dequantize(weights: Path, name: str, place: Path) -> None:
-    with _explained(name):
-        source, file = str(weights.parent), {"gguf_file": weights.name}
+    with explained(name):
+        source, file = str(weights.parent), {"gguf_file": weights.name, **_SAFE}
         tokenizer = AutoTokenizer.from_pretrained(source, **file)
         found = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **file)
         # The loaded model says that it is quantised still and refuses to be saved.

@@ -1,6 +1,13 @@
 """What people see and keep of a run: progress, tables, plots, results on disk."""
 
-from saledit.report.plots import plot_comparison, plot_course, plot_courses, plot_saliency
+from saledit.report.figures import (
+    comparison_figure,
+    course_figure,
+    courses_figure,
+    saliency_figure,
+    training_figure,
+)
+from saledit.report.plots import write_plot
 from saledit.report.quiet import quiet_libraries, use_threads
 from saledit.report.render import render
 from saledit.report.results import annotated_yaml, write_results
@@ -11,13 +18,15 @@ __all__ = [
     "Bar",
     "Ui",
     "annotated_yaml",
-    "plot_comparison",
-    "plot_course",
-    "plot_courses",
-    "plot_saliency",
+    "comparison_figure",
+    "course_figure",
+    "courses_figure",
     "quiet_libraries",
     "render",
+    "saliency_figure",
     "training_bar",
+    "training_figure",
     "use_threads",
+    "write_plot",
     "write_results",
 ]

@@ -1,215 +1,36 @@
-"""Plots as PNG files; matplotlib is imported when one is drawn."""
+"""Figures as files, PNG or SVG, and as SVG within a page."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from saledit.errors import JobError
 
-_PICKED, _OTHER = "#d1495b", "#8fa3ad"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 144
 
 
-def plot_saliency(table: Mapping[str, Any], path: Path) -> None:
-    """Draw the score of every layer as a bar chart, the picked one in another colour.
+def write_plot(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all.
 
     Args:
-        table: ``Saliency.as_json``.
-        path: the PNG file; written whole or not at all.
+        figure: what ``saledit.report.figures`` draws.
+        path: the file; its ending says which format, ``.png`` or ``.svg``.
 
     Raises:
         JobError: the file cannot be written.
     """
-    # Without pyplot there is no state and no display: the figure belongs to this call alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    layers = [int(row["layer"]) for row in table["layers"]]
-    scores = [float(row["score"]) for row in table["layers"]]
-    pick = int(table["pick"])
-    figure = Figure(figsize=(max(5.0, 1.6 + 0.3 * len(layers)), 3.2), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
-    colors = [_PICKED if layer == pick else _OTHER for layer in layers]
-    errors = [float(row.get("error", 0.0)) for row in table["layers"]]
-    axes.bar(
-        layers, scores, color=colors, width=0.75, yerr=errors if any(errors) else None,
-        error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 3},
-    )  # fmt: skip
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xlabel("layer, from the input up")
-    axes.set_ylabel("score")
-    axes.set_title(f"{table['method']}: layer {pick} is picked", fontsize=10, parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
-
-
-def plot_comparison(table: Mapping[str, Any], path: Path) -> None:
-    """Draw edit accuracy against drawdown, a point an editor, with its intervals.
-
-    Args:
-        table: what ``run.compare`` makes; editors without results are left out.
-        path: the PNG file; written whole or not at all.
-
-    Raises:
-        JobError: the file cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = FigureCanvasAgg(figure).figure.add_subplot()
-    for row in table["editors"]:
-        if not row["seeds"] or row["drawdown"]["mean"] is None:
-            continue
-        x, y = row["drawdown"], row["edit_accuracy"]
-        axes.errorbar(
-            100 * x["mean"], 100 * y["mean"], xerr=_reach(x), yerr=_reach(y), fmt="o",
-            markersize=5, elinewidth=0.9, capsize=2, label=row["editor"],
-        )  # fmt: skip
-        axes.annotate(
-            row["editor"], (100 * x["mean"], 100 * y["mean"]), xytext=(5, 5),
-            textcoords="offset points", fontsize=8, parse_math=False,
-        )  # fmt: skip
-    axes.set_xlabel("drawdown, percentage points (less is better)")
-    axes.set_ylabel("edit accuracy, %")
-    axes.set_title(f"{table['config']}: what mends, what it costs", fontsize=10, parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
-
-
-#: Curves of a course, and what they are called.
-_CURVES = (
-    ("current", "the current edits"),
-    ("earlier", "all earlier edits"),
-    ("adapt", "rewordings of all"),
-    ("pass_accuracy", "pass samples"),
-)
-
-
-#: What is drawn of the courses of several editors, each in a panel of its own.
-_PANELS = (
-    ("earlier", "earlier edits that hold, %"),
-    ("pass_accuracy", "pass samples, %"),
-    ("abilities", "other prompts, mean of kinds, %"),
-    ("perplexity", "perplexity of text"),
-    ("delta_norm", "|change| / |weights|"),
-)
-
-
-def plot_courses(courses: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draw the courses of several editors over one another, a panel for each thing that is watched.
-
-    Args:
-        courses: for each editor the ``course`` of its ``results.json``.
-        path: the PNG file; written whole or not at all.
-
-    Raises:
-        JobError: the file cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    found = {
-        label: {
-            editor: [(p["n_failures"], _seen(p, key)) for p in points if key in p]
-            for editor, points in courses.items()
-        }
-        for key, label in _PANELS
-    }
-    panels = {label: curves for label, curves in found.items() if any(curves.values())}
-    figure = Figure(figsize=(6.4, 0.6 + 2.0 * len(panels)), layout="constrained")
-    grid = FigureCanvasAgg(figure).figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-    for axes, (label, curves) in zip(grid[:, 0], panels.items(), strict=True):
-        for number, (editor, points) in enumerate(curves.items()):
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), marker="o", markersize=2.5, label=editor,
-                    color=f"C{number % 10}", linestyle="--" if number >= 10 else "-",
-                )  # fmt: skip
-        axes.set_ylabel(label, fontsize=8)
-        if label.endswith("%"):
-            axes.set_ylim(-2, 102)
-        elif label.startswith("perplexity"):
-            axes.set_yscale("log")
-        axes.spines[["top", "right"]].set_visible(False)
-    grid[0, 0].legend(fontsize=8, frameon=False, ncols=3)
-    grid[-1, 0].set_xlabel("failures edited")
-    _save(figure, path)
-
-
-def _seen(point: Mapping[str, Any], key: str) -> float:
-    """A number of a point as it is drawn."""
-    if key == "abilities":
-        kinds: Mapping[str, float] = point[key]
-        return 100 * sum(kinds.values()) / len(kinds)
-    if key == "delta_norm":
-        return float(point[key]) / float(point["weight_norm"])
-    return float(point[key]) * (1 if key == "perplexity" else 100)
-
-
-def plot_course(results: Mapping[str, Any], path: Path) -> None:
-    """Draw what holds and what is forgotten as edits pile up, and how far the weights have gone.
-
-    Args:
-        results: ``results.json`` of a sequence with a ``course``.
-        path: the PNG file; written whole or not at all.
-
-    Raises:
-        JobError: the file cannot be written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    points = results["course"]
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
-    upper, lower = FigureCanvasAgg(figure).figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    for name, label in _CURVES:
-        found = [(p["n_failures"], 100 * p[name]) for p in points if name in p]
-        if found:
-            upper.plot(*zip(*found, strict=True), marker="o", markersize=3, label=label)
-    upper.set_ylabel("right, %")
-    upper.set_ylim(-2, 102)
-    upper.legend(fontsize=8, frameon=False)
-    at = [p["n_failures"] for p in points]
-    if all("delta_norm" in p for p in points):
-        share = [p["delta_norm"] / p["weight_norm"] for p in points]
-        lower.plot(at, share, color=_OTHER, marker="o", markersize=3, label="|change| / |weights|")
-    if all("perplexity" in p for p in points):
-        rise = [p["perplexity"] / points[0]["perplexity"] for p in points]
-        lower.plot(at, rise, color=_PICKED, marker="o", markersize=3, label="perplexity, relative")
-        lower.set_yscale("log")
-    lower.set_xlabel("failures edited")
-    if lower.lines:
-        lower.legend(fontsize=8, frameon=False)
-    if results["collapse"] is not None:
-        for axes in (upper, lower):
-            axes.axvline(results["collapse"], color=_PICKED, linestyle=":", linewidth=1)
-    name, k = results["editor"], results["schedule"]["batch_size"]
-    upper.set_title(f"{name}, {k} failures a step", fontsize=10, parse_math=False)
-    for axes in (upper, lower):
-        axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
-
-
-def _reach(found: Mapping[str, Any]) -> list[list[float]] | None:
-    """How far an interval reaches below and above its mean, in percent."""
-    if found["low"] is None:
-        return None
-    below, above = found["mean"] - found["low"], found["high"] - found["mean"]
-    return [[100 * max(0.0, below)], [100 * max(0.0, above)]]
-
-
-def _save(figure: Any, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as stream:
-            figure.savefig(stream, format="png", dpi=144)
+            figure.savefig(stream, format=path.suffix.removeprefix("."), dpi=_DPI)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)
@@ -218,3 +39,19 @@ def _save(figure: Any, path: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an SVG element without a background, its text as text.
+
+    Args:
+        figure: what ``saledit.report.figures`` draws.
+        name: keeps its ids apart from those of other figures on a page.
+    """
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]

@@ -14,7 +14,7 @@ from saledit.report.fixes import fix_tables
 from saledit.report.ledger import log_tables, undo_tables
 from saledit.report.look import MAX_WIDTH, MIN_WIDTH, Look
 from saledit.report.story import quickstart_story
-from saledit.report.tables import fit_tables, saliency_tables, test_tables
+from saledit.report.tables import fit_tables, report_tables, saliency_tables, test_tables
 
 _TABLES: Mapping[str, Callable[[Mapping[str, Any], Look], Iterator[RenderableType]]] = (
     MappingProxyType(
@@ -24,6 +24,7 @@ _TABLES: Mapping[str, Callable[[Mapping[str, Any], Look], Iterator[RenderableTyp
             "fix": fix_tables,
             "log": log_tables,
             "quickstart": quickstart_story,
+            "report": report_tables,
             "saliency": saliency_tables,
             "test": test_tables,
             "undo": undo_tables,

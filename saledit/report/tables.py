@@ -127,6 +127,16 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
     yield from _costs(result)
 
 
+def report_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
+    """What ``run.report`` returns."""
+    del look
+    size = number(round(result["megabytes"], 2))
+    yield line(heading(clean(result["title"])), f": one page of {size} MB, open it in a browser")
+    yield line("Page: ", Text(clean(result["page"]), style="bold"))
+    if result["plots"]:
+        yield line("Figures: ", ", ".join(result["plots"]))
+
+
 #: What the field calls the shares of answers that are likelier than their rivals.
 _PREFERENCES = {
     "efficacy": "ES", "paraphrase": "PS", "neighborhood": "NS", "score": "S",

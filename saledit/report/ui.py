@@ -46,8 +46,10 @@ class Ui:
         quiet: show nothing at all.
         stream: where to; stderr where none is given.
         clock: seconds, for tests.
+        command: what was typed, for the record; "" where nothing was.
 
     Attributes:
+        command: as given.
         quiet: nothing is shown.
         interactive: a person is watching a terminal.
     """
@@ -57,7 +59,9 @@ class Ui:
         quiet: bool = False,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        command: str = "",
     ) -> None:
+        self.command = command
         self._stream = stream if stream is not None else sys.stderr
         self._console = Console(file=self._stream, highlight=False)
         self._clock = clock

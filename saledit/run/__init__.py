@@ -7,6 +7,7 @@ from saledit.run.guarding import Bounds
 from saledit.run.ledgers import log, undo
 from saledit.run.picking import saliency
 from saledit.run.quickstart import quickstart
+from saledit.run.reporting import report
 from saledit.run.testing import test
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "fix",
     "log",
     "quickstart",
+    "report",
     "saliency",
     "test",
     "undo",

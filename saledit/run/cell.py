@@ -8,12 +8,12 @@ from typing import Any
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
-from saledit.files import write_json, write_text
+from saledit.files import read_text, write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
 from saledit.run.fitting import train
 from saledit.run.prepare import prepare
-from saledit.run.testing import measure, training_times
+from saledit.run.testing import measure, write_measured
 from saledit.run.training import LAST
 
 
@@ -33,16 +33,15 @@ def run_cell(config: RunConfig, ui: Ui) -> dict[str, Any]:
     folder = config.folder
     prepared = prepare(config, ui)
     train(prepared, resume=is_of(folder, config) and (folder / LAST).exists())
-    results = measure(prepared, load_editor(folder))
-    results["timing"] |= training_times(folder)
-    write_json(folder / "results.json", results)
-    return results
+    return write_measured(folder, measure(prepared, load_editor(folder)))
 
 
 def is_of(folder: Path, config: RunConfig) -> bool:
     """Whether a run's folder is of this configuration."""
-    path = folder / "config.yaml"
-    return path.exists() and path.read_text(encoding="utf-8") == configuration.to_yaml(config)
+    try:
+        return read_text(folder / "config.yaml") == configuration.to_yaml(config)
+    except (OSError, UnicodeDecodeError):  # there is none, or a broken one
+        return False
 
 
 def main(path: str, quiet: str, threads: str) -> int:

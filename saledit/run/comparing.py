@@ -18,12 +18,20 @@ from saledit.artifact import EDITOR_WEIGHTS, check_editor
 from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
-from saledit.files import read_json, write_json, write_text
-from saledit.report import Ui, plot_comparison, plot_courses
+from saledit.files import is_file, read_json, write_json, write_text
+from saledit.report import Ui, comparison_figure, courses_figure, write_plot
 from saledit.run.cell import is_of
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.picking import check_site
 
+_COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
+#: What a comparison reads of ``results.json``.
+_RESULTS = {
+    "layer": int, "sites": list, "metrics": {str: (float, None, {str: (float, None)})},
+    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: (float, None)},
+    "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
+    "course?": [{"n_failures": int, "abilities?": {str: float}}], "collapse?": (int, None),
+}  # fmt: skip
 _FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 
 
@@ -115,7 +123,8 @@ def _cell(
 
 
 def _is_done(config: RunConfig) -> bool:
-    return is_of(config.folder, config) and (config.folder / "results.json").exists()
+    left = (config.folder / "results.json", config.folder / EDITOR_WEIGHTS)
+    return is_of(config.folder, config) and all(map(is_file, left))
 
 
 def _table(
@@ -128,7 +137,7 @@ def _table(
         if config.name in failed:
             row["error"] = failed[config.name]
         elif _is_done(config):
-            results = read_json(config.folder / "results.json", "results")
+            results = read_json(config.folder / "results.json", "results", _RESULTS)
             row |= _facts(results, config.folder)
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
@@ -247,10 +256,10 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
              row.get("editor_mb"), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
-    plot_comparison(table, folder / "compare.png")
+    write_plot(comparison_figure(table), folder / "compare.png")
     courses = _courses(table["cells"])
     if courses:
-        plot_courses(courses, folder / "course.png")
+        write_plot(courses_figure(courses), folder / "course.png")
 
 
 def _courses(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ import torch
 import saledit
 from saledit.artifact import (
     TrainedEditor,
-    failures_as_json,
+    environment,
     load_editor,
     load_model,
     sites_as_json,
@@ -149,7 +149,13 @@ def _fix(
         name: value for name, value in found["check"].items() if name != "changed"
     }
     editor = {"name": trained.config.editor.name, "run": run_dir, "version": saledit.__version__}
-    told = {"editor": editor, "failures": failures_as_json(wrong), "metrics": metrics}
+    told = {
+        "editor": editor,
+        "failures": [row for row in found["rows"] if not row["was_right"]],
+        "changed": found["check"]["changed"],
+        "metrics": metrics,
+        "environment": environment(base.device, ui.command),
+    }
     new = now.fixed(
         chosen, session.state[1], {"editor": editor, "n_failures": len(wrong), "metrics": metrics},
         {"base_model": now.head["base_model"], "layer": layer.index, **told},

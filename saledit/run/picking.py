@@ -15,10 +15,10 @@ from saledit.bank import BankSpec
 from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
-from saledit.files import one_at_a_time, read_json, write_json
+from saledit.files import keep_json, kept_json, one_at_a_time, read_json, write_json
 from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
-from saledit.report import Ui, plot_saliency
+from saledit.report import Ui, saliency_figure, write_plot
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import sweep, sweep_key
 from saledit.saliency.base import Picker, Probes, Saliency
@@ -88,11 +88,11 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     kept = prepared.config.cache / f"layers-{key}.json"
     with one_at_a_time(kept):  # runs beside this one wait for its table
         with contextlib.suppress(ArtifactError):
-            table: dict[str, Any] = read_json(kept, "layer scores")
+            table: dict[str, Any] = kept_json(kept, "layer scores")
             return table
         prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
         table = score().as_json()
-        write_json(kept, table)
+        keep_json(kept, table)
     return table
 
 
@@ -137,6 +137,10 @@ def _key(
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
 
 
+_ANEW = "start anew without --resume"
+_TABLE = {"method": str, "pick": int, "layers": [{"layer": int, "score": float}]}
+
+
 def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[str, Any] | None]:
     """The layer to edit, and the table it was picked from (None where it is fixed).
 
@@ -150,7 +154,9 @@ def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[st
     if config.select == "fixed":
         return prepared.base.layer(config.layer, config.maps, config.span), None
     if resume and path.exists():
-        table = read_json(path, "the layer scores of this run")
+        table = read_json(path, "the layer scores of this run", _TABLE)
+        if table["pick"] < 0:
+            raise ArtifactError(f"{path}: expected a layer, got {table['pick']}; {_ANEW}")
     else:
         table = score_layers(prepared)
         save_saliency(prepared, table)
@@ -179,7 +185,7 @@ def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:
     """Write the table and its bar chart."""
     folder = prepared.config.folder
     write_json(folder / TABLE, table)
-    plot_saliency(table, folder / "saliency.png")
+    write_plot(saliency_figure(table), folder / "saliency.png")
 
 
 def _draw(items: Sequence[Any] | range, count: int, draws: torch.Generator) -> list[Any]:

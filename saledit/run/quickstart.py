@@ -10,12 +10,12 @@ from typing import Any
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.errors import ConfigError, did_you_mean
-from saledit.files import write_json, write_jsonl
+from saledit.files import write_jsonl
 from saledit.report import Ui
 from saledit.run.fitting import train
 from saledit.run.fixing import fix
 from saledit.run.prepare import prepare
-from saledit.run.testing import measure
+from saledit.run.testing import measure, write_measured
 
 _CONFIGS = {"nli": "nli/quickstart", "qa": "qa/quickstart"}
 _SHOWN = 10
@@ -43,9 +43,7 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
     folder = config.folder
     prepared = prepare(config, ui)
     fitted = train(prepared, False)
-    results = measure(prepared, load_editor(folder))
-    results["timing"] |= {k: fitted[k] for k in ("train_seconds", "edits_per_second")}
-    write_json(folder / "results.json", results)
+    results = write_measured(folder, measure(prepared, load_editor(folder)))
     part = prepared.test
     # One failure a subject makes better reading than three about one country.
     examples = list({sample.inputs[-1]: sample for sample in part.fail}.values())

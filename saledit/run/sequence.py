@@ -12,8 +12,9 @@ from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, load_memory
 from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
 from saledit.data.sources import stream_texts
-from saledit.errors import ArtifactError
+from saledit.errors import UserError
 from saledit.files import read_json
+from saledit.files.values import seal_of
 from saledit.models import fingerprint
 from saledit.run.course import Course
 from saledit.run.prepare import Prepared
@@ -76,6 +77,9 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     return Course(base, task, prepared.test, banks, layer, watched)
 
 
+_KEPT = {"points": [{"n_failures": int}], "seal": str}
+
+
 class _Kept:
     """A sequence on disk: its edits, what the editor remembers, and the course so far."""
 
@@ -90,14 +94,17 @@ class _Kept:
         """Put things on disk as they are; the folder appears whole."""
         steps, memory = session.state
         told = {"fingerprint": self._base.fingerprint}
-        save_edits(self._folder, steps, {"base_model": told, "points": course.points}, memory)
+        points = {"points": course.points, "seal": seal_of(course.points)}
+        save_edits(self._folder, steps, {"base_model": told, **points}, memory)
 
     def restore(self, session: EditSession, course: Course) -> int:
         """Take up what is there; how many failures have been edited, 0 where there is nothing."""
         try:
-            facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits")
+            facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
             steps, memory = load_edits(self._folder, self._base.model), load_memory(self._folder)
-        except ArtifactError:
+        except UserError:  # there is none, or it is damaged: the sequence begins anew
+            return 0
+        if not facts["points"] or facts["seal"] != seal_of(facts["points"]):
             return 0
         device = self._base.device
         session.go_on(

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saledit.answering import answers
 from saledit.bank import Bank
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
-from saledit.decoding import generate
 from saledit.delta import Edits
-from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
-from saledit.records import Sample
 from saledit.run.decided import Decided
 from saledit.run.fluency import Fluency
 from saledit.run.preferences import Preferences
+from saledit.run.said import ADAPT, FAIL, PASS, Said, Seen, labelled
+from saledit.run.spoken import Spoken
 from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
@@ -38,21 +36,24 @@ class Tally:
         task: says what is right.
         part: the samples.
         banks: their caches.
+        said: takes down the answers.
         fluency: failures on which free continuations are looked at, where there are beginnings.
         preferences: compares answers with their rivals, where there are any.
     """
 
     def __init__(
-        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, fluency: int = 0,
-        preferences: Preferences | None = None,
+        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, said: Said,
+        fluency: int = 0, preferences: Preferences | None = None,
     ) -> None:  # fmt: skip
-        self._preferences = preferences
+        self._preferences, self._said = preferences, said
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._all = EditMetrics()
         self._fluency = None
         if isinstance(task, TextTask):
             self._fluency = Fluency(base, task, part, fluency)
-        self._spoken = _Spoken(base, task, part, banks) if isinstance(task, TextTask) else None
+        self._spoken = None
+        if isinstance(task, TextTask):
+            self._spoken = Spoken(base, task, part, banks, said.reworded)
         self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
         self._reworded = [sample for group in part.adapt for sample in group]
         self._right: Counter[str] = Counter()
@@ -61,54 +62,69 @@ class Tally:
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
         """Count a batch of edits (E,) that are each judged on the base."""
-        self._all.update(self._base, self._task, batch, seen)
+        base, task = self._base, self._task
+        self._all.update(base, task, batch, seen)
         if self._spoken is not None:
-            right, kept = self._spoken.count_batch(batch, seen, edits)
+            found = self._spoken.count_batch(batch, seen, edits)
+            before = None  # all right, in the base's own words
         else:
-            right = self._task.correct(seen.edit, batch.targets)
-            kept = self._task.correct(seen.passing, batch.pass_targets)
-        if self._decided is not None:
-            self._decided.count(batch.members[2], kept)
-        k = batch.n_fail
-        before = kept.new_ones(kept.shape)
-        if self._spoken is None:
-            before = self._task.correct(seen.base, batch.pass_targets)
-        self._count_each(right[:, :k], right[:, k:], batch.weights, before, kept)
-        if self._fluency is not None:
-            self._fluency.count(batch.members[0], edits)
-        self._count_kinds(batch.members[1], batch.weights[:, k:], right[:, k:])
-        if self._preferences is not None:
-            self._preferences.count(batch.members[0], edits)
+            found = _labels(base, task, batch, seen)
+            before = task.correct(seen.base, batch.pass_targets)
+        fail, adapt = found[0], found[1]
+        kept = found[2].right if len(found) > 2 else torch.ones_like(batch.members[2]).bool()
+        self._count_decided(batch.members[2], kept)
+        before = kept.new_ones(kept.shape) if before is None else before
+        self._count_each(fail.right, adapt.right, batch.weights, before, kept)
+        self._count_rest(found, batch.members[0], edits)
 
     def count_final(self, edits: Edits) -> None:
         """Count one edit that all failures went into."""
         base, task, banks = self._base, self._task, self._banks
-        adapt = torch.zeros(1, 0, dtype=torch.bool)
-        fail = bank_right(base, task, banks.fail, task.correct, edits)[None]
-        if banks.adapt is not None:
-            adapt = bank_right(base, task, banks.adapt, task.correct, edits)[None]
-        self._all.count_edits(fail, adapt, torch.ones(1, fail.shape[1] + adapt.shape[1]))
+        found = [self._through(FAIL, banks.fail, edits), self._through(ADAPT, banks.adapt, edits)]
+        right = torch.cat([seen.right for seen in found], 1)
+        self._all.count_edits(found[0].right, found[1].right, torch.ones(right.shape))
         pairs = (bank_batches(base, task, banks.passing, given) for given in (None, edits))
         for (index, before), (_, logits) in zip(*pairs, strict=True):
             targets = banks.passing.targets_of(index)
             kl = task.divergence(before, logits, targets)
-            right = task.correct(logits, targets)
-            self._all.count_passes(task.correct(before, targets), right, kl)
+            seen = labelled(base, task, PASS, index[None], logits[None], targets[None])
+            self._all.count_passes(task.correct(before, targets), seen.right[0], kl)
             if task.by_perplexity:
                 self._all.count_texts(base, task, (before, logits), targets)
-            if self._decided is not None and self._spoken is None:
-                self._decided.count(index, right)
+            elif self._spoken is None:
+                self._count_decided(index, seen.right[0])
+                found.append(seen)
         if self._spoken is not None:
-            adapt, kept = self._spoken.count_final(edits)
-            if self._decided is not None:
-                self._decided.count(torch.arange(kept.shape[1])[None], kept)
+            found = self._spoken.count_final(edits)
+            for seen in found[2:]:
+                self._count_decided(seen.index, seen.right)
         everything = torch.arange(len(self._part.fail))[None]
+        self._count_rest(found, everything, edits.expand(1))
+
+    def _through(self, name: str, bank: Bank | None, edits: Edits) -> Seen:
+        """A part (1, n) under one edit."""
+        n = 0 if bank is None else len(bank)
+        right, words = torch.zeros(1, n, dtype=torch.bool), dict[tuple[int, int], str]()
+        if bank is not None:
+            for index, logits in bank_batches(self._base, self._task, bank, edits):
+                targets = bank.targets_of(index)[None]
+                seen = labelled(self._base, self._task, name, index[None], logits[None], targets)
+                right[0, index] = seen.right[0].cpu()
+                words |= {(0, int(index[i])): word for (_, i), word in seen.words.items()}
+        return Seen(name, torch.arange(n)[None], right, words)
+
+    def _count_decided(self, index: Tensor, kept: Tensor) -> None:
+        if self._decided is not None:
+            self._decided.count(index, kept)
+
+    def _count_rest(self, found: Sequence[Seen], failures: Tensor, edits: Edits) -> None:
+        """Kinds of rewordings, free text, rivals and the answers themselves, of edits (E,)."""
+        self._said.count(len(failures), found)
+        self._count_kinds(found[1])
         if self._fluency is not None:
-            self._fluency.count(everything, edits.expand(1))
-        every = torch.arange(adapt.shape[1])[None]
-        self._count_kinds(every, torch.ones(every.shape), adapt)
+            self._fluency.count(failures, edits)
         if self._preferences is not None:
-            self._preferences.count(everything, edits.expand(1))
+            self._preferences.count(failures, edits)
 
     def _count_each(
         self, fail: Tensor, adapt: Tensor, weights: Tensor, before: Tensor, after: Tensor
@@ -132,16 +148,12 @@ class Tally:
         """
         return self._per_edit
 
-    def _count_kinds(self, index: Tensor, weight: Tensor, right: Tensor) -> None:
-        """Positions in the adapt bank, weights and rightness, all of one shape."""
-        rows = zip(
-            index.flatten().tolist(),
-            weight.flatten().tolist(),
-            right.flatten().tolist(),
-            strict=True,
-        )
-        for i, real, ok in rows:
-            if real:
+    def _count_kinds(self, seen: Seen) -> None:
+        weights = torch.ones(seen.index.shape) if seen.weights is None else seen.weights
+        for i, weight, ok in zip(
+            *(x.flatten().tolist() for x in (seen.index, weights, seen.right)), strict=True
+        ):
+            if weight:
                 self._total[self._reworded[i].kind] += 1
                 self._right[self._reworded[i].kind] += ok
 
@@ -183,106 +195,12 @@ class Tally:
         return out | {"pass_accuracy": float(passing.mean())}
 
 
-class _Spoken:
-    """What is right under free greedy generation.
-
-    A known answer needs no generation: greedy decoding gives it if and only if its words are the
-    likeliest one after another (``TextTask.spoken``). So what an edit leaves as it was, and
-    what it mends to the letter, is known already; only the other samples are generated.
-    """
-
-    def __init__(self, base: TaskModel, task: TextTask, part: Part, banks: PartBanks) -> None:
-        self._base, self._task, self._part, self._banks = base, task, part, banks
-        self._metrics = EditMetrics()
-        self._f1 = {name: Mean() for name in ("fail_f1", "adapt_f1", "pass_f1")}
-        self._reworded = [sample for group in part.adapt for sample in group]
-        self._n_generated = self._n_asked = 0
-
-    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> tuple[Tensor, Tensor]:
-        """Count a batch.
-
-        Returns:
-            Which failures and rewordings (E, K + K m) and which pass samples (E, n) are right.
-        """
-        k = batch.n_fail
-        fail, adapt, passing = batch.members
-        lists = (self._part.fail, self._reworded, self._part.passing)
-        draft = self._task.spoken(self._base, seen.edit, batch.targets)
-        parts = [(fail, draft[:, :k], batch.weights[:, :k])]
-        parts.append((adapt, draft[:, k:], batch.weights[:, k:]))
-        if not self._task.by_perplexity:
-            kept = self._task.spoken(self._base, seen.passing, batch.pass_targets)
-            parts.append((passing, kept, torch.ones(kept.shape, device=kept.device)))
-        found = [
-            self._judged(samples, *given, edits)
-            for samples, given in zip(lists, parts, strict=False)
-        ]
-        for name, (_, f1), (_, _, weights) in zip(self._f1, found, parts, strict=False):
-            self._f1[name].update(f1, weights)
-        self._metrics.count_edits(found[0][0], found[1][0], batch.weights)
-        kept = torch.ones_like(passing, dtype=torch.bool)
-        if not self._task.by_perplexity:
-            # Pass samples are what the base answers right in its own words.
-            kept = found[2][0]
-            self._metrics.count_passes(torch.ones_like(kept), kept)
-        return torch.cat([found[0][0], found[1][0]], 1), kept
-
-    def _judged(
-        self, samples: Sequence[Sample], index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
-    ) -> tuple[Tensor, Tensor]:
-        """Right (E, n) and F1 (E, n) of samples at positions, each under its row's edit."""
-        open_ = ((~draft) & (weights > 0)).nonzero()  # (rows, 2)
-        right, f1 = draft.clone(), draft.double()
-        self._n_asked += int((weights > 0).sum())
-        self._n_generated += len(open_)
-        if len(open_):
-            asked = [samples[int(index[e, i])] for e, i in open_.tolist()]
-            found = generate(self._base, self._task, asked, edits, open_[:, 0])
-            for (e, i), answer in zip(open_.tolist(), found, strict=True):
-                right[e, i], f1[e, i] = answer.right, answer.f1
-        return right, f1
-
-    def count_final(self, edits: Edits) -> tuple[Tensor, Tensor]:
-        """Count one edit of everything; returns the right of rewordings and pass samples (1, n)."""
-        banks, part = self._banks, self._part
-        batched = edits.expand(1)  # (E=1,)
-        groups: list[tuple[Bank | None, Sequence[Sample]]] = [
-            (banks.fail, part.fail), (banks.adapt, self._reworded), (banks.passing, part.passing)
-        ]  # fmt: skip
-        found = []
-        for (bank, samples), name in zip(groups, self._f1, strict=True):
-            right, f1 = torch.zeros(1, 0, dtype=torch.bool), torch.zeros(1, 0)
-            if bank is not None and not (self._task.by_perplexity and name == "pass_f1"):
-                draft = bank_right(self._base, self._task, bank, self._is_spoken, edits)[None]
-                draft = draft[:, : len(samples)]
-                index = torch.arange(len(samples))[None]
-                weights = torch.ones(index.shape)
-                right, f1 = self._judged(samples, index, draft, weights, batched)
-                self._f1[name].update(f1)
-            found.append(right)
-        weights = torch.ones(1, found[0].shape[1] + found[1].shape[1])
-        self._metrics.count_edits(found[0], found[1], weights)
-        if not self._task.by_perplexity:
-            self._metrics.count_passes(torch.ones_like(found[2]), found[2])
-        return found[1], found[2]
-
-    def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self._task.spoken(self._base, logits, targets)
-
-    def metrics(self) -> dict[str, float]:
-        found = self._metrics.compute()
-        if self._task.by_perplexity:
-            del found["drawdown"]
-        f1 = {n: float(m.compute()) for n, m in self._f1.items() if float(m.total)}
-        share = self._n_generated / max(1, self._n_asked)
-        return found | f1 | {"share_generated": share}
-
-    def unedited(self) -> dict[str, float]:
-        """The same without edits: failures are wrong by choice, rewordings need not be."""
-        out = {"fail_accuracy": 0.0}
-        if self._reworded:
-            found = answers(self._base, self._task, self._reworded)
-            right = sum(answer.right for answer in found)
-            out["adapt_accuracy"] = right / len(found)
-            out["edit_accuracy"] = right / (len(found) + len(self._part.fail))
-        return out
+def _labels(base: TaskModel, task: Task, batch: EditBatch, seen: Outcome) -> list[Seen]:
+    """A classifier's answers to failures (E, K), rewordings (E, K m) and pass samples (E, n)."""
+    k, (fail, adapt, passing) = batch.n_fail, batch.members
+    targets, weights = batch.targets, batch.weights
+    return [
+        labelled(base, task, FAIL, fail, seen.edit[:, :k], targets[:, :k], weights[:, :k]),
+        labelled(base, task, ADAPT, adapt, seen.edit[:, k:], targets[:, k:], weights[:, k:]),
+        labelled(base, task, PASS, passing, seen.passing, batch.pass_targets),
+    ]

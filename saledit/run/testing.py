@@ -5,25 +5,33 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import TrainedEditor, check_editor, load_editor, sites_as_json, versions
+from saledit.artifact import (
+    TrainedEditor,
+    check_editor,
+    environment,
+    load_editor,
+    sites_as_json,
+    versions,
+)
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import read_json, write_json
+from saledit.files import read_json, write_json, write_jsonl
 from saledit.outcomes import outcome
-from saledit.report import Ui, plot_course
+from saledit.report import Ui, course_figure, write_plot
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
+from saledit.run.said import Said
 from saledit.run.sequence import course_of, pile_up
 from saledit.run.tally import Tally
 from saledit.tasks.text import TextTask
@@ -51,14 +59,45 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     trained = replace(trained, config=config)
     prepared = prepare(config, ui)
     trained.check(prepared.base)
-    results = measure(prepared, trained)
-    results["timing"] |= training_times(folder)
+    measured = measure(prepared, trained)
     # Results of another schedule or data set stand beside those of the run's own.
-    name = "results.json" if not overrides else f"results-{_slug(overrides)}.json"
-    write_json(folder / name, results)
+    return write_measured(folder, measured, f"-{_slug(overrides)}" if overrides else "")
+
+
+def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[str, Any]:
+    """Put ``results.json`` and ``answers.jsonl`` into a run's folder.
+
+    Args:
+        folder: the run's.
+        measured: what a test found.
+        suffix: of the names, before their endings.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        JobError: the disk is full.
+    """
+    results = measured.results
+    results["timing"] |= training_times(folder)
+    write_jsonl(folder / f"answers{suffix}.jsonl", measured.answers)
+    write_json(folder / f"results{suffix}.json", results)
     if "course" in results:
-        plot_course(results, (folder / name).with_suffix(".png"))
+        write_plot(course_figure(results), folder / f"results{suffix}.png")
     return results
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a test found.
+
+    Attributes:
+        results: what ``results.json`` holds.
+        answers: rows for ``answers.jsonl`` (``saledit.run.said``).
+    """
+
+    results: dict[str, Any]
+    answers: Sequence[Mapping[str, Any]]
 
 
 def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
@@ -77,7 +116,7 @@ def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
         ) from error
 
 
-def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
+def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     """Edit the test failures and count what was mended and what broke."""
     config, part, task = prepared.config, prepared.test, prepared.task
     banks = banks_of(prepared, part, trained.layer, texts=trained.editor.needs_text)
@@ -88,7 +127,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
     compared = None
     if isinstance(task, TextTask):
         compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
-    tally = Tally(prepared.base, task, part, banks, config.test.fluency, compared)
+    said = Said(prepared.base, task, part, config.cache)
+    tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
     course = None
     if schedule.cumulative:
         course = course_of(prepared, trained, banks)
@@ -101,7 +141,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
     one = schedule.batch_size == 1
     mode = "batch" if not schedule.cumulative else "sequential" if one else "sequential-batched"
-    return {
+    results = {
         "schema": 1,
         "task": task.name,
         "editor": config.editor.name,
@@ -123,8 +163,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> dict[str, Any]:
         },
         "memory": _memory(prepared.base.device),
         "versions": versions(),
+        "environment": environment(prepared.base.device, prepared.ui.command),
         "seed": config.seed,
     }
+    return Measured(results, said.rows)
 
 
 @torch.no_grad()
@@ -167,7 +209,8 @@ def training_times(folder: Path) -> dict[str, float]:
     path = folder / "fit.json"
     if not path.exists():
         return {}
-    fitted = read_json(path, "a record of training")
+    shape = {"train_seconds": float, "edits_per_second": float}
+    fitted = read_json(path, "a record of training", shape)
     return {name: fitted[name] for name in ("train_seconds", "edits_per_second")}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import signal
 import sys
 import time
@@ -11,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
-from saledit.artifact import make_editor, make_search, save_editor
+from saledit.artifact import environment, make_editor, make_search, save_editor
 from saledit.calibration import calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
-from saledit.errors import ArtifactError, JobError
+from saledit.errors import JobError
 from saledit.files import write_json, write_text
 from saledit.module import EditModule
 from saledit.precision import precision_here
@@ -31,6 +29,7 @@ from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
+from saledit.run.resuming import read_metrics, restoring, steps_of
 from saledit.site import Layer
 
 LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
@@ -69,7 +68,7 @@ def train_at(
     _set_metrics_aside(folder)
     ui.stage(f"training the editor at layer {layer.index}")
     found = last if resume and last.exists() else None
-    start = _steps_of(found)
+    start = steps_of(found)
     if module.editor.is_trained:
         _fit(trainer, module, data, found)
     seconds = time.perf_counter() - began
@@ -98,6 +97,7 @@ def train_at(
         / max(seconds, 1e-9),
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
+        "environment": environment(prepared.base.device, ui.command),
     }
     write_json(folder / "fit.json", result)
     return result
@@ -179,7 +179,8 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
 def _fit(trainer: L.Trainer, module: EditModule, data: EditDataModule, last: Path | None) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, data, ckpt_path=last, weights_only=True)
+        with restoring(trainer, last, "on_train_start"):
+            trainer.fit(module, data, ckpt_path=last, weights_only=True)
     except SystemExit:
         # Lightning turns Ctrl-C into an exit of its own, with SIGINT switched off.
         if trainer.state.status == TrainerStatus.INTERRUPTED:
@@ -196,36 +197,18 @@ def _restore_best(
 ) -> dict[str, float]:
     """Load the best state's weights and measure it on the validation part once more."""
     best = keep.best_model_path or None  # none of an editor that is not trained
-    found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
+    steps_of(Path(best) if best else None)
+    with restoring(trainer, Path(best) if best else None, "on_validation_start"):
+        found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
     module.eval()
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
 
 
-def _steps_of(checkpoint: Path | None) -> int:
-    """Optimizer steps that a checkpoint already holds."""
-    if checkpoint is None:
-        return 0
-    try:
-        return int(torch.load(checkpoint, weights_only=True)["global_step"])
-    except Exception as error:  # a broken file makes torch.load raise almost anything
-        raise ArtifactError(
-            f"{checkpoint}: expected a checkpoint of this run, got a broken file; "
-            "start anew without --resume"
-        ) from error
-
-
-def _read_metrics(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
 def _all_metrics(folder: Path) -> list[dict[str, str]]:
     """The rows set aside, up to where the rows since then begin, and these."""
-    now = _read_metrics(folder / METRICS)
+    now = read_metrics(folder / METRICS)
     first = min((int(row["step"]) for row in now), default=sys.maxsize)
-    return [row for row in _read_metrics(folder / EARLIER) if int(row["step"]) < first] + now
+    return [row for row in read_metrics(folder / EARLIER) if int(row["step"]) < first] + now
 
 
 def _set_metrics_aside(folder: Path) -> None:

@@ -64,6 +64,13 @@ class Saliency:
         ``tolerance``. Scores so close say nothing about which layer is better, and the nearer a
         layer is to the output, the fewer blocks an edit has to run (of the choices that are as
         good as the best, the cheapest: the one-standard-error rule of Breiman et al., 1984).
+
+        Example:
+            >>> scores = LayerScore(0, 0.90), LayerScore(1, 0.95), LayerScore(2, 0.93)
+            >>> Saliency("a picker", scores, 0, 0, 0).pick
+            1
+            >>> Saliency("a picker", scores, 0, 0, 0, tolerance=0.05).pick
+            2
         """
         finalists = [s for s in self.scores if s.final]
         best = max(finalists, key=lambda s: s.score)

@@ -64,6 +64,12 @@ class Nli:
 
         Raises:
             DataError: a field is missing or is not text.
+
+        Example:
+            >>> row = {"premise": "A man sleeps.", "hypothesis": "He runs.", "label": "no"}
+            >>> record = Nli().parse(row, "mistakes.jsonl:1")
+            >>> record.sample.inputs, record.sample.target, record.sample.id
+            (('A man sleeps.', 'He runs.'), 'no', 'mistakes.jsonl:1')
         """
         inputs = tuple(text_of(row, field, where) for field in self.fields)
         target = text_of(row, self.label, where)

@@ -271,18 +271,18 @@ def test_a_build_that_is_killed_leaves_whole_shards(
     bert: TaskModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
 ) -> None:
     spec = BankSpec(bert.layer(1))
-    real = cache.write_tensors
+    real = cache.keep_tensors
 
     def killed(path: Path, tensors: dict[str, Tensor]) -> None:
         if "00001" in path.name:
             raise JobError("the disk is full")
         real(path, tensors)
 
-    monkeypatch.setattr(cache, "write_tensors", killed)
+    monkeypatch.setattr(cache, "keep_tensors", killed)
     with pytest.raises(JobError):
         open_bank(bert, TASK, samples(N), spec, tmp_path)
     assert [path.name for path in shards(tmp_path)] == ["shard-00000.safetensors"]
-    monkeypatch.setattr(cache, "write_tensors", real)
+    monkeypatch.setattr(cache, "keep_tensors", real)
     open_bank(bert, TASK, samples(N), spec, tmp_path)
     assert counted == [4, 4, 4, 3]
 

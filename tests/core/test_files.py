@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from saledit import files
 from saledit.errors import ArtifactError, JobError
+from saledit.files import tensors as tensors_module
 
 OLD = {"w": torch.arange(4.0)}
 NEW = {"w": torch.ones(4), "n": torch.zeros(2, 3, dtype=torch.bfloat16)}
@@ -62,7 +64,7 @@ def break_writes(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         raise error
 
     monkeypatch.setattr(Path, "write_text", half_text)
-    monkeypatch.setattr(files, "save_file", half_tensors)
+    monkeypatch.setattr(tensors_module, "save_file", half_tensors)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("bug")], ids=repr)
@@ -101,7 +103,7 @@ def test_a_disk_that_is_full_late_is_a_job_error(
     old, new = KINDS[kind]
     old(path)
     before = path.read_bytes()
-    monkeypatch.setattr(files.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(JobError, match="No space left"):
         new(path)
     assert path.read_bytes() == before
@@ -119,8 +121,8 @@ def test_what_is_written_is_synced_before_it_is_renamed(
 ) -> None:
     path = tmp_path / "file"
     seen = []
-    sync = files.os.fsync
-    monkeypatch.setattr(files.os, "fsync", lambda fd: (seen.append(path.exists()), sync(fd)))
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (seen.append(path.exists()), sync(fd)))
     KINDS[kind][1](path)
     assert seen[0] is False
     assert path.exists()

@@ -22,7 +22,7 @@ from saledit.errors import DataError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.report import plot_course
+from saledit.report import course_figure, write_plot
 from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.course import Course
@@ -237,5 +237,5 @@ def test_the_plot_of_a_collapse(tmp_path: Path) -> None:
         for n in range(8)
     ]  # fmt: skip
     results = {"course": points, "collapse": 5, "editor": "a$b", "schedule": {"batch_size": 1}}
-    plot_course(results, tmp_path / "a.png")
+    write_plot(course_figure(results), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from whole_runs import ui
+from whole_runs import check_answers, ui
 
 from saledit import config as configuration
 from saledit.artifact import load_editor
@@ -75,7 +75,7 @@ def test_runs_of_the_same_samples_share_their_layer_scores(
     kept.write_text("{")
     again = saliency(make("mended", *keys), ui())
     assert again["layers"] == table["layers"]
-    assert json.loads(kept.read_text())["layers"] == table["layers"]
+    assert json.loads(kept.read_text())["value"]["layers"] == table["layers"]
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
@@ -122,6 +122,7 @@ def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
     assert json.loads((fitted.folder / "results.json").read_text()) == results
     failures = results["counts"]["fail"]
     check_results(results, "batch", 3, failures)
+    check_answers(fitted.folder / "answers.jsonl", results)
     kinds = results["adapt_by_kind"]
     assert {kind: v["n"] for kind, v in kinds.items()} == results["counts"]["adapt_kinds"]
     for overrides, mode, k in (
@@ -129,7 +130,10 @@ def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
         (["schedule.cumulative=true", "schedule.batch_size=1"], "sequential", 1),
         (["schedule.batch_size=1", "test.passes_per_edit=0"], "batch", 1),
     ):
-        check_results(run_test(str(fitted.folder), overrides, ui()), mode, k, failures)
+        found = run_test(str(fitted.folder), overrides, ui())
+        check_results(found, mode, k, failures)
+        name = f"answers-{'_'.join(sorted(overrides))}.jsonl"
+        check_answers(fitted.folder / name, found)
     # The run's own results stay.
     assert json.loads((fitted.folder / "results.json").read_text()) == results
 

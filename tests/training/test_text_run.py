@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_text
 from tiny import save, untouched
+from whole_runs import check_answers
 
 import saledit
 from saledit import config as configuration
@@ -126,6 +127,7 @@ def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: P
             assert 0 <= metrics[key] <= 1
         assert spoken["fail_f1"] >= spoken["fail_accuracy"]
         assert results["unedited"]["generated"]["fail_accuracy"] == 0
+        check_answers(config.folder / "answers.jsonl", results, spoken=True)
 
         failures = tmp_path / "failures.jsonl"
         kept = [json.loads(line) for line in Path(config.data.train).read_text().splitlines()]
@@ -191,8 +193,12 @@ def test_the_schedules_judge_the_same_failures(make: Callable[..., RunConfig]) -
         )
     assert one["schedule"]["mode"] == "sequential-batched"
     assert all_at_once["n_edits"] == 1
-    for found in (one, all_at_once):
+    for found, name in (
+        (one, "schedule.cumulative=true"),
+        (all_at_once, "schedule.batch_size=1000_test.passes_per_edit=0"),
+    ):
         assert found["counts"] == one["counts"]
+        check_answers(config.folder / f"answers-{name}.jsonl", found, spoken=True)
         assert math.isfinite(found["metrics"]["locality_kl"])
 
 

@@ -19,7 +19,7 @@ class EmbeddingSimilarity:
         max_length: How many tokens of a text count.
 
     Raises:
-        ModelError: If the folder does not exist.
+        ModelError: If the folder does not exist, or holds no such model.
     """
 
     def __init__(
@@ -31,13 +31,16 @@ class EmbeddingSimilarity:
         max_length: int = 256,
     ) -> None:
         # Imported here so that the rules work, and load fast, without torch.
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
+
+        from saledit.models.loading import explained, read_model, read_tokenizer
 
         if not Path(folder).is_dir():
             raise ModelError(f"{folder}: no such folder with a sentence embedding model")
         path = str(folder)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model: Any = AutoModel.from_pretrained(path, local_files_only=True)
+        with explained(path):
+            self._tokenizer: Any = read_tokenizer(path)
+            model, _ = read_model(AutoModel, path, local_files_only=True)
         self._model = model.to(device).eval()
         self._device = device
         self._batch_size = batch_size

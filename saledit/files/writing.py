@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
 import shutil
@@ -10,18 +10,23 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from saledit.errors import ArtifactError, JobError
+from saledit.errors import JobError
+from saledit.files.reading import check_regular
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a name beside a file's place, to be filled; it is synced and renamed there.
+
+    A link at the place is replaced, never followed.
+
+    Raises:
+        JobError: the disk is full or the place cannot be written.
+    """
     part = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,8 +40,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise JobError(
             f"{path}: cannot be written: {error.strerror or error}; nothing was changed"
         ) from error
-    except SafetensorError as error:  # safetensors reports a full disk in its own way
-        raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     finally:
         with suppress(OSError):  # the file's folder itself may be missing
             part.unlink()
@@ -52,13 +55,35 @@ def _sync(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """Open a file to write at its end; it is made where there is none.
+
+    Raises:
+        OSError: it cannot be written, is no file, or is a link: that would be written elsewhere.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    flags |= sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"))
+    try:
+        number = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "is a link; put the file itself there") from error
+        raise
+    try:
+        check_regular(os.fstat(number).st_mode)
+        return os.fdopen(number, "ab")
+    except BaseException:
+        os.close(number)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all.
 
     Raises:
         JobError: the disk is full or the place cannot be written.
     """
-    with _replacing(path) as part:
+    with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
@@ -82,92 +107,6 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         JobError: the disk is full.
     """
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read JSON.
-
-    Args:
-        path: the file.
-        what: what it should be, for messages.
-
-    Raises:
-        ArtifactError: missing or broken.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: expected {what}, got no such file; check the path") from None
-    except (ValueError, OSError) as error:
-        raise ArtifactError(f"{path}: expected {what}, got a broken file: {error}") from error
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Raises:
-        JobError: the disk is full or the place cannot be written.
-    """
-    owned = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with _replacing(path) as part:
-        # safetensors 0.8 writes a broken header for no tensors and empty metadata.
-        save_file(owned, part, dict(metadata) if metadata else None)
-
-
-def read_tensors(path: Path, what: str) -> dict[str, Tensor]:
-    """Map a safetensors file into memory; pages are read when they are touched.
-
-    Args:
-        path: the file.
-        what: what it should be, for messages.
-
-    Raises:
-        ArtifactError: missing, broken, or not safetensors (a pickle, say).
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: expected {what}, got no such file; check the path") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        kind = "a pickle; saledit never reads one" if _is_pickle(path) else f"({error})"
-        raise ArtifactError(f"{path}: expected {what} as safetensors, got {kind}") from error
-
-
-def read_metadata(path: Path, what: str) -> dict[str, str]:
-    """Read the metadata of a safetensors file.
-
-    Raises:
-        ArtifactError: missing, broken, or not safetensors.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return stream.metadata() or {}
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: expected {what}, got no such file; check the path") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        kind = "a pickle; saledit never reads one" if _is_pickle(path) else f"({error})"
-        raise ArtifactError(f"{path}: expected {what} as safetensors, got {kind}") from error
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits; "" where there is none."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _is_pickle(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(2)
-    except OSError:
-        return False
-    # A torch.save file is a zip; a bare pickle of protocol 2 or later starts with 0x80.
-    return head == b"PK" or head[:1] == b"\x80"
 
 
 @contextmanager

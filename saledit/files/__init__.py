@@ -1,0 +1,73 @@
+"""Files: written whole or not at all; read as what they should be, or refused with one line.
+
+Nothing here imports torch before tensors are asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from saledit.files.reading import (
+    file_hash,
+    is_file,
+    open_regular,
+    read_bytes,
+    read_text,
+    reason,
+)
+from saledit.files.values import keep_json, kept_json, misfit, parse_json, read_json
+from saledit.files.writing import (
+    alone,
+    beside,
+    new_folder,
+    one_at_a_time,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from saledit.files.tensors import (
+        check_numbers,
+        keep_tensors,
+        kept_tensors,
+        read_header,
+        read_metadata,
+        read_tensors,
+        write_tensors,
+    )
+
+__all__ = [
+    "alone",
+    "beside",
+    "check_numbers",
+    "file_hash",
+    "is_file",
+    "keep_json",
+    "keep_tensors",
+    "kept_json",
+    "kept_tensors",
+    "misfit",
+    "new_folder",
+    "one_at_a_time",
+    "open_regular",
+    "parse_json",
+    "read_bytes",
+    "read_header",
+    "read_json",
+    "read_metadata",
+    "read_tensors",
+    "read_text",
+    "reason",
+    "write_json",
+    "write_jsonl",
+    "write_tensors",
+    "write_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("saledit.files.tensors"), name)

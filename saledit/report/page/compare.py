@@ -1,0 +1,99 @@
+"""The page of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saledit.report.figures import comparison_figure, courses_figure
+from saledit.report.look import count, duration, number, percent, points
+from saledit.report.page.model import Chart, Page, Section, Table
+
+
+def compare_page(table: Mapping[str, Any]) -> Page:
+    """Lay out ``compare.json``."""
+    known = [row for row in table["editors"] if row["seeds"]]
+    shares = [
+        [
+            row["editor"],
+            str(len(row["seeds"])),
+            *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
+            _with_interval(row["edit_accuracy"], "%"),
+            _with_interval(row["drawdown"], " pt"),
+            number(row["locality_kl"]),
+        ]
+        for row in known
+    ]
+    costs = [
+        [
+            row["editor"],
+            *("-" if row[k] is None else duration(row[k]) for k in ("train_seconds",)),
+            number(None if row["edits_per_second"] is None else round(row["edits_per_second"], 1)),
+            *("-" if row[k] is None else duration(row[k]) for k in ("fix_seconds_per_edit",)),
+            number(round(row["peak_rss_mb"])),
+            number(round(row["editor_mb"], 2)),
+        ]
+        for row in known
+    ]
+    sections = [
+        Section(
+            "Editors",
+            [
+                Chart("compare", comparison_figure(table), "edit accuracy against drawdown"),
+                Table(
+                    ("editor", "seeds", "fail", "adapt", "edit accuracy", "drawdown", "KL"), shares
+                ),
+                "Intervals are 95% of a bootstrap over the edits, of these trained editors.",
+            ],
+        ),
+        Section(
+            "Costs",
+            [Table(("editor", "training", "edits/s", "a fix", "peak MB", "editor MB"), costs)],
+        ),
+    ]
+    beside = [row for row in known if row.get("beside")]
+    if beside:
+        sections.insert(1, _beside(beside))
+    courses: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for cell in table["cells"]:
+        if "course" in cell:
+            courses.setdefault(cell["editor"], cell["course"])
+    if courses:
+        chart = Chart("course", courses_figure(courses), "what holds as edits pile up")
+        sections.append(Section("Forgetting", [chart]))
+    failed = [cell for cell in table["cells"] if cell.get("error")]
+    if failed:
+        rows = [[c["editor"], str(c["seed"]), c["error"]] for c in failed]
+        columns = ("editor", "seed", "error")
+        sections.append(Section("Failed", [Table(columns, rows, frozenset({0, 2}))]))
+    k = table["schedule"]["batch_size"]
+    command = table.get("command", "")
+    return Page(
+        f"Editors on {table['config']}", f"{table['task']}, {count(k, 'failure')} an edit", [],
+        sections, [command] if command else [],
+    )  # fmt: skip
+
+
+def _beside(rows: Sequence[Mapping[str, Any]]) -> Section:
+    first = rows[0]["beside"]["editor"]
+    table = Table(
+        ("editor", "edit accuracy", "drawdown"),
+        [
+            [
+                row["editor"],
+                *(_with_interval(row["beside"][n], " pt") for n in ("edit_accuracy", "drawdown")),
+            ]
+            for row in rows
+        ],
+    )
+    said = f"How far each lies above {first} on the same edits."
+    return Section(f"Beside {first}", [said, table])
+
+
+def _with_interval(found: Mapping[str, Any], unit: str) -> str:
+    if found["mean"] is None:
+        return "-"
+    shown = percent(found["mean"]) if unit == "%" else points(found["mean"])
+    if found["low"] is None:
+        return shown
+    return f"{shown} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"

@@ -1,0 +1,134 @@
+"""``saledit report``: what a run, a comparison or a folder of fixes holds, as one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from saledit.artifact import EDITS_FACTS
+from saledit.errors import ArtifactError, UserError
+from saledit.files import read_json, write_text
+from saledit.ledger import ENTRIES, LEDGER
+from saledit.report import Ui, write_plot
+from saledit.report.page import Page, RunFiles, compare_page, fixes_page, render_page, run_page
+from saledit.run.ledgers import log
+from saledit.run.picking import TABLE
+from saledit.run.training import METRICS
+
+_NAME, _PLOTS = "report.html", "plots"
+
+
+def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
+    """Lay a result out as one HTML page that needs no network and no other file.
+
+    Args:
+        target: the folder of a run, of a comparison, or of fixes.
+        out: the page; None for ``report.html`` in the folder.
+        ui: where progress is shown.
+
+    Returns:
+        Where the page is, its figures (PNG and SVG, in ``plots`` beside it), and its size.
+
+    Raises:
+        UserError: the folder holds none of these.
+        ArtifactError: a file in it is broken.
+        JobError: the page cannot be written.
+    """
+    folder = Path(target)
+    made = next((_KINDS[mark] for mark in _KINDS if (folder / mark).is_file()), None)
+    if made is None:
+        raise UserError(
+            f"{target}: expected the folder of a run, of a comparison or of fixes, got none; check "
+            "the path"
+        )
+    ui.stage(f"reading {target}")
+    try:
+        page = made(folder, ui)
+        html = render_page(page)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ArtifactError(
+            f"{target}: expected files as saledit writes them, got other ones "
+            f"({type(error).__name__}: {error}); make them anew"
+        ) from error
+    path = Path(out) if out else folder / _NAME
+    ui.stage(f"writing {path}")
+    plots = []
+    for chart in page.charts:
+        for kind in ("png", "svg"):
+            plots.append(path.parent / _PLOTS / f"{chart.name}.{kind}")
+            write_plot(chart.figure, plots[-1])
+    write_text(path, html)
+    return {
+        "page": str(path),
+        "title": page.title,
+        "plots": [str(plot) for plot in plots],
+        "megabytes": path.stat().st_size / 1e6,
+    }
+
+
+def _run(folder: Path, ui: Ui) -> Page:
+    del ui
+    names = sorted(
+        (path.name for path in folder.glob("results*.json")), key=lambda name: (len(name), name)
+    )
+    return run_page(
+        RunFiles(
+            folder.resolve().name,
+            (folder / "config.yaml").read_text(encoding="utf-8"),
+            _json(folder / "fit.json", "a record of training"),
+            _json(folder / TABLE, "the scores of the layers"),
+            _rows(folder / METRICS),
+            {name: _json(folder / name, "results") for name in names},
+            {name: _lines(folder / _answers(name)) for name in names},
+        )
+    )
+
+
+def _answers(results: str) -> str:
+    return f"answers{results.removeprefix('results').removesuffix('.json')}.jsonl"
+
+
+def _compare(folder: Path, ui: Ui) -> Page:
+    del ui
+    return compare_page(_json(folder / "compare.json", "a comparison"))
+
+
+def _fixes(folder: Path, ui: Ui) -> Page:
+    told = log(str(folder), ui)
+    fixes = [row["id"] for row in told["entries"] if row["action"] == "fix"]
+    about = {n: _json(folder / ENTRIES / str(n) / EDITS_FACTS, "a fix") for n in fixes}
+    return fixes_page(folder.resolve().name, told, about)
+
+
+#: By the file that only such a folder has.
+_KINDS: Mapping[str, Callable[[Path, Ui], Page]] = {
+    LEDGER: _fixes,
+    "compare.json": _compare,
+    "config.yaml": _run,
+}
+
+
+def _json(path: Path, what: str) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    found = read_json(path, what)
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path}: expected {what}, got a {type(found).__name__}")
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]

@@ -1,0 +1,130 @@
+"""What a run that was cut off left in its folder, checked before it is gone on with."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LambdaCallback
+
+from saledit.errors import ArtifactError, SaleditError
+from saledit.files import misfit, open_regular, read_text, reason
+
+_REMEDY = "start anew without --resume"
+_STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {str: object}}
+_STEP = "step"
+
+
+def steps_of(checkpoint: Path | None) -> int:
+    """Optimizer steps that a checkpoint already holds; it is read without running any code.
+
+    Raises:
+        ArtifactError: it is broken, packed so that it fills memory, or names files elsewhere.
+    """
+    if checkpoint is None:
+        return 0
+    try:
+        _check_packing(checkpoint)
+        state = torch.load(checkpoint, weights_only=True)
+        fault = misfit(state, _STATE) or _leads_out(state, checkpoint.parent)
+        if fault or state["global_step"] < 0:
+            raise ValueError(fault or "steps below 0")
+        return int(state["global_step"])
+    except Exception as error:  # a broken file makes torch.load raise almost anything
+        raise ArtifactError(
+            f"{checkpoint}: expected a checkpoint of this run, got a broken file "
+            f"({reason(error):.200}); {_REMEDY}"
+        ) from error
+
+
+def _check_packing(checkpoint: Path) -> None:
+    """A checkpoint is a zip of parts that are stored as they are; a packed one may have any size.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: it is none.
+    """
+    with open_regular(checkpoint) as stream, zipfile.ZipFile(stream) as parts:
+        size = os.fstat(stream.fileno()).st_size
+        found = parts.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in found):
+            raise ValueError("its parts are packed")
+        if sum(part.file_size for part in found) > size:
+            raise ValueError("its parts are larger than the file")
+
+
+def _leads_out(state: Mapping[str, Any], folder: Path) -> str:
+    """Lightning reads and removes files that a checkpoint names: they have to be the run's."""
+    home = folder.resolve()
+    for own in state.get("callbacks", {}).values():
+        if not isinstance(own, Mapping):
+            continue
+        named = [value for key, value in own.items() if str(key).endswith("_path")]
+        kept = own.get("best_k_models")
+        named += [*kept] if isinstance(kept, Mapping) else []
+        for name in named:
+            if name and (not isinstance(name, str) or Path(name).resolve().parent != home):
+                return f"the path {name!s:.80}, outside of the run's folder"
+    return ""
+
+
+@contextmanager
+def restoring(trainer: L.Trainer, checkpoint: Path | None, begun: str) -> Iterator[None]:
+    """Say of what goes wrong before a trainer has begun that its checkpoint does not fit.
+
+    Args:
+        trainer: about to restore the checkpoint.
+        checkpoint: None for none.
+        begun: the hook of a callback that comes first when all is restored.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    seen: list[bool] = []
+    watch = LambdaCallback(**{begun: lambda *_: seen.append(True)})
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(0, watch)
+    try:
+        yield
+    except Exception as error:
+        if checkpoint is None or seen or isinstance(error, SaleditError):
+            raise
+        raise ArtifactError(
+            f"{checkpoint}: expected a checkpoint of this run, got one that does not fit "
+            f"({reason(error):.200}); {_REMEDY}"
+        ) from error
+    finally:
+        callbacks.remove(watch)
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of a ``metrics.csv``; none where there is no file.
+
+    Raises:
+        ArtifactError: it is broken.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise ArtifactError(_broken(path, reason(error))) from error
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise ArtifactError(_broken(path, f"other columns in row {number}"))
+        if not (row.get(_STEP, "").isascii() and row.get(_STEP, "").isdecimal()):
+            raise ArtifactError(_broken(path, f"no '{_STEP}' in row {number}"))
+        if any(set(text) & set(',"\r\n') for pair in row.items() for text in pair):
+            raise ArtifactError(_broken(path, f"a quoted text in row {number}"))
+    return rows
+
+
+def _broken(path: Path, fault: str) -> str:
+    return f"{path}: expected the metrics of a run, got a broken file ({fault:.200}); {_REMEDY}"

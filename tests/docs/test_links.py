@@ -1,0 +1,77 @@
+"""Relative links of the pages lead somewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs" / "_ext"))
+
+import links  # noqa: E402
+
+
+def test_every_link_leads_somewhere() -> None:
+    assert not links.broken(ROOT)
+
+
+def test_the_pages_are_found() -> None:
+    names = {page.relative_to(ROOT).as_posix() for page in links.pages(ROOT)}
+    assert {"README.md", "docs/index.md", "docs/editors.md", "docs/first_fix.ipynb"} <= names
+
+
+def test_every_page_of_the_site_is_in_its_contents() -> None:
+    listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
+    pages = {page.stem for page in links.pages(ROOT) if page.parent.name == "docs"}
+    assert not pages - {"index"} - set(listed)
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "other.md").write_text("# One\n\n## Two words, `code`\n\n```\n# none\n```\n")
+    return tmp_path / "docs" / "page.md"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[gone](gone.md)",
+        "[a\\] b](../gone.yaml)",
+        "![picture](gone.png)",
+        "[x](../other.md#three)",
+        "[x](#nowhere)",
+        "[x](../other.md#none)",
+        "[in code](gone.md) `[x](other.md)`",
+        '[titled](gone.md "title")',
+        "[absolute](/etc/hosts)",
+    ],
+)
+def test_a_broken_one_is_found(page: Path, text: str) -> None:
+    page.write_text(f"# Page\n\n{text}\n")
+    (fault,) = links.broken(page.parents[1])
+    assert fault.startswith("docs/page.md:3: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[x](../other.md)",
+        "[x](../other.md#two-words-code)",
+        "[x](#page)",
+        "[x](https://example.org/gone.md)",
+        "`[x](gone.md)`",
+        "```text\n[x](gone.md)\n```",
+    ],
+)
+def test_a_good_one_is_left_alone(page: Path, text: str) -> None:
+    page.write_text(f"# Page\n\n{text}\n")
+    assert not links.broken(page.parents[1])
+
+
+def test_links_of_notebooks_are_followed(page: Path) -> None:
+    cell = '{"cell_type": "markdown", "source": ["[x](gone.md)"]}'
+    page.with_suffix(".ipynb").write_text(f'{{"cells": [{cell}]}}')
+    assert links.broken(page.parents[1]) == ["docs/page.ipynb:0: 'gone.md' leads to no file"]

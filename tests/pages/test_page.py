@@ -1,0 +1,204 @@
+"""Pages of results: nothing from outside gets in, every number is that of the files."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whole_runs import FakeUi
+
+from saledit.bootstrap import wilson
+from saledit.errors import ArtifactError, UserError
+from saledit.files import write_json, write_jsonl, write_text
+from saledit.report import Ui
+from saledit.report.page import Answers, Page, RunFiles, Section, Table, Tile, render_page, run_page
+from saledit.report.page.model import state_of
+from saledit.run import report
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"'{{ 7 * 7 }}"
+PART = {"fail": 2, "adapt": 2, "pass": 10, "adapt_kinds": {"wording": 2}, "made": 0}
+LAYERS = [{"layer": i, "score": 0.1 * i, "error": 0.01} for i in range(4)]
+SALIENCY = {
+    "method": "trial-step", "pick": 3, "layers": LAYERS, "forward_passes": 12,
+    "backward_passes": 4, "seconds": 1.5,
+}  # fmt: skip
+FIT = {
+    "run": "x", "layer": 3, "n_layers": 4, "sites": ["a"], "saliency": None,
+    "base_model": {"name": NASTY, "fingerprint": "0" * 32},
+    "splits": {"train": PART, "validation": PART, "test": PART},
+    "epochs": 2, "train_seconds": 3.0, "edits_per_second": 10.0, "editor_parameters": 1000,
+    "validation": {"edit_accuracy": 0.5, "drawdown": 0.1},
+    "environment": {"command": "saledit fit 'a b.yaml'", "platform": "here"},
+}  # fmt: skip
+RESULTS = {
+    "task": "nli", "editor": "mend", "base_model": FIT["base_model"], "layer": 3,
+    "schedule": {"mode": "batch", "batch_size": 1}, "n_edits": 2,
+    "metrics": {"fail_accuracy": 0.5, "edit_accuracy": 0.75, "drawdown": 0.1, "locality_kl": 0.03},
+    "unedited": {"fail_accuracy": 0.0, "edit_accuracy": 0.25},
+    "per_edit": {
+        "fail": [1, 0], "fail_of": [1, 1], "adapt": [1, 1], "adapt_of": [1, 1],
+        "lost": [1, 0], "lost_of": [5, 5],
+    },
+    "adapt_by_kind": {NASTY: {"accuracy": 1.0, "n": 2}}, "counts": PART,
+    "timing": {"test_seconds": 1.0}, "memory": {"peak_rss_mb": 100.0},
+    "versions": {"saledit": "0"}, "environment": {"command": "saledit test x"}, "seed": 0,
+}  # fmt: skip
+
+
+def answer(part: str, was: bool, now: bool, text: str = "a") -> dict[str, Any]:
+    return {
+        "edit": 0, "part": part, "id": "i", "inputs": [text, "b"], "target": "yes",
+        "before": "yes" if was else "no", "after": "yes" if now else "no",
+        "was_right": was, "is_right": now,
+    }  # fmt: skip
+
+
+ANSWERS = [
+    answer("fail", False, True, NASTY), answer("fail", False, False),
+    answer("adapt", True, True), answer("adapt", True, False), answer("pass", True, False),
+]  # fmt: skip
+
+
+class Seen(HTMLParser):
+    """Tags with their attributes, and the texts of scripts."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag == "script" and self.scripts:
+            self.scripts[-1] += data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's folder."""
+    run = tmp_path / "my run"
+    write_text(run / "config.yaml", f"name: x  # {NASTY}\n")
+    write_json(run / "fit.json", FIT)
+    write_json(run / "saliency.json", SALIENCY)
+    write_json(run / "results.json", RESULTS)
+    write_jsonl(run / "answers.jsonl", ANSWERS)
+    write_text(run / "metrics.csv", "step,train/loss,val/score\n0,1.5,\n1,,0.25\n")
+    return run
+
+
+def test_a_page_holds_all_it_needs_and_no_text_gets_out_of_its_place(folder: Path) -> None:
+    made = report(str(folder), None, FakeUi())  # type: ignore[arg-type]
+    html = Path(made["page"]).read_text(encoding="utf-8")
+    seen = Seen(html)
+    assert len(seen.scripts) == 2  # the answers and ours
+    assert not [tag for tag, _ in seen.tags if tag in {"img", "link", "iframe", "object", "base"}]
+    assert not [1 for _, attrs in seen.tags if any(name.startswith("on") for name in attrs)]
+    targets = [
+        value or "" for _, attrs in seen.tags for name, value in attrs.items()
+        if name in {"src", "href", "xlink:href", "action"}
+    ]  # fmt: skip
+    assert targets
+    assert all(value.startswith("#") for value in targets)
+    policy = next(a["content"] for t, a in seen.tags if t == "meta" and "http-equiv" in a)
+    assert policy
+    assert policy.startswith("default-src 'none'")
+    data = json.loads(seen.scripts[0])
+    assert data["rows"][0][data["columns"].index("inputs")] == [NASTY, "b"]
+    assert [row[0] for row in data["rows"]] == ["fixed", "still wrong", "kept", "broken", "broken"]
+    assert "49" not in re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", html, flags=re.S)
+    ids = [attrs["id"] for _, attrs in seen.tags if attrs.get("id")]
+    assert not [name for name in set(ids) if name.startswith("s") and ids.count(name) > 1]
+    plots = {Path(plot).name for plot in made["plots"]}
+    assert plots == {f"{n}.{kind}" for n in ("saliency", "training") for kind in ("png", "svg")}
+    assert all(Path(plot).stat().st_size > 500 for plot in made["plots"])
+
+
+def test_what_is_shown_is_what_the_files_say(folder: Path) -> None:
+    made = report(str(folder), str(folder.parent / "elsewhere" / "p.html"), FakeUi())  # type: ignore[arg-type]
+    html = Path(made["page"]).read_text(encoding="utf-8")
+    assert not (folder / "report.html").exists()
+    # Two edits of two samples each: between .5 and 1 of them are right in any resample.
+    assert "75.0%" in html
+    assert "95%: 50.0 to 100.0%; unedited 25.0%" in html
+    assert "10.0 pt" in html
+    assert "saledit fit &#39;a b.yaml&#39;" in html
+    assert "trial-step picks layer 3" in html
+
+
+def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:
+    write_text(tmp_path / "config.yaml", "name: x\n")
+    html = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    assert "not trained yet" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("results.json", "{", "results"),
+        ("results.json", "[]", "got a list"),
+        ("results.json", "{}", "expected files as saledit writes them"),
+        ("fit.json", '{"splits": 3}', "expected files as saledit writes them"),
+        ("answers.jsonl", "{\n", "expected"),
+        ("answers.jsonl", '{"is_right": true}\n', "expected files"),
+        ("metrics.csv", "step,train/loss\nx,1\n", "expected files"),
+        ("saliency.json", '{"method": 3}', "expected files"),
+    ],
+)
+def test_a_broken_file_is_named_and_no_page_is_written(
+    folder: Path, name: str, text: str, said: str
+) -> None:
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=said) as error:
+        report(str(folder), None, FakeUi())  # type: ignore[arg-type]
+    assert str(folder) in str(error.value)
+    assert not (folder / "report.html").exists()
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the folder of a run"):
+        report(str(tmp_path), None, Ui(quiet=True))
+
+
+def test_the_states_of_an_answer() -> None:
+    states = {(was, now): state_of(answer("fail", was, now)) for was in (0, 1) for now in (0, 1)}
+    assert states == {
+        (0, 0): "still wrong", (0, 1): "fixed", (1, 0): "broken", (1, 1): "kept",
+    }  # fmt: skip
+
+
+def test_more_answers_than_a_page_takes_are_told() -> None:
+    many = Answers([answer("fail", False, True)] * 30, "answers.jsonl", most=10)
+    assert len(many.compact()["rows"]) == 10
+    assert many.compact()["total"] == 30
+    html = render_page(Page("t", "s", [Tile("a", "b")], [Section("x", [many])]))
+    assert "The first 10 of 30 are on this page; all are in answers.jsonl." in html
+
+
+def test_columns_of_numbers_are_told_from_words() -> None:
+    table = Table(("a", "b"), [["<x>", "1"]])
+    html = render_page(Page("t", "s", [], [Section("x", [table])]))
+    assert '<td>&lt;x&gt;</td><td class="number">1</td>' in html
+
+
+def test_pages_are_the_same_every_time() -> None:
+    files = RunFiles("x", "", FIT, SALIENCY, [], {"results.json": RESULTS}, {})
+    assert render_page(run_page(files)) == render_page(run_page(files))
+
+
+def test_a_score_interval() -> None:
+    # Newcombe, 1998 (Statistics in Medicine 17, table I): 81 of 263, and 0 of 20.
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    low, high = wilson(0.3, 10)
+    assert low < 0.3 < high
+    narrow = wilson(0.3, 1000)
+    assert low < narrow[0] < 0.3 < narrow[1] < high
