@@ -82,7 +82,7 @@ def compare(
         check_site(config.site)
         check_editor(config.editor)
     failed: dict[str, str] = {}
-    table = _table(cells, failed, shared)
+    table = _table(cells, failed, shared, ui.command)
     _write(folder, table)
     waiting: dict[Path, str] = {}
     for (name, seed), config in cells.items():
@@ -100,7 +100,7 @@ def compare(
                 ui.stage(f"{waiting[path]} failed: {error}")
             if bar is not None:
                 bar.update(done, waiting[path])
-            table = _table(cells, failed, shared)
+            table = _table(cells, failed, shared, ui.command)
             _write(folder, table)
     return table | {"folder": str(folder)}
 
@@ -128,8 +128,9 @@ def _is_done(config: RunConfig) -> bool:
 
 
 def _table(
-    cells: Mapping[tuple[str, int], RunConfig], failed: Mapping[str, str], shared: RunConfig
-) -> dict[str, Any]:
+    cells: Mapping[tuple[str, int], RunConfig], failed: Mapping[str, str], shared: RunConfig,
+    command: str,
+) -> dict[str, Any]:  # fmt: skip
     """All that is known of the cells so far."""
     rows: list[dict[str, Any]] = []
     for (editor, seed), config in cells.items():
@@ -147,6 +148,7 @@ def _table(
         "schema": 1,
         "config": shared.name,
         "task": shared.task.name,
+        "command": command,
         "schedule": {"batch_size": shared.schedule.batch_size},
         "editors": [_summary(name, done, names[0], seeds) for name in names],
         "cells": rows,

@@ -111,6 +111,7 @@ def test_wordings_tell_nothing_about_the_label(rows: dict[str, list[dict[str, An
                 assert gap <= margin + 4 / len(members), (split, relation, word)
 
 
+@pytest.mark.slow  # of the generator alone, which no other test and no user runs
 def test_generator_reproduces_the_files(tmp_path: Path) -> None:
     for name, wanted in VERSIONS.items():
         try:

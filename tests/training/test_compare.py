@@ -23,7 +23,7 @@ from saledit.bootstrap import Resampled, interval
 from saledit.errors import ConfigError, JobError
 from saledit.files import write_jsonl
 from saledit.report import render
-from saledit.run import compare, crew
+from saledit.run import compare, crew, report
 from saledit.run.cell import run_cell
 from saledit.run.crew import OwnProcess, run_all
 
@@ -99,7 +99,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: Path) -> None:
-    names = ["salem", "ft", "enn", "mend", "malmen", "ke", "step", "lora-ft"]
+    names = ["salem", "ft", "mend", "step", "lora-ft"]
     ran: list[str] = []
 
     def runner(path: Path) -> None:
@@ -129,7 +129,11 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
         saved = configuration.load(Path(cell["run"]) / "config.yaml")
         assert saved.train.epochs * saved.train.steps_per_epoch == 6  # of 4 edits, at least 20
         assert len(results["sites"]) == (6 if name == "mend" else 2)
-    assert "malmen" in render("compare", table, io.StringIO())
+    assert "mend" in render("compare", table, io.StringIO())
+    page = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    shown = 100 * found["editors"][0]["edit_accuracy"]["mean"]
+    assert f"{shown:.1f}%" in page
+    assert "killed by SIGKILL, out of memory?" in page
 
     # What is finished is not run again, and another budget is another comparison.
     ran.clear()
@@ -140,10 +144,7 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     assert len(ran) == 1
 
 
-def test_a_cell_is_a_process_of_its_own(shared: Path) -> None:
-    table = compare(str(shared), ["step"], [1], ["name=own"], FakeUi())  # type: ignore[arg-type]
-    (row,) = table["editors"]
-    assert row["seeds"] == [1]
+def test_a_cell_that_cannot_begin_says_why(shared: Path) -> None:
     lost = ["name=lost", "data.train=nowhere.jsonl"]
     (cell,) = compare(str(shared), ["step"], [0], lost, FakeUi())["cells"]  # type: ignore[arg-type]
     assert "nowhere.jsonl" in cell["error"]

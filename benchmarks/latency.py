@@ -1,0 +1,97 @@
+"""How long one failure takes from its text to its edit, beside the passes that it needs at least.
+
+    python benchmarks/latency.py RUN --failures f.jsonl --repeats 20
+
+In a warm process, for each failure in turn (taking turns, so that both meet the same machine):
+
+*fix*: ``EditSession.step``: encode, forward to the loss, backward to the edited layer, the editor,
+and the search for the edit's length where one is configured.
+
+*passes*: one forward of the whole model with the loss, and its backward to the edited layer's
+outputs, the frozen weights without gradient: what a gradient editor needs at least.
+
+Prints medians in milliseconds, the median of the ratios, and where a fix's time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from saledit.artifact import TrainedEditor, load_editor, load_model
+from saledit.data.sources import load_records
+from saledit.models import TaskModel
+from saledit.records import Sample
+from saledit.report import quiet_libraries, use_threads
+from saledit.scoring import forward
+
+
+def main() -> None:
+    """Time both, by turns."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="the run of a trained editor")
+    parser.add_argument("--failures", required=True, help="data file")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    quiet_libraries()
+    if args.threads:
+        use_threads(args.threads)
+    trained = load_editor(args.run)
+    task = trained.task
+    base = load_model(task, trained.config.model, trained.config.cache)
+    samples = [r.sample for r in load_records(task, args.failures)][: args.repeats]
+    times: dict[str, list[float]] = {"fix": [], "passes": []}
+    for number, sample in enumerate([*samples[:3], *samples]):
+        pair = {"fix": _fix(base, trained, sample), "passes": _passes(base, trained, sample)}
+        for name, run in pair.items():
+            began = time.perf_counter()
+            run()
+            if number >= 3:  # the first ones warm up
+                times[name].append(1000 * (time.perf_counter() - began))
+    ratios = [a / b for a, b in zip(times["fix"], times["passes"], strict=True)]
+    found = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+    found["ratio"] = statistics.median(ratios)
+    found["ratio_quartiles"] = statistics.quantiles(ratios)[::2]
+    found["threads"] = torch.get_num_threads()
+    print(json.dumps(found, indent=2))
+
+
+def _fix(base: TaskModel, trained: TrainedEditor, sample: Sample) -> Callable[[], object]:
+    session = trained.session(base)
+    return lambda: session.step([sample])
+
+
+def _passes(base: TaskModel, trained: TrainedEditor, sample: Sample) -> Callable[[], object]:
+    task, names = trained.task, [site.name for site in trained.layer.sites]
+    module = base.model.get_submodule(names[0])
+
+    def run() -> None:
+        encoded = task.encode(base, [sample])
+        seen: list[torch.Tensor] = []
+
+        def keep(_module: object, _inputs: object, output: torch.Tensor) -> torch.Tensor:
+            seen.append(output.detach().requires_grad_())
+            return seen[-1]
+
+        handle = module.register_forward_hook(keep)
+        try:
+            with torch.enable_grad():
+                outputs = forward(base, encoded.inputs, encoded.at)
+                logits = task.logits(base, outputs, encoded.targets)
+                loss = task.losses(base, logits, encoded.targets).sum()
+                torch.autograd.grad(loss, seen)
+        finally:
+            handle.remove()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
