@@ -11,6 +11,9 @@ from typing import Any
 from saledit.cli import _COMMON
 from saledit.verbs import VERBS, Argument
 
+_SECTIONS = {
+    f"{name}:" for name in ("Args", "Attributes", "Example", "Raises", "Returns", "Yields")
+}
 _PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
@@ -112,10 +115,21 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _as_text(_app: Any, _what: str, _name: str, _it: Any, _opts: Any, lines: list[str]) -> None:
-    """In docstrings |x| is a norm, not the name of something to be put there."""
-    for i, line in enumerate(lines):
-        if "``" not in line and not line.lstrip().startswith((">>>", "...")):
-            lines[i] = line.replace("|", r"\|")
+    """Docstrings are read as text in a terminal: formulas stay as they stand, |x| is a norm.
+
+    To reStructuredText |x| is the name of something to be put there, and what is indented a quote.
+    """
+    out: list[str] = []
+    in_section = literal = False
+    for line in lines:
+        if line.strip() and not line.startswith("  "):
+            in_section, literal = line in _SECTIONS, False
+        elif line.startswith("    ") and not in_section and not literal:
+            out += ["", "::", ""]
+            literal = True
+        plain = literal or "``" in line or line.lstrip().startswith((">>>", "..."))
+        out.append(line if plain else line.replace("|", r"\|"))
+    lines[:] = out
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -125,5 +139,5 @@ def setup(app: Any) -> dict[str, Any]:
         source[0] = filled(source[0])
 
     app.connect("source-read", fill)
-    app.connect("autodoc-process-docstring", _as_text)
+    app.connect("autodoc-process-docstring", _as_text, priority=400)  # before napoleon
     return {"version": "1", "parallel_read_safe": True}

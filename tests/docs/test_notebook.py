@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -82,10 +83,13 @@ def test_it_runs(notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     for name in ("runs", "work"):
         (tmp_path / name).mkdir()
-    # Over a socket in the file system, not over TCP: connections are refused in this process.
-    kernel = manager.AsyncKernelManager(kernel_name="python3", transport="ipc")
     where = {"metadata": {"path": str(tmp_path / "work")}}
-    nbclient.NotebookClient(notebook, timeout=150, km=kernel, resources=where).execute()
+    # Through sockets in the file system, not over TCP; their paths may not be long.
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
+        kernel = manager.AsyncKernelManager(
+            kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel"
+        )
+        nbclient.NotebookClient(notebook, timeout=150, km=kernel, resources=where).execute()
     assert not any(o.output_type == "error" for cell in rest for o in cell.outputs)
     last = outputs(code_of(notebook)[-1])
     assert last == "([('fix', False), ('undo', False)], [])"
