@@ -10,7 +10,9 @@ and the search for the edit's length where one is configured.
 *passes*: one forward of the whole model with the loss, and its backward to the edited layer's
 outputs, the frozen weights without gradient: what a gradient editor needs at least.
 
-Prints medians in milliseconds, the median of the ratios, and where a fix's time goes.
+Prints medians in milliseconds and the median of the ratios. With ``--whole`` then also how long
+the command ``saledit fix`` takes for the first failure, from the shell to the end, and where its
+time goes, by the stages that it names on stderr.
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
+from saledit.answering import answers
 from saledit.artifact import TrainedEditor, load_editor, load_model
 from saledit.data.sources import load_records
+from saledit.files import write_jsonl
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import quiet_libraries, use_threads
@@ -39,14 +48,18 @@ def main() -> None:
     parser.add_argument("--failures", required=True, help="data file")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--whole", action="store_true", help="time the command as well")
     args = parser.parse_args()
     quiet_libraries()
     if args.threads:
         use_threads(args.threads)
     trained = load_editor(args.run)
     task = trained.task
-    base = load_model(task, trained.config.model, trained.config.cache)
-    samples = [r.sample for r in load_records(task, args.failures)][: args.repeats]
+    model = replace(trained.config.model, name=trained.base_name)
+    base = load_model(task, model, trained.config.cache)
+    samples = [r.sample for r in load_records(task, args.failures)][: 8 * args.repeats]
+    said = answers(base, task, samples)
+    samples = [s for s, a in zip(samples, said, strict=True) if not a.right][: args.repeats]
     times: dict[str, list[float]] = {"fix": [], "passes": []}
     for number, sample in enumerate([*samples[:3], *samples]):
         pair = {"fix": _fix(base, trained, sample), "passes": _passes(base, trained, sample)}
@@ -56,11 +69,35 @@ def main() -> None:
             if number >= 3:  # the first ones warm up
                 times[name].append(1000 * (time.perf_counter() - began))
     ratios = [a / b for a, b in zip(times["fix"], times["passes"], strict=True)]
-    found = {f"{name}_ms": statistics.median(values) for name, values in times.items()}
+    found: dict[str, Any] = {
+        f"{name}_ms": statistics.median(values) for name, values in times.items()
+    }
     found["ratio"] = statistics.median(ratios)
     found["ratio_quartiles"] = statistics.quantiles(ratios)[::2]
     found["threads"] = torch.get_num_threads()
+    if args.whole:
+        found["command"] = _command(args.run, [task.row(samples[0])], found["threads"])
     print(json.dumps(found, indent=2))
+
+
+def _command(run: Path, rows: list[dict[str, Any]], threads: int) -> dict[str, float]:
+    """Seconds of each stage of ``saledit fix``; what comes before the first is Python's start."""
+    with TemporaryDirectory() as folder:
+        write_jsonl(Path(folder) / "one.jsonl", rows)
+        words = ["fix", str(run), "--failures", f"{folder}/one.jsonl", "--out", f"{folder}/fixed"]
+        command = [sys.executable, "-m", "saledit", *words, "--threads", str(threads)]
+        began = last = time.perf_counter()
+        stage, spent = "start", dict[str, float]()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+            assert child.stderr is not None
+            for line in child.stderr:
+                now, text = time.perf_counter(), line.decode().strip()
+                if text.endswith(" ...") and not text.startswith("Writing model"):
+                    spent[stage] = spent.get(stage, 0.0) + now - last
+                    stage, last = text.removesuffix(" ...").split(" /")[0], now
+        now = time.perf_counter()
+        assert child.returncode == 0, "saledit fix failed"
+        return {**spent, stage: now - last, "all": now - began}
 
 
 def _fix(base: TaskModel, trained: TrainedEditor, sample: Sample) -> Callable[[], object]:

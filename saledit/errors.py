@@ -8,6 +8,7 @@ shows the traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _LONGEST = 4000  # characters of a message
@@ -28,7 +29,8 @@ class SaleditError(Exception):
     exit_status = 1
 
     def __init__(self, message: object = "") -> None:
-        text = "".join(c if c.isprintable() else " " for c in str(message))
+        text = re.sub(r"\s*[\r\n\t]\s*", " ", str(message))
+        text = "".join(c if c.isprintable() else " " for c in text)
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST - 1000]} [...] {text[-900:]}"
         super().__init__(text)

@@ -27,7 +27,15 @@ from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.errors import ArtifactError, SiteError, UserError
-from saledit.files import check_numbers, read_json, read_tensors, reason, write_json, write_tensors
+from saledit.files import (
+    check_numbers,
+    is_folder,
+    read_json,
+    read_tensors,
+    reason,
+    write_json,
+    write_tensors,
+)
 from saledit.models import TaskModel, wrap
 from saledit.records import Sample
 from saledit.session import EditSession
@@ -189,7 +197,7 @@ def load_editor(run: str | Path) -> TrainedEditor:
         ArtifactError: no such run, a broken file, or weights of another shape.
     """
     folder = Path(run)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ArtifactError(f"{folder}: expected a run folder, got no such folder; check the path")
     what = "a trained editor (saledit fit writes it at its end)"
     facts = read_json(folder / EDITOR_FACTS, what, _FACTS)

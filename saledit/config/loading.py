@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from saledit.bundled import bundled
-from saledit.config.plain import parsed, read_layer
+from saledit.config.plain import BROKEN, parsed, read_layer
 from saledit.config.schema import RunConfig
 from saledit.errors import ConfigError, did_you_mean
 from saledit.files.reading import is_file
@@ -129,11 +128,12 @@ def load(
         _check_keys(layer, RunConfig, where)
         try:
             merged = OmegaConf.merge(merged, layer)
-        except (OmegaConfBaseException, RecursionError) as error:
+        except BROKEN as error:
             raise ConfigError(_type_message(error, where)) from error
     try:
         config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, RecursionError) as error:
+        OmegaConf.structured(config)  # merging leaves an empty map in a list of texts alone
+    except BROKEN as error:
         raise ConfigError(_type_message(error, str(path))) from error
     assert isinstance(config, RunConfig)
     _check_numbers(config)
@@ -174,6 +174,11 @@ def _add_with_includes(
 ) -> None:
     if path.resolve() in above:
         raise ConfigError(f"{path}: includes itself; take the circle out")
+    if len(layers) + len(above) > _FILES:
+        raise ConfigError(
+            f"{path}: expected at most {_FILES} files in each other's '{_INCLUDE}', got more; "
+            "include each one once"
+        )
     own = read_layer(path)
     includes = own.pop(_INCLUDE, None) or []
     includes = includes if isinstance(includes, list | ListConfig) else [includes]
@@ -187,11 +192,6 @@ def _add_with_includes(
         found = beside if is_file(beside) else _find(name)
         _add_with_includes(found, (*above, path.resolve()), layers)
     layers.append((str(path), own))
-    if len(layers) > _FILES:
-        raise ConfigError(
-            f"{path}: expected at most {_FILES} files in each other's '{_INCLUDE}', got more; "
-            "include each one once"
-        )
 
 
 def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = "") -> None:

@@ -19,7 +19,7 @@ from saledit.files.reading import read_text, reason
 
 _MOST, _DEEPEST = 100_000, 20  # bytes of a file; lists and maps in each other
 # What the parts of a YAML reader raise: dates and numbers that are none, keys that are lists.
-_BROKEN = (
+BROKEN = (
     *(yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, LookupError),
     *(AttributeError, RecursionError, ArithmeticError),
 )
@@ -61,7 +61,7 @@ def parsed(text: str, where: str, read: Callable[[str], Any], *, whole: bool = F
     try:
         _look_through(text, where, whole)
         found = read(text)
-    except _BROKEN as error:
+    except BROKEN as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None and whole else ""
         raise ConfigError(

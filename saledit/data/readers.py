@@ -27,7 +27,7 @@ Row = tuple[str, dict[str, Any]]
 _LINE = 16 << 20  # bytes of a line at most
 # A gzip file may hold this many times its own size, and this many bytes whatever its size. Text is
 # packed to a tenth or so; a file made to fill memory to a thousandth.
-_PACKED, _UNPACKED = 300, 64 << 20
+_PACKED, _UNPACKED = 100, 16 << 20
 
 _KINDS = {
     bool: "true or false",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,21 @@ def load_rows(source: str, *, limit: int = 0, root: Path | None = None) -> list[
     Raises:
         DataError: no such source, or a broken one.
     """
+    with closing(_rows(source, limit, root)) as rows:
+        return list(rows)
+
+
+def _rows(source: str, limit: int, root: Path | None) -> Generator[Row, None, None]:
+    """The rows, as they are read where all are wanted: the first that is wrong is the last read."""
     assert limit >= 0
-    path = _locate(source, root)
+    path, n = _locate(source, root), 0
     with silent():
         rows = _hub_rows(source) if path is None else file_rows(path, source)
-        found = _drawn(rows, limit) if limit else list(rows)
-    if not found:
+        for row in _drawn(rows, limit) if limit else rows:
+            n += 1
+            yield row
+    if not n:
         raise DataError(f"{source}: expected at least one record, got none; name data with records")
-    return found
 
 
 def stream_texts(source: str, field: str = "text") -> Iterator[str]:
@@ -127,17 +135,18 @@ def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ..
     stem = _stem(source)
     records = []
     lines: dict[str, str] = {}  # id -> line
-    for where, row in load_rows(source, limit=limit):
-        line = where.rpartition(":")[2]
-        record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
-        for sample in (record.sample, *record.rewordings):
-            if sample.id in lines:
-                raise DataError(
-                    f"{where}: expected a unique 'id', got '{sample.id}' as on line "
-                    f"{lines[sample.id]}; rename one of them, or leave 'id' out"
-                )
-            lines[sample.id] = line
-        records.append(record)
+    with closing(_rows(source, limit, None)) as rows:
+        for where, row in rows:
+            line = where.rpartition(":")[2]
+            record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
+            for sample in (record.sample, *record.rewordings):
+                if sample.id in lines:
+                    raise DataError(
+                        f"{where}: expected a unique 'id', got '{sample.id}' as on line "
+                        f"{lines[sample.id]}; rename one of them, or leave 'id' out"
+                    )
+                lines[sample.id] = line
+            records.append(record)
     return tuple(records)
 
 

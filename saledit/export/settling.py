@@ -84,6 +84,7 @@ def settle(
     try:
         part.mkdir()
         form.write(part, base, edits, head)
+        _with_usual_modes(part)
         write_tensors(part / EDITS_WEIGHTS, tensors)
         files = {path.name: file_hash(path) for path in sorted(part.iterdir())}
         value = {
@@ -107,6 +108,17 @@ def settle(
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _with_usual_modes(folder: Path) -> None:
+    """Let those read the files who may read any new file: safetensors hides its own from others."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _about(folder: EditFolder) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saledit.files.reading import (
     file_hash,
     is_file,
+    is_folder,
     open_regular,
     read_bytes,
     read_text,
@@ -44,6 +45,7 @@ __all__ = [
     "check_numbers",
     "file_hash",
     "is_file",
+    "is_folder",
     "keep_json",
     "keep_tensors",
     "kept_json",

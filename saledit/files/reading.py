@@ -97,6 +97,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; a name that no folder can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file in hexadecimal digits; "" where there is none."""
     try:

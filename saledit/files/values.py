@@ -14,6 +14,7 @@ from saledit.files.reading import MOST, read_bytes, reason
 from saledit.files.writing import write_json
 
 _DEEPEST = 64  # lists and objects in each other
+_DIGITS = 100  # of a whole number: any such fits into a float
 
 #: What a value should be. A type (an ``int`` is no ``bool``, a ``float`` may be an ``int``, and
 #: ``object`` is anything); None; a list of one shape, for a list of such; a dict from names to
@@ -29,14 +30,15 @@ def parse_json(data: bytes | str) -> Any:
         data: the text, as bytes in UTF-8.
 
     Raises:
-        ValueError: not UTF-8 or broken; NaN, an infinite number or one of thousands of digits; a
+        ValueError: not UTF-8 or broken; NaN, an infinite number or one of hundreds of digits; a
             key that comes twice; half of a surrogate pair; too deep.
     """
     text = data.decode("utf-8") if isinstance(data, bytes) else data
     try:
         value = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite
-        )
+            text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite,
+            parse_int=_whole,
+        )  # fmt: skip
     except RecursionError:
         raise ValueError(f"more than {_DEEPEST} lists and objects in each other") from None
     if _is_deep(value):
@@ -58,6 +60,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text}, which is no JSON")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"the number {text:.20}, which is too large")
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -190,7 +190,8 @@ def _locked(path: Path, wait: bool) -> Iterator[None]:
         raise JobError(
             f"{path}: another saledit is writing there; wait for its end, then try again"
         ) from None
-    except (OSError, NotImplementedError) as error:
+    # Rights, a link or a folder in the lock's place, a name that no file has.
+    except (OSError, NotImplementedError, ValueError) as error:
         raise JobError(f"{path}: cannot be written: {error}; nothing was changed") from error
     try:
         yield

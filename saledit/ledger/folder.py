@@ -60,8 +60,9 @@ class EditFolder:
         Raises:
             ArtifactError: the ledger is broken or was changed.
         """
-        check_links([path / LEDGER, path / ENTRIES, *(path / ENTRIES).glob("*")])
+        check_links([path / LEDGER, path / ENTRIES])
         entries = read(path / LEDGER)
+        check_links((path / ENTRIES).glob("*"))
         check_entries(path / LEDGER, entries)
         return cls(path, entries, len(entries))
 

@@ -91,13 +91,14 @@ def _check_index(index: Any, folder: Path) -> None:
             )
 
 
-def check_size(kind: Any, config: Any, stored: int) -> None:
+def check_size(kind: Any, config: Any, stored: int, folder: Path) -> None:
     """Refuse a configuration of a model far larger than its weights, before room is made for it.
 
     Args:
         kind: the auto class that is about to load it.
         config: the model's configuration.
         stored: how many numbers its files hold; 0 where that is not known.
+        folder: where they are.
 
     Raises:
         ModelError: it is one.
@@ -109,9 +110,27 @@ def check_size(kind: Any, config: Any, stored: int) -> None:
     told = sum(parameter.numel() for parameter in model.parameters())
     if told > 2 * stored + _SPARE:
         raise ModelError(
-            f"model.name: expected {told:,} numbers as config.json tells, got {stored:,}; "
-            "take both files from one model"
+            f"model.name: expected {told:,} numbers as {folder / 'config.json'} tells, got "
+            f"{stored:,}; take both files from one model"
         )
+
+
+def check_finite(model: torch.nn.Module, blocks: int, name: str) -> None:
+    """Refuse a model without blocks, or with weights that are NaN or infinite.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if not blocks:
+        raise ModelError(
+            f"model.name: expected a model with blocks, got none in '{name}'; see its config.json"
+        )
+    for key, weight in model.named_parameters():
+        if weight.numel() and not all(torch.isfinite(end) for end in weight.detach().aminmax()):
+            raise ModelError(
+                f"model.name: expected finite weights in '{name}', got {key}, which is not finite; "
+                "take the file from a backup"
+            )
 
 
 def check_loaded(names: Iterable[str], what: str, name: str) -> None:

@@ -22,7 +22,7 @@ from transformers import (
 from saledit.errors import ModelError, SaleditError, did_you_mean
 from saledit.files import is_file, new_folder, one_at_a_time
 from saledit.models.base import TaskModel
-from saledit.models.checking import check_folder, check_loaded, check_size
+from saledit.models.checking import check_finite, check_folder, check_loaded, check_size
 from saledit.models.wrapping import wrap
 
 _PACKAGE = "package:"
@@ -107,6 +107,7 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
         model, told = read_model(AutoModelForSequenceClassification, source, **extra)
         _give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name)
+        check_finite(model, base.n_blocks, name)
         inside = f"{model.base_model_prefix}."
         if labels is None:
             check_loaded(told["missing_keys"], "", name)
@@ -146,6 +147,7 @@ def load_text_model(
         model, told = read_model(kind, source, dtype=_DTYPES[dtype])
         _give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name, stack, blocks)
+        check_finite(model, base.n_blocks, name)
         check_loaded(told["missing_keys"], "", name)
         return base
 
@@ -184,7 +186,7 @@ def read_model(kind: Any, source: str, **options: Any) -> tuple[Any, dict[str, A
     """
     if Path(source).is_dir():
         stored = check_folder(Path(source))
-        check_size(kind, AutoConfig.from_pretrained(source, **_SAFE), stored)
+        check_size(kind, AutoConfig.from_pretrained(source, **_SAFE), stored, Path(source))
     options = {**options, **_SAFE, "use_safetensors": True, "output_loading_info": True}
     model, told = kind.from_pretrained(source, **options)
     return model, told

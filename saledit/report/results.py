@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from saledit.config import RunConfig, describe
+from saledit.files import write_json
 
 #: What every ``results.json`` holds.
 KEYS = (
@@ -42,8 +43,6 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
     Raises:
         JobError: a number is NaN or infinite, or the disk is full.
     """
-    from saledit.files import write_json  # brings torch in
-
     missing = [key for key in KEYS if key not in results]
     assert not missing, f"results lack {missing}"
     path = folder / name

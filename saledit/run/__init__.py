@@ -1,14 +1,37 @@
-"""The verbs as plain functions: configuration in, JSON-able results out."""
+"""The verbs as plain functions: configuration in, JSON-able results out.
 
-from saledit.run.comparing import compare
-from saledit.run.fitting import fit
-from saledit.run.fixing import FixOptions, fix
-from saledit.run.guarding import Bounds
-from saledit.run.ledgers import log, undo
-from saledit.run.picking import saliency
-from saledit.run.quickstart import quickstart
-from saledit.run.reporting import report
-from saledit.run.testing import test
+Each is loaded when it is first asked for: a fix needs nothing of what trains.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saledit.run.comparing import compare
+    from saledit.run.fitting import fit
+    from saledit.run.fixing import FixOptions, fix
+    from saledit.run.guarding import Bounds
+    from saledit.run.ledgers import log, undo
+    from saledit.run.picking import saliency
+    from saledit.run.reporting import report
+    from saledit.run.story import quickstart
+    from saledit.run.testing import test
+
+_WHERE = {
+    "Bounds": "guarding",
+    "FixOptions": "fixing",
+    "compare": "comparing",
+    "fit": "fitting",
+    "fix": "fixing",
+    "log": "ledgers",
+    "quickstart": "story",
+    "report": "reporting",
+    "saliency": "picking",
+    "test": "testing",
+    "undo": "ledgers",
+}
 
 __all__ = [
     "Bounds",
@@ -23,3 +46,10 @@ __all__ = [
     "test",
     "undo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a verb when it is first asked for."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -17,7 +17,7 @@ from saledit import config as configuration
 from saledit.artifact import EDITOR_WEIGHTS, check_editor
 from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
-from saledit.errors import ConfigError
+from saledit.errors import ArtifactError, ConfigError
 from saledit.files import is_file, read_json, write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, write_plot
 from saledit.run.cell import is_of
@@ -138,7 +138,7 @@ def _table(
         if config.name in failed:
             row["error"] = failed[config.name]
         elif _is_done(config):
-            results = read_json(config.folder / "results.json", "results", _RESULTS)
+            results = _read(config.folder / "results.json")
             row |= _facts(results, config.folder)
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
@@ -153,6 +153,22 @@ def _table(
         "editors": [_summary(name, done, names[0], seeds) for name in names],
         "cells": rows,
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The results of a cell.
+
+    Raises:
+        ArtifactError: they are broken, or of no test.
+    """
+    results: dict[str, Any] = read_json(path, "results", _RESULTS)
+    counts = [results["per_edit"][name] for name in _COUNTS]
+    if len(set(map(len, counts))) > 1 or not all(0 <= n < 2**53 for own in counts for n in own):
+        raise ArtifactError(
+            f"{path}: expected counts of the same edits in per_edit, got others; delete the file, "
+            "and the cell is run again"
+        )
+    return results
 
 
 def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:

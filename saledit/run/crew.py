@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from saledit.errors import JobError
+from saledit.files import read_text
 
 #: Runs the cell of a configuration file; raises JobError with what went wrong.
 Runner = Callable[[Path], None]
 
 _CELL = "import sys; from saledit.run.cell import main; sys.exit(main(*sys.argv[1:]))"
+_NOTE = 1 << 20  # bytes of a note at most
 _GRACE = 10.0  # seconds to end by itself: a terminal's Ctrl-C reaches every process
 
 
@@ -55,10 +57,7 @@ class OwnProcess:
             name = signal.Signals(-status).name
             raise JobError(f"killed by {name}" + (", out of memory?" if name == "SIGKILL" else ""))
         if status:
-            note = path.with_suffix(".error")
-            raise JobError(
-                note.read_text(encoding="utf-8") if note.exists() else f"status {status}"
-            )
+            raise JobError(_note(path.with_suffix(".error")) or f"status {status}")
 
     def interrupt(self) -> None:
         """Let the cells that run write their state and end; no other one begins.
@@ -72,6 +71,14 @@ class OwnProcess:
                     process.wait(_GRACE)
                 except subprocess.TimeoutExpired:
                     process.send_signal(number)
+
+
+def _note(path: Path) -> str:
+    """What a cell left of its error; "" where that cannot be read."""
+    try:
+        return read_text(path, _NOTE)
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 class _Here(Executor):

@@ -29,7 +29,7 @@ from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import Ui
 from saledit.run.guarding import Bounds, Part, largest_part
-from saledit.run.ledgers import beginning, load_again
+from saledit.run.ledgers import beginning, load_merged
 from saledit.run.merging import check_merged
 from saledit.run.placing import place
 from saledit.run.trying import Trial
@@ -166,7 +166,7 @@ def _fix(
     def check(part: Path) -> None:
         if now.head["format"] == "merged":
             ui.stage("checking the merged model")
-            again = load_again(new, part)
+            again = load_merged(new, part)
             place(again, trained.config.trainer)
             right = [s for s, row in zip(samples, found["rows"], strict=True) if row["is_right"]]
             asked = [*samples, *held[:_COMPARED]]

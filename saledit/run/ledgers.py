@@ -8,7 +8,7 @@ from typing import Any
 
 from saledit.artifact import load_model, make_task, sites_as_json
 from saledit.config import ModelConfig, RunConfig, TaskConfig
-from saledit.errors import ArtifactError, UserError
+from saledit.errors import ArtifactError, JobError, ModelError, UserError
 from saledit.export import CHANGED, CUT_OFF, FORMATS, settle, state
 from saledit.ledger import FIX, UNDO, EditFolder
 from saledit.models import TaskModel
@@ -109,7 +109,7 @@ def _settle(folder: EditFolder, ui: Ui) -> None:
     def check(part: Path) -> None:
         ui.stage("checking the merged model")
         layer = base.layer(folder.head["layer"])
-        again = load_again(folder, part)
+        again = load_merged(folder, part)
         check_merged(again, part, base, task, layer, folder.edits, (), ())
 
     settle(folder, base, check)
@@ -159,6 +159,20 @@ def load_again(folder: EditFolder, name: str | Path) -> TaskModel:
     told = folder.head["model"]
     own = {f.name: told[f.name] for f in fields(ModelConfig) if f.name in told}
     return load_model(_task(folder), ModelConfig(**{**own, "name": str(name)}), RunConfig().cache)
+
+
+def load_merged(folder: EditFolder, part: Path) -> TaskModel:
+    """A merged model as it was written, opened again.
+
+    Raises:
+        JobError: it cannot be.
+    """
+    try:
+        return load_again(folder, part)
+    except ModelError as error:
+        raise JobError(
+            f"the merged model cannot be opened again ({error}); nothing was written"
+        ) from error
 
 
 def _task(folder: EditFolder) -> Task:

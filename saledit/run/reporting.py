@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from saledit.artifact import EDITS_FACTS
 from saledit.errors import ArtifactError, UserError
-from saledit.files import read_json, write_text
+from saledit.files import misfit, parse_json, read_json, read_text, reason, write_text
 from saledit.ledger import ENTRIES, LEDGER
 from saledit.report import Ui, write_plot
 from saledit.report.page import Page, RunFiles, compare_page, fixes_page, render_page, run_page
 from saledit.run.ledgers import log
 from saledit.run.picking import TABLE
+from saledit.run.resuming import read_metrics
 from saledit.run.training import METRICS
 
 _NAME, _PLOTS = "report.html", "plots"
@@ -48,7 +47,7 @@ def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
     try:
         page = made(folder, ui)
         html = render_page(page)
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ArtifactError(
             f"{target}: expected files as saledit writes them, got other ones "
             f"({type(error).__name__}: {error}); make them anew"
@@ -77,10 +76,10 @@ def _run(folder: Path, ui: Ui) -> Page:
     return run_page(
         RunFiles(
             folder.resolve().name,
-            (folder / "config.yaml").read_text(encoding="utf-8"),
+            _text(folder / "config.yaml"),
             _json(folder / "fit.json", "a record of training"),
             _json(folder / TABLE, "the scores of the layers"),
-            _rows(folder / METRICS),
+            read_metrics(folder / METRICS),
             {name: _json(folder / name, "results") for name in names},
             {name: _lines(folder / _answers(name)) for name in names},
         )
@@ -120,15 +119,25 @@ def _json(path: Path, what: str) -> dict[str, Any]:
     return found
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{path}: expected text in UTF-8, got a file that cannot be read ({reason(error)}); "
+            "make it anew"
+        ) from error
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with path.open(encoding="utf-8") as stream:
-        return [json.loads(line) for line in stream]
+    try:
+        found = [parse_json(line) for line in _text(path).split("\n") if line.strip()]
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: expected JSON lines, got broken ones ({reason(error)}); make it anew"
+        ) from error
+    if fault := misfit(found, [dict]):
+        raise ArtifactError(f"{path}: expected JSON lines, got {fault}; make it anew")
+    return found

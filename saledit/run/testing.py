@@ -24,7 +24,7 @@ from saledit.artifact import (
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import read_json, write_json, write_jsonl
+from saledit.files import is_file, read_json, write_json, write_jsonl
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot
 from saledit.requests import edits_for, hold, request_for
@@ -102,7 +102,7 @@ class Measured:
 
 def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
     """The folder of a run that was named itself or by its configuration."""
-    if (target / "config.yaml").exists():
+    if is_file(target / "config.yaml"):
         return target
     try:
         return configuration.load(target, overrides).folder

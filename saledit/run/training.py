@@ -21,6 +21,7 @@ from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import JobError
 from saledit.files import write_json, write_text
+from saledit.ledger.checking import check_links
 from saledit.module import EditModule
 from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
@@ -52,6 +53,7 @@ def train_at(
 
     Raises:
         JobError: training diverged, or the disk is full.
+        ArtifactError: what is to be gone on with is broken, or a link to another place.
     """
     config, ui = prepared.config, prepared.ui
     folder, last = config.folder, config.folder / LAST
@@ -60,6 +62,7 @@ def train_at(
     if not resume:
         for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
             (folder / name).unlink(missing_ok=True)
+    check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     write_kept(prepared, folder)
     module, data = _assemble(prepared, layer)
     began = time.perf_counter()

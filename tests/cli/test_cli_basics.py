@@ -190,7 +190,7 @@ def test_a_user_error_is_one_line(
 def test_a_message_of_several_lines_becomes_one(runs: Runs, capsys: pytest.CaptureFixture[str]):
     runs.act = raising(DataError("a.jsonl:3: expected\n  text,\tgot \x1b[31mred"))
     assert cli.main(CALLS["test"]) == 2
-    assert one_line(capsys) == "error: a.jsonl:3: expected text, got  [31mred"
+    assert one_line(capsys) == "error: a.jsonl:3: expected text, got [31mred"
 
 
 # ---------------------------------------------------------------------------------- status

@@ -67,8 +67,12 @@ def write(path: Path, rows: list[Any]) -> str:
 
 
 def fault(source: str | Path, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
+    def read() -> None:
+        load_rows(str(source), **options)  # what is wrong with the file, if anything
         load_records(Claims(), str(source), **options)
+
+    with pytest.raises(DataError) as caught:
+        read()
     message = str(caught.value)
     assert "\n" not in message
     assert "expected" in message

@@ -15,7 +15,7 @@ from saledit.export import settle
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.run.ledgers import beginning, load_again
+from saledit.run.ledgers import beginning, load_merged
 from saledit.run.merging import check_merged
 from saledit.scoring import base_logits
 from saledit.site import Layer
@@ -69,7 +69,7 @@ class Shelf:
     def check(self, folder: EditFolder, part: Path) -> None:
         """What ``fix`` does before it says that a merged model is done."""
         if folder.head["format"] == "merged":
-            again = load_again(folder, part)
+            again = load_merged(folder, part)
             check_merged(
                 again, part, self.base, self.task, self.layer, folder.edits, self.samples, []
             )

@@ -127,7 +127,8 @@ def test_what_was_cut_off_is_finished(bert: Shelf) -> None:
     """The entry is in the ledger, the files beside it are of the one before."""
     folder = bert.fixed(bert.begun("merged"), bert.edits())
     new = folder.fixed(
-        bert.edits(seed=1), {}, {"editor": {"name": "mend"}, "metrics": {"n_fixed": 1, "n_wrong_before": 1}},
+        bert.edits(seed=1), {},
+        {"editor": {"name": "mend"}, "metrics": {"n_fixed": 1, "n_wrong_before": 1}},
         {"editor": {"name": "mend"}, "failures": [], "metrics": {}},
     )  # fmt: skip
     new.commit()

@@ -56,6 +56,9 @@ def test_merged(shelf: Shelf) -> None:
     sites = {f"{site.name}.weight" for site in shelf.layer.sites}
     after = merged.model.state_dict()
     assert {n for n in before if not torch.equal(before[n], after[n])} == sites
+    (folder.path / "new").touch()
+    usual = (folder.path / "new").stat().st_mode
+    assert {path.stat().st_mode for path in folder.path.iterdir() if path.is_file()} == {usual}
     # And what any other program reads: nothing but transformers.
     model = type(shelf.base.model).from_pretrained(folder.path)
     assert all(torch.equal(tensor, after[name]) for name, tensor in model.state_dict().items())

@@ -149,7 +149,7 @@ def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:
         ("fit.json", '{"splits": 3}', "expected files as saledit writes them"),
         ("answers.jsonl", "{\n", "expected"),
         ("answers.jsonl", '{"is_right": true}\n', "expected files"),
-        ("metrics.csv", "step,train/loss\nx,1\n", "expected files"),
+        ("metrics.csv", "step,train/loss\nx,1\n", "metrics of a run"),
         ("saliency.json", '{"method": 3}', "expected files"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from saledit.errors import SaleditError
@@ -201,13 +201,13 @@ def fuzz(
     """Check a fixed number of examples."""
     run = settings(
         max_examples=examples, deadline=None, derandomize=stable, database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
     )(given(changes)(check))  # fmt: skip
     run()
 
 
 def counts(few: int) -> pytest.MarkDecorator:
-    """Some examples by default, the same ones each time; with ``-m slow`` SALEDIT_FUZZ other ones."""
+    """Some examples, the same each time; with ``-m slow`` SALEDIT_FUZZ many, other ones."""
     many = pytest.param(MANY, id="many", marks=[pytest.mark.slow, pytest.mark.timeout(7200)])
     return pytest.mark.parametrize("examples", [pytest.param(few, id="few"), many])
 

@@ -1,0 +1,423 @@
+"""What runs leave for themselves: caches are made anew, checkpoints and results refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from hostile import (
+    BAD_JSON,
+    KINDS,
+    blocked,
+    byte_changes,
+    counts,
+    fuzz,
+    header_changes,
+    json_changes,
+    refused,
+    tolerated,
+)
+from hypothesis import strategies as st
+from torch import Tensor
+from whole_runs import ui
+
+from saledit import config as configuration
+from saledit.bank import Bank, BankSpec
+from saledit.cache import open_bank
+from saledit.config import RunConfig
+from saledit.covariance import Corpus, second_moments
+from saledit.data.memo import Memo
+from saledit.delta import Edits
+from saledit.editors.locating import FactSpec
+from saledit.files import write_json, write_text
+from saledit.models import TaskModel
+from saledit.run.cell import is_of
+from saledit.run.comparing import _RESULTS, _facts, _summary, _table
+from saledit.run.reporting import report
+from saledit.run.resuming import read_metrics, steps_of
+from saledit.run.sequence import _Kept
+from saledit.run.testing import training_times
+from saledit.run.training import train_at
+from saledit.site import Layer
+from saledit.tasks.nli import Nli
+from saledit.values import Values
+
+TASK = Nli()
+LAYER = Layer(0, ())
+
+
+@pytest.fixture(scope="module")
+def bert() -> TaskModel:
+    return tiny.build("bert")
+
+
+# -------------------------------------------------------------------------------------- caches
+
+
+@counts(100)
+def test_fuzz_memos(examples: int, tmp_path: Path) -> None:
+    """Whatever became of the file, answers are those that would be computed."""
+    questions: list[object] = [["a", "b"], "c", 3]
+
+    def answer(missing: list[int]) -> list[Any]:
+        return [[f"answer {i}", True, 0.5] for i in missing]
+
+    Memo(tmp_path, "answers", "x")(questions, answer)
+    (path,) = tmp_path.glob("answers-*.json")
+    whole, few = path.read_bytes(), examples < 1000
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(change(whole))
+        assert Memo(tmp_path, "answers", "x")(questions, answer) == [
+            [f"answer {i}", True, 0.5] for i in range(3)
+        ]
+
+    fuzz(examples, byte_changes() | json_changes(), example, few)
+
+
+def parts(bank: Bank) -> list[Tensor]:
+    index = torch.arange(len(bank))
+    rows = bank.rows(index)
+    factors = [t for pair in bank.factors(index) for t in (pair.u, pair.v)]
+    return [bank.losses, bank.lengths, bank.targets, bank.logits, *bank.moments(), *factors,
+            *rows.inputs.values(), *rows.states.values()]  # fmt: skip
+
+
+@counts(40)
+def test_fuzz_banks(examples: int, bert: TaskModel, tmp_path: Path) -> None:
+    """A shard that is not the one that was written is built again."""
+    spec, samples = BankSpec(bert.layer(1), rank=2, moments=True), tiny.samples(4)
+    want = [t.clone() for t in parts(open_bank(bert, TASK, samples, spec, tmp_path))]
+    (path,) = tmp_path.rglob("*.safetensors")
+    whole, few = path.read_bytes(), examples < 1000
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.unlink()
+        path.write_bytes(change(whole))
+        got = parts(open_bank(bert, TASK, samples, spec, tmp_path))
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+                   for a, b in zip(got, want, strict=True))  # fmt: skip
+
+    fuzz(examples, byte_changes() | header_changes(), example, few)
+
+
+@counts(100)
+def test_fuzz_values(examples: int, bert: TaskModel, tmp_path: Path) -> None:
+    site, (sample,) = bert.layer(1).sites[-1], tiny.samples(1)
+    values = Values(tmp_path, bert, TASK, site, FactSpec("last", 0, 5, 0.1, 0.0, 0.5, 4.0), ())
+    want = torch.randn(site.d_out, generator=torch.Generator().manual_seed(0))
+    values.write(sample, want)
+    (path,) = tmp_path.rglob("*.safetensors")
+    whole, few = path.read_bytes(), examples < 1000
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.unlink(missing_ok=True)
+        path.write_bytes(change(whole))
+        found = values.read(sample)
+        assert found is None or torch.equal(found, want)
+
+    fuzz(examples, byte_changes() | header_changes(), example, few)
+
+
+@counts(40)
+def test_fuzz_moments(examples: int, bert: TaskModel, tmp_path: Path) -> None:
+    layer: Layer = bert.layer(1)
+    texts = [" ".join(sample.inputs) for sample in tiny.samples(12)]
+    corpus = Corpus("x", lambda: texts, 100, 16)
+    want = second_moments(bert, layer, corpus, tmp_path)
+    (path,) = tmp_path.rglob("moments-*.safetensors")
+    whole, few = path.read_bytes(), examples < 1000
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.unlink()
+        path.write_bytes(change(whole))
+        got = second_moments(bert, layer, corpus, tmp_path)
+        assert all(torch.allclose(a, b) for a, b in zip(got, want, strict=True))
+
+    fuzz(examples, byte_changes() | header_changes(), example, few)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", KINDS)
+def test_caches_that_are_no_files_are_made_anew(kind: str, bert: TaskModel, tmp_path: Path) -> None:
+    Memo(tmp_path, "answers", "x")(["a"], lambda missing: [1 for _ in missing])
+    (path,) = tmp_path.glob("answers-*.json")
+    blocked(path, kind)
+    if kind == "folder":
+        refused(lambda: Memo(tmp_path, "answers", "x")(["a"], lambda m: [1 for _ in m]), path.name)
+    else:
+        assert Memo(tmp_path, "answers", "x")(["a"], lambda m: [1 for _ in m]) == [1]
+        assert not path.is_symlink()
+    corpus = Corpus("x", lambda: ["ba be bi bo bu"] * 12, 100, 16)
+    second_moments(bert, bert.layer(1), corpus, tmp_path)
+    (path,) = tmp_path.rglob("moments-*.safetensors")
+    blocked(path, kind)
+    tolerated(lambda: second_moments(bert, bert.layer(1), corpus, tmp_path), len, path.name)
+
+
+class Course:
+    def __init__(self, points: list[dict[str, Any]]) -> None:
+        self.points = points
+
+
+@counts(40)
+def test_fuzz_sequences(examples: int, bert: TaskModel, tmp_path: Path) -> None:
+    """A sequence that was cut off goes on from what was kept, or begins anew."""
+    kept = _Kept.__new__(_Kept)
+    kept._base, kept._folder = bert, tmp_path / "sequence"
+    edits = tiny.random_edits(bert.layer(1).sites)
+    points = [{"n_failures": 0, "pass_accuracy": 1.0}, {"n_failures": 4, "pass_accuracy": 0.5}]
+    session = SimpleNamespace(state=(edits, {"past_1": torch.eye(16)}))
+    kept.keep(session, Course(points))  # type: ignore[arg-type]
+    files, few = {p.name: p.read_bytes() for p in kept._folder.iterdir()}, examples < 1000
+
+    def example(change: tuple[str, Callable[[bytes], bytes]]) -> None:
+        for name, data in files.items():
+            (kept._folder / name).write_bytes(change[1](data) if name == change[0] else data)
+        seen: list[Edits] = []
+        course = Course([])
+        session = SimpleNamespace(go_on=lambda steps, _memory: seen.append(steps))
+        done = kept.restore(session, course)  # type: ignore[arg-type]
+        assert (done, course.points) in ((0, []), (4, points))
+        assert len(seen) == bool(done)
+        assert not seen or set(seen[0]) == set(edits)
+
+    facts = st.tuples(st.just("edits.json"), byte_changes() | json_changes())
+    weights = st.tuples(st.sampled_from(sorted(files)), byte_changes())
+    fuzz(examples, facts | weights, example, few)
+
+
+# --------------------------------------------------------------------------------- checkpoints
+
+
+def state(folder: Path, **changes: Any) -> dict[str, Any]:
+    keep = {"best_model_path": str(folder / "best.ckpt"), "last_model_path": "",
+            "best_k_models": {str(folder / "best.ckpt"): torch.tensor(0.5)},
+            "dirpath": str(folder)}  # fmt: skip
+    return {
+        "global_step": 7, "epoch": 1, "state_dict": {"w": torch.arange(4.0)},
+        "callbacks": {"ModelCheckpoint": keep, "Timer": {"time_elapsed": {}}}, **changes,
+    }  # fmt: skip
+
+
+def saved(folder: Path, **changes: Any) -> Path:
+    torch.save(state(folder, **changes), folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def test_a_checkpoint_of_the_run_is_taken(tmp_path: Path) -> None:
+    assert steps_of(saved(tmp_path)) == 7
+    assert steps_of(None) == 0
+
+
+OUTSIDE: dict[str, dict[str, Any]] = {
+    "above": {"best_model_path": "../../x.ckpt"},
+    "absolute": {"kth_best_model_path": "/etc/passwd"},
+    "over and back": {"last_model_path": "FOLDER/../x.ckpt"},
+    "many": {"best_k_models": {"/etc/passwd": 1.0}},
+    "another file system": {"best_model_path": "memory://x"},
+    "no text": {"best_model_path": 5},
+}
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_files_elsewhere_are_not_named_by_a_checkpoint(kind: str, tmp_path: Path) -> None:
+    """Lightning reads the best one and removes those that are no longer the best."""
+    text = json.dumps(OUTSIDE[kind]).replace("FOLDER", str(tmp_path))
+    path = saved(tmp_path, callbacks={"ModelCheckpoint": json.loads(text)})
+    assert "start anew without --resume" in refused(lambda: steps_of(path), "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"global_step": -1}, {"global_step": "7"}, {"global_step": None}, {"epoch": []},
+     {"state_dict": []}, {"callbacks": 5}, {"global_step": float("inf")}],
+    ids=str,
+)  # fmt: skip
+def test_checkpoints_that_fit_no_run(changes: dict[str, Any], tmp_path: Path) -> None:
+    path = saved(tmp_path, **changes)
+    refused(lambda: steps_of(path), "last.ckpt")
+
+
+class Bomb:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self._path,)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    path, ran = tmp_path / "last.ckpt", tmp_path / "ran"
+    torch.save(state(tmp_path, callbacks={"x": Bomb(ran)}), path)
+    refused(lambda: steps_of(path), "last.ckpt")
+    torch.save(state(tmp_path, x=Bomb(ran)), path, _use_new_zipfile_serialization=False)
+    refused(lambda: steps_of(path), "last.ckpt")
+    path.write_bytes(pickle.dumps(Bomb(ran)))
+    refused(lambda: steps_of(path), "last.ckpt")
+    assert not ran.exists()
+
+
+def test_a_packed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    """Packed zeros are a thousand times as large in memory."""
+    path = saved(tmp_path, state_dict={"w": torch.zeros(10**6)})
+    with zipfile.ZipFile(path) as whole:
+        found = {part.filename: whole.read(part) for part in whole.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in found.items():
+            packed.writestr(name, data)
+    assert "packed" in refused(lambda: steps_of(path), "last.ckpt")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_checkpoint(kind: str, tmp_path: Path) -> None:
+    blocked(tmp_path / "last.ckpt", kind)
+    refused(lambda: steps_of(tmp_path / "last.ckpt"), "last.ckpt")
+    blocked(tmp_path / "metrics.csv", kind)
+    tolerated(lambda: read_metrics(tmp_path / "metrics.csv"), lambda rows: rows == [])
+
+
+@counts(150)
+def test_fuzz_checkpoints(examples: int, tmp_path: Path) -> None:
+    path, few = saved(tmp_path), examples < 1000
+    whole = path.read_bytes()
+
+    def check(steps: int) -> None:
+        assert steps >= 0
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(change(whole))
+        tolerated(lambda: steps_of(path), check, "last.ckpt")
+
+    fuzz(examples, byte_changes(), example, few)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["step,a\n1\n", "step,a\n1,2,3\n", "step,a\nx,2\n", "a\n1\n", 'step,a\n1,"2,3"\n',
+     'step,a\n1,"2\n', "step,a\n-1,2\n", "step,a\n1e5,2\n", "step,a\n²,2\n"],
+)  # fmt: skip
+def test_metrics_that_are_broken(text: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(text)
+    refused(lambda: read_metrics(tmp_path / "metrics.csv"), "metrics.csv")
+
+
+@counts(150)
+def test_fuzz_metrics(examples: int, tmp_path: Path) -> None:
+    path, few = tmp_path / "metrics.csv", examples < 1000
+    whole = b"epoch,step,train/loss,val/score\n0,9,0.5,\n0,9,,0.25\n1,19,0.25,0.5\n"
+
+    def check(rows: list[dict[str, str]]) -> None:
+        assert all(int(row["step"]) >= 0 for row in rows)
+        assert len({tuple(row) for row in rows}) <= 1
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(change(whole))
+        tolerated(lambda: read_metrics(path), check, "metrics.csv")
+
+    fuzz(examples, byte_changes(), example, few)
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def results() -> dict[str, Any]:
+    edits = {name: [1, 0, 2] for name in ("fail", "adapt", "lost")}
+    edits |= {name: [2, 2, 4] for name in ("fail_of", "adapt_of", "lost_of")}
+    shares = {"fail_accuracy": 0.5, "adapt_accuracy": 0.5, "edit_accuracy": 0.5, "drawdown": 0.1}
+    return {
+        "layer": 1, "sites": [{"name": "x"}], "metrics": {**shares, "locality_kl": 0.01},
+        "per_edit": edits, "timing": {"train_seconds": 1.0, "edits_per_second": 2},
+        "memory": {"peak_rss_mb": 100.0}, "collapse": None,
+        "course": [{"n_failures": 0, "pass_accuracy": 1.0}],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def cell(tmp_path: Path) -> RunConfig:
+    """A run that is done."""
+    config = RunConfig(name="cell", output=str(tmp_path))
+    write_text(config.folder / "config.yaml", configuration.to_yaml(config))
+    write_text(config.folder / "editor.safetensors", "")
+    write_json(config.folder / "results.json", results())
+    return config
+
+
+@pytest.mark.parametrize("kind", BAD_JSON)
+def test_broken_results_are_refused(kind: str, cell: RunConfig) -> None:
+    (cell.folder / "results.json").write_bytes(BAD_JSON[kind])
+    refused(lambda: _table({("a", 0): cell}, {}, cell, ""), "results.json")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_in_a_cell_is_run_again(kind: str, cell: RunConfig) -> None:
+    for name in ("results.json", "config.yaml"):
+        blocked(cell.folder / name, kind)
+        table = _table({("a", 0): cell}, {}, cell, "")
+        assert "metrics" not in table["cells"][0]
+    assert not is_of(cell.folder, cell)
+    blocked(cell.folder / "fit.json", kind)
+    tolerated(lambda: training_times(cell.folder), lambda found: found == {}, "fit.json")
+
+
+@counts(40)
+def test_fuzz_results(examples: int, cell: RunConfig) -> None:
+    path, few = cell.folder / "results.json", examples < 1000
+    whole = path.read_bytes()
+
+    def check(table: dict[str, Any]) -> None:
+        tolerated(lambda: write_json(cell.folder / "compare.json", table), lambda _: None)
+        assert table["cells"][0]["layer"] is not None
+
+    def example(change: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(change(whole))
+        tolerated(lambda: _table({("a", 0): cell}, {}, cell, ""), check, "results.json")
+
+    fuzz(examples, byte_changes() | json_changes(), example, few)
+
+
+def test_the_shape_of_results_is_that_of_results(cell: RunConfig) -> None:
+    assert _facts(results(), cell.folder)["layer"] == 1
+    assert set(_RESULTS) >= {"layer", "per_edit", "metrics"}
+    row = {"seed": 0, "editor": "a", **_facts(results(), cell.folder)}
+    assert _summary("a", [row], "a", [0])["seeds"] == [0]
+
+
+def test_training_does_not_write_through_links(tmp_path: Path) -> None:
+    """Lightning's loggers open their files as they stand."""
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    config = RunConfig(name="run", output=str(tmp_path))
+    config.folder.mkdir()
+    (config.folder / "hparams.yaml").symlink_to(outside)
+    prepared: Any = SimpleNamespace(config=config, ui=None)
+    for resume in (True, False):
+        refused(lambda resume=resume: train_at(prepared, LAYER, resume), "hparams.yaml")
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["deep lists", "half", "NaN", "UTF-16", "a key twice"])
+@pytest.mark.parametrize("name", ["fit.json", "saliency.json", "results.json", "answers.jsonl"])
+def test_a_page_of_broken_files_is_refused(name: str, kind: str, cell: RunConfig) -> None:
+    (cell.folder / name).write_bytes(BAD_JSON[kind])
+    refused(lambda: report(str(cell.folder), None, ui()), str(cell.folder))
+    assert not (cell.folder / "report.html").exists()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_on_no_page(kind: str, cell: RunConfig) -> None:
+    for name in ("metrics.csv", "answers.jsonl", "results.json", "config.yaml"):
+        blocked(cell.folder / name, kind)
+        tolerated(lambda: report(str(cell.folder), None, ui()), lambda found: found["page"])
