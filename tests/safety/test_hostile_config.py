@@ -149,7 +149,7 @@ def reads_back(found: RunConfig, path: Path) -> None:
     assert config.load(path) == found
 
 
-@counts(60)
+@counts(40)
 def test_fuzz_configurations(examples: int, tmp_path: Path) -> None:
     text = (
         "name: mine\nseed: 3\ntask: {name: nli, subjects: [a, b]}\neditor:\n  steps: [1.0, 2.0]\n"

@@ -260,7 +260,7 @@ def test_what_is_no_file_in_a_run(name: str, kind: str, run: Path) -> None:
     refused(lambda: load_editor(run), name)
 
 
-@counts(80)
+@counts(50)
 def test_fuzz_editors(examples: int, shelf: Shelf, run: Path) -> None:
     files = {path.name: path.read_bytes() for path in run.iterdir()}
     shapes = {name: t.shape for name, t in load_editor(run).editor.state_dict().items()}

@@ -153,7 +153,7 @@ TENSORS = {
 }
 
 
-@counts(400)
+@counts(250)
 def test_fuzz_tensors(examples: int, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     files.write_tensors(path, TENSORS, {"kind": "edit"})
@@ -199,7 +199,7 @@ def test_fuzz_kept_tensors(examples: int, tmp_path: Path) -> None:
 VALUE = {"pick": 3, "layers": [{"layer": 0, "score": 0.25}, {"layer": 1, "score": -1e-9}], "né": ""}
 
 
-@counts(400)
+@counts(200)
 def test_fuzz_json(examples: int, tmp_path: Path) -> None:
     path, kept = tmp_path / "a.json", tmp_path / "kept.json"
     files.write_json(path, VALUE)

@@ -370,7 +370,7 @@ def test_what_is_no_file_in_a_cell_is_run_again(kind: str, cell: RunConfig) -> N
     tolerated(lambda: training_times(cell.folder), lambda found: found == {}, "fit.json")
 
 
-@counts(40)
+@counts(30)
 def test_fuzz_results(examples: int, cell: RunConfig) -> None:
     path, few = cell.folder / "results.json", examples < 1000
     whole = path.read_bytes()
