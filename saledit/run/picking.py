@@ -184,8 +184,8 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
 def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:
     """Write the table and its bar chart."""
     folder = prepared.config.folder
-    write_json(folder / TABLE, table)
     write_plot(saliency_figure(table), folder / "saliency.png")
+    write_json(folder / TABLE, table)  # the last: a run that finds it does not score again
 
 
 def _draw(items: Sequence[Any] | range, count: int, draws: torch.Generator) -> list[Any]:

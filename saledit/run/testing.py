@@ -81,9 +81,9 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     results = measured.results
     results["timing"] |= training_times(folder)
     write_jsonl(folder / f"answers{suffix}.jsonl", measured.answers)
-    write_json(folder / f"results{suffix}.json", results)
     if "course" in results:
         write_plot(course_figure(results), folder / f"results{suffix}.png")
+    write_json(folder / f"results{suffix}.json", results)  # the last: a run that has it is done
     return results
 
 
