@@ -60,6 +60,7 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
         "seconds": time.perf_counter() - began,
         "next": [
             f"saledit fix {name} --failures YOUR_FAILURES.jsonl --out my-fix",
+            f"saledit report {name}",
             f"saledit test {name} schedule.batch_size=1",
             f"saledit saliency {_CONFIGS[task]} site.select=gradient",
             f"saledit config {_CONFIGS[task]}",
