@@ -60,6 +60,8 @@ def main() -> None:
     samples = [r.sample for r in load_records(task, args.failures)][: 8 * args.repeats]
     said = answers(base, task, samples)
     samples = [s for s, a in zip(samples, said, strict=True) if not a.right][: args.repeats]
+    if len(samples) < 2:
+        parser.error(f"{args.failures}: expected some failures of this model, got {len(samples)}")
     times: dict[str, list[float]] = {"fix": [], "passes": []}
     for number, sample in enumerate([*samples[:3], *samples]):
         pair = {"fix": _fix(base, trained, sample), "passes": _passes(base, trained, sample)}

@@ -76,7 +76,7 @@ class Resampled:
 def interval(shares: Tensor) -> Interval:
     """The 95% percentile interval of what ``Resampled.shares`` gives, or of a difference."""
     tail = (1 - _LEVEL) / 2
-    low, high = shares[1:].quantile(shares.new_tensor([tail, 1 - tail])).tolist()
+    low, high = shares[1:].nanquantile(shares.new_tensor([tail, 1 - tail])).tolist()
     return Interval(float(shares[0]), low, high)
 
 

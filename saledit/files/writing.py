@@ -106,7 +106,8 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         JobError: the disk is full.
     """
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    with replacing(path) as part, part.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def _read(path: Path) -> dict[str, Any]:
     """
     results: dict[str, Any] = read_json(path, "results", _RESULTS)
     counts = [results["per_edit"][name] for name in _COUNTS]
-    if len(set(map(len, counts))) > 1 or not all(0 <= n < 2**53 for own in counts for n in own):
+    if len(set(map(len, counts))) > 1 or not all(abs(n) < 2**53 for own in counts for n in own):
         raise ArtifactError(
             f"{path}: expected counts of the same edits in per_edit, got others; delete the file, "
             "and the cell is run again"

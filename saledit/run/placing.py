@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from saledit.errors import ConfigError
 from saledit.models import TaskModel
@@ -38,6 +36,13 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
         ConfigError: there is no such accelerator here.
     """
     chosen = {name: trainer[name] for name in _PLACES if name in trainer}
+    if chosen == {"accelerator": "cpu"}:
+        return torch.device("cpu")
+    if chosen in ({}, {"accelerator": "auto"}):
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    import lightning as L  # slow, and a fix that runs where it is has no use for it
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     try:
         found: torch.device = L.Trainer(
             **chosen, logger=False, enable_checkpointing=False, enable_progress_bar=False,

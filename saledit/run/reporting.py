@@ -32,11 +32,15 @@ def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
         Where the page is, its figures (PNG and SVG, in ``plots`` beside it), and its size.
 
     Raises:
-        UserError: the folder holds none of these.
+        UserError: the folder holds none of these, or the page has another ending.
         ArtifactError: a file in it is broken.
         JobError: the page cannot be written.
     """
     folder = Path(target)
+    path = Path(out) if out else folder / _NAME
+    if path.suffix not in (".html", ".htm") or path.is_dir():
+        raise UserError(f"--out {out}: expected the name of a page (.html), got another")
+    plots_at = path.parent / (_PLOTS if path.name == _NAME else f"{path.stem}-{_PLOTS}")
     made = next((_KINDS[mark] for mark in _KINDS if (folder / mark).is_file()), None)
     if made is None:
         raise UserError(
@@ -52,12 +56,11 @@ def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
             f"{target}: expected files as saledit writes them, got other ones "
             f"({type(error).__name__}: {error}); make them anew"
         ) from error
-    path = Path(out) if out else folder / _NAME
     ui.stage(f"writing {path}")
     plots = []
     for chart in page.charts:
         for kind in ("png", "svg"):
-            plots.append(path.parent / _PLOTS / f"{chart.name}.{kind}")
+            plots.append(plots_at / f"{chart.name}.{kind}")
             write_plot(chart.figure, plots[-1])
     write_text(path, html)
     return {

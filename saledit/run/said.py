@@ -76,14 +76,13 @@ class Said:
         """
         for seen in parts:
             counts = torch.ones_like(seen.index) if seen.weights is None else seen.weights
-            wanted = (counts > 0).cpu()
+            wanted, index, rights = (counts > 0).cpu(), seen.index.cpu(), seen.right.cpu()
             if seen.part == PASS:
-                wanted &= ~seen.right.cpu()
+                wanted &= ~rights
             for e, i in wanted.nonzero().tolist():
-                place = int(seen.index[e, i])
-                right = bool(seen.right[e, i])
+                place, right = int(index[e, i]), bool(rights[e, i])
                 sample = self._samples[seen.part][place]
-                said = seen.words.get((e, i), sample.target)
+                said = seen.words.get((e, i), sample.target if right else "")
                 row = {"edit": self._n_edits + e, "part": seen.part}
                 self.rows.append(row | self._row(seen.part, place, sample, said, right))
         self._n_edits += edits

@@ -144,7 +144,7 @@ class Tally:
     def per_edit(self) -> dict[str, list[int]]:
         """For each edit: right failures and rewordings, lost pass samples, and out of how many.
 
-        Of text under free generation. Of edits that pile up, one.
+        Of text under free generation. Of edits that pile up there are none.
         """
         return self._per_edit
 

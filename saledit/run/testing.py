@@ -123,11 +123,11 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     trained.editor.to(prepared.base.device)
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")
+    said = Said(prepared.base, task, part, config.cache)
     began = time.perf_counter()
     compared = None
     if isinstance(task, TextTask):
         compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
-    said = Said(prepared.base, task, part, config.cache)
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
     course = None
     if schedule.cumulative:

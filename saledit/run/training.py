@@ -34,6 +34,7 @@ from saledit.run.resuming import read_metrics, restoring, steps_of
 from saledit.site import Layer
 
 LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
+_TESTS = ("results*.json", "results*.png", "answers*.jsonl")
 SCORE = "val/score"  # what a state is kept by
 
 
@@ -60,8 +61,11 @@ def train_at(
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     write_text(folder / "config.yaml", configuration.to_yaml(config))
     if not resume:
-        for name in (LAST, BEST, METRICS, EARLIER, "editor.json", "results.json"):
-            (folder / name).unlink(missing_ok=True)
+        # Tests of the editor that was here are of no editor now.
+        tests = [p for kind in _TESTS for p in folder.glob(kind)]
+        names = (LAST, BEST, METRICS, EARLIER, "editor.json", "fit.json")
+        for path in (*(folder / name for name in names), *tests):
+            path.unlink(missing_ok=True)
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     write_kept(prepared, folder)
     module, data = _assemble(prepared, layer)

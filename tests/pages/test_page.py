@@ -15,7 +15,17 @@ from saledit.bootstrap import wilson
 from saledit.errors import ArtifactError, UserError
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.report import Ui
-from saledit.report.page import Answers, Page, RunFiles, Section, Table, Tile, render_page, run_page
+from saledit.report.page import (
+    Answers,
+    Page,
+    RunFiles,
+    Section,
+    Table,
+    Tile,
+    fixes_page,
+    render_page,
+    run_page,
+)
 from saledit.report.page.model import state_of
 from saledit.run import report
 
@@ -166,6 +176,74 @@ def test_a_broken_file_is_named_and_no_page_is_written(
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected the folder of a run"):
         report(str(tmp_path), None, Ui(quiet=True))
+
+
+def test_a_folder_of_fixes_with_one_taken_back() -> None:
+    base = {"name": "m", "fingerprint": "f"}
+    metrics = {"n_fixed": 1, "n_wrong_before": 2, "drawdown": 0.25, "n": 8}
+    entries = [
+        {"id": i, "time": "2026-01-01T00:00:00+00:00", "action": "fix", "in_force": i != 1,
+         "undone_by": 2 if i == 1 else None, "editor": {"name": "mend"}, "metrics": metrics}
+        for i in (1, 3, 4)
+    ]  # fmt: skip
+    undo = {"id": 2, "time": "2026-01-01T00:00:01+00:00", "action": "undo", "in_force": False,
+            "undone_by": None, "of": 1}  # fmt: skip
+    entries.insert(1, undo)
+    log = {"out": "x", "base_model": base, "layer": 1, "format": "delta", "entries": entries}
+    changed = [answer("pass", True, False), answer("pass", True, True), answer("pass", False, True)]
+    told = {
+        1: {"failures": [answer("fail", False, True)], "changed": changed},
+        3: {"failures": [{"id": "a", "inputs": ["b"], "target": "c"}]},  # of an older version
+        4: {"failures": [answer("fail", False, False)], "environment": {"command": "saledit fix"}},
+    }
+    page = fixes_page("my-fix", log, told)
+    html = render_page(page)
+    assert "undone by 2" in html
+    assert "undo of 1" in html
+    assert page.tiles[0].value == "2 of 3"
+    assert page.tiles[1].value == "50.0%"
+    assert page.tiles[2].value == "25.0 pt"
+    data = json.loads(Seen(html).scripts[0])
+    assert [(row[0], row[1], row[2]) for row in data["rows"]] == [
+        ("fixed", "fail", 1), ("broken", "pass", 1), ("still wrong", "fail", 4),
+    ]  # fmt: skip
+    assert "Of 3 no answers were kept." in html
+    assert page.commands == ["saledit fix"]
+    none = fixes_page("old", {**log, "entries": entries[:3]}, {1: {}, 3: {}})
+    assert "no answers were kept" in render_page(none)
+    assert 'class="answers"' not in render_page(none)
+
+
+def test_drawdown_of_text_is_a_rise_of_perplexity() -> None:
+    texts = {"perplexity_before": 10.0, "perplexity_after": 12.0, "drawdown": 0.2}
+    results = {**RESULTS, "metrics": {"edit_accuracy": 0.5, **texts}}
+    page = run_page(RunFiles("x", "", {}, {}, [], {"results.json": results}, {}))
+    tile = next(tile for tile in page.tiles if tile.label == "drawdown")
+    assert tile.value == "20.0% more perplexity"
+    assert "10 to 12" in tile.note
+    assert " pt" not in "".join(tile.value + tile.note for tile in page.tiles)
+
+
+def test_few_edits_with_rewordings_have_an_interval_too(folder: Path) -> None:
+    n = 20
+    per_edit = {
+        "fail": [1] * n, "fail_of": [1] * n, "adapt": [1, *[0] * (n - 1)],
+        "adapt_of": [1, *[0] * (n - 1)], "lost": [0] * n, "lost_of": [1] * n,
+    }  # fmt: skip
+    metrics = {"adapt_accuracy": 1.0, "edit_accuracy": 1.0}
+    write_json(folder / "results.json", {**RESULTS, "per_edit": per_edit, "metrics": metrics})
+    html = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    assert "nan" not in re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", html, flags=re.S)
+
+
+@pytest.mark.parametrize("out", [".", "config.yaml", "page"])
+def test_other_names_of_a_page_are_refused_before_anything_is_written(
+    folder: Path, out: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UserError, match="the name of a page"):
+        report(str(folder), str(folder / out), FakeUi())  # type: ignore[arg-type]
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_the_states_of_an_answer() -> None:

@@ -138,6 +138,17 @@ def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
     assert json.loads((fitted.folder / "results.json").read_text()) == results
 
 
+def test_a_new_editor_has_no_tests_of_the_old_one(make: Callable[..., RunConfig]) -> None:
+    config = make("again")
+    fit(config, False, ui())
+    run_test(str(config.folder), [], ui())
+    run_test(str(config.folder), ["schedule.batch_size=1"], ui())
+    kinds = ("results*.json", "answers*.jsonl")
+    assert [len([*config.folder.glob(kind)]) for kind in kinds] == [2, 2]
+    fit(config, False, ui())
+    assert not [path for kind in kinds for path in config.folder.glob(kind)]
+
+
 def test_batches_of_edits_are_edits_one_by_one(fitted: RunConfig) -> None:
     many = run_test(str(fitted.folder), ["test.edits_per_batch=16"], ui())["metrics"]
     single = run_test(str(fitted.folder), ["test.edits_per_batch=1"], ui())["metrics"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saledit.bootstrap import wilson
-from saledit.report.look import count, number, percent, points
+from saledit.report.look import number, percent
 from saledit.report.page.model import Answers, Page, Section, Table, Tile
-from saledit.report.page.parts import command_of, environment_section
+from saledit.report.page.parts import command_of, drawdown, environment_section
 
 
 def fixes_page(name: str, log: Mapping[str, Any], told: Mapping[int, Mapping[str, Any]]) -> Page:
@@ -31,15 +31,19 @@ def fixes_page(name: str, log: Mapping[str, Any], told: Mapping[int, Mapping[str
     last = in_force[-1]["metrics"] if in_force else {}
     if "drawdown" in last:
         note = f"of {number(last.get('n'))} in the check set, by the last fix"
-        tiles.append(Tile("drawdown", points(last["drawdown"]), note))
+        tiles.append(Tile("drawdown", drawdown(last), note))
     answers = [row for fix in fixes for row in _answers(fix["id"], told[fix["id"]])]
     newest = told[fixes[-1]["id"]] if fixes else {}
     said = (
         "Each fix was asked about its own failures and the check set when it was made, with the "
         "fixes before it in force."
     )
+    silent = [str(n) for n, one in told.items() if not _answers(n, one)]
+    if silent:  # of an older version
+        said += f" Of {', '.join(silent)} no answers were kept."
+    listed = [Answers(answers, "entries/*/edits.json")] if answers else []
     sections = [
-        Section("Before and after", [said, Answers(answers, "entries/*/edits.json")]),
+        Section("Before and after", [said, *listed]),
         Section("Ledger", [_ledger(log["entries"])]),
         environment_section({**newest, "base_model": log["base_model"]}),
     ]
@@ -57,7 +61,7 @@ def _answers(number: int, told: Mapping[str, Any]) -> list[dict[str, Any]]:
         {**row, "part": part, "edit": number}
         for part, rows in parts
         for row in rows
-        if "is_right" in row  # of a folder of an older version
+        if "is_right" in row and (part == "fail" or (row["was_right"] and not row["is_right"]))
     ]
 
 
@@ -66,14 +70,14 @@ def _ledger(entries: Sequence[Mapping[str, Any]]) -> Table:
     for entry in entries:
         fix, metrics = entry["action"] == "fix", entry.get("metrics", {})
         state = "in force" if entry["in_force"] else f"undone by {entry['undone_by']}"
-        fixed = f"{metrics['n_fixed']:,} of {count(metrics['n_wrong_before'], 'failure')}"
+        fixed = f"{metrics['n_fixed']:,} of {metrics['n_wrong_before']:,}" if fix else ""
         rows.append(
             [
                 str(entry["id"]),
                 entry["time"].replace("T", " ").removesuffix("+00:00"),
                 f"fix by {entry['editor']['name']}" if fix else f"undo of {entry['of']}",
-                fixed if fix else "",
-                points(metrics["drawdown"]) if "drawdown" in metrics else "",
+                fixed,
+                drawdown(metrics) if "drawdown" in metrics else "",
                 state if fix else "",
             ]
         )

@@ -75,8 +75,9 @@ class Answers:
     def compact(self) -> dict[str, Any]:
         """Rows for the page's script."""
         named = ("part", "edit", "inputs", "target", "before", "after", "kind")
-        rows = [[state_of(row), *(row.get(name, "") for name in named)] for row in self.rows]
-        return {"columns": ["state", *named], "rows": rows[: self.most], "total": len(rows)}
+        shown = self.rows[: self.most]
+        rows = [[state_of(row), *(row.get(name, "") for name in named)] for row in shown]
+        return {"columns": ["state", *named], "rows": rows, "total": len(self.rows)}
 
 
 def state_of(row: Mapping[str, Any]) -> str:

@@ -31,14 +31,17 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
     drawn = Resampled([n]) if n else None
     out = []
     for name, label in _LABELS.items():
-        if judged.get(name) is None:
+        if judged.get(name) is None or (name == "drawdown" and "perplexity_before" in metrics):
             continue
-        shown = points if name == "drawdown" else percent
         low, high = _between(name, judged[name], per_edit, drawn, results.get("counts", {}))
         notes = [] if low is None or high is None else [f"95%: {_span(low, high, name)}"]
         if name in before and name != "drawdown":
             notes.append(f"unedited {percent(before[name])}")
-        out.append(Tile(label, shown(judged[name]), "; ".join(notes)))
+        shown = points(judged[name]) if name == "drawdown" else percent(judged[name])
+        out.append(Tile(label, shown, "; ".join(notes)))
+    if "perplexity_before" in metrics:
+        pair = " to ".join(number(metrics[f"perplexity_{when}"]) for when in ("before", "after"))
+        out.append(Tile("drawdown", drawdown(metrics), f"perplexity of pass texts {pair}"))
     return out
 
 
@@ -64,6 +67,14 @@ def _between(
 def _span(low: float, high: float, name: str) -> str:
     unit = " pt" if name == "drawdown" else "%"
     return f"{100 * low:.1f} to {100 * high:.1f}{unit}"
+
+
+def drawdown(metrics: Mapping[str, Any]) -> str:
+    """A drawdown as it is shown: of text the rise of its perplexity, of answers a share of them."""
+    value = metrics.get("drawdown")
+    if value is not None and "perplexity_before" in metrics:
+        return f"{percent(value)} more perplexity"
+    return points(value)
 
 
 def metrics_table(results: Mapping[str, Any]) -> Table:

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from saledit.report.figures import course_figure, saliency_figure, training_figure
-from saledit.report.look import count, duration, number, percent, points
+from saledit.report.look import count, duration, number, percent
 from saledit.report.page.model import Answers, Chart, Page, Section, Table
-from saledit.report.page.parts import command_of, environment_section, metrics_table, share_tiles
+from saledit.report.page.parts import (
+    command_of,
+    drawdown,
+    environment_section,
+    metrics_table,
+    share_tiles,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ def _trained(fit: Mapping[str, Any]) -> list[str]:
     if "edit_accuracy" in validation:
         told += (
             f" The state that was kept: edit accuracy {percent(validation['edit_accuracy'])}, "
-            f"drawdown {points(validation.get('drawdown'))} on the validation part."
+            f"drawdown {drawdown(validation)} on the validation part."
         )
     return [told]
 
