@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit.artifact import EDITS_FACTS
-from saledit.errors import ArtifactError, UserError
+from saledit.errors import ArtifactError, UserError, did_you_mean
 from saledit.files import misfit, parse_json, read_json, read_text, reason, write_text
 from saledit.ledger import ENTRIES, LEDGER
 from saledit.report import Ui, write_plot
@@ -43,9 +43,11 @@ def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
     plots_at = path.parent / (_PLOTS if path.name == _NAME else f"{path.stem}-{_PLOTS}")
     made = next((_KINDS[mark] for mark in _KINDS if (folder / mark).is_file()), None)
     if made is None:
+        beside = [p.name for p in folder.parent.glob("*") if any((p / m).is_file() for m in _KINDS)]
+        remedy = did_you_mean(folder.name, beside) if beside else "check the path"
         raise UserError(
-            f"{target}: expected the folder of a run, of a comparison or of fixes, got none; check "
-            "the path"
+            f"{target}: expected the folder of a run, of a comparison or of fixes, got none; "
+            + remedy
         )
     ui.stage(f"reading {target}")
     try:

@@ -178,6 +178,11 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         report(str(tmp_path), None, Ui(quiet=True))
 
 
+def test_a_misspelt_folder_is_guessed(folder: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'my run'"):
+        report(str(folder.parent / "my rum"), None, Ui(quiet=True))
+
+
 def test_a_folder_of_fixes_with_one_taken_back() -> None:
     base = {"name": "m", "fingerprint": "f"}
     metrics = {"n_fixed": 1, "n_wrong_before": 2, "drawdown": 0.25, "n": 8}
