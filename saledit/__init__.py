@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from saledit.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -22,8 +21,4 @@ _API = {
 __all__ = ["__version__", *sorted(_API)]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name not in _API:
-        raise AttributeError(f"module 'saledit' has no attribute '{name}'")
-    return getattr(importlib.import_module(_API[name]), name)
+__getattr__ = lazily(__name__, _API)

@@ -5,8 +5,7 @@ Nothing here imports torch before tensors are asked for.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saledit.files.reading import (
     file_hash,
@@ -27,6 +26,7 @@ from saledit.files.writing import (
     write_jsonl,
     write_text,
 )
+from saledit.lazy import lazily
 
 if TYPE_CHECKING:
     from saledit.files.tensors import (
@@ -68,8 +68,8 @@ __all__ = [
     "write_text",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("saledit.files.tensors"), name)
+_TENSORS = (
+    "check_numbers", "keep_tensors", "kept_tensors", "read_header", "read_metadata",
+    "read_tensors", "write_tensors",
+)  # fmt: skip
+__getattr__ = lazily(__name__, dict.fromkeys(_TENSORS, "saledit.files.tensors"))

@@ -4,6 +4,7 @@ from saledit.report.figures import (
     comparison_figure,
     course_figure,
     courses_figure,
+    courses_of,
     saliency_figure,
     training_figure,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "comparison_figure",
     "course_figure",
     "courses_figure",
+    "courses_of",
     "quiet_libraries",
     "render",
     "saliency_figure",

@@ -12,10 +12,12 @@ from saledit.report.look import (
     Look,
     clean,
     count,
+    drawdown,
     duration,
     heading,
     line,
     number,
+    of_text,
     percent,
     points,
 )
@@ -30,6 +32,7 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
     )
     table = look.table("editor", "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
     known = [row for row in result["editors"] if row["seeds"]]
+    text = any(of_text(cell.get("metrics", {})) for cell in result["cells"])
     for row in known:
         edit, lost = row["edit_accuracy"], row["drawdown"]
         table.add_row(
@@ -38,7 +41,7 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
             *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
             percent(edit["mean"]),
             _between(edit),
-            points(lost["mean"]),
+            drawdown(lost["mean"], text),
             _between(lost),
         )
     yield table

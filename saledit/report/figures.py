@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from saledit.report.look import of_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -65,7 +67,9 @@ def comparison_figure(table: Mapping[str, Any]) -> Figure:
             row["editor"], (100 * x["mean"], 100 * y["mean"]), xytext=(5, 5),
             textcoords="offset points", fontsize=8, parse_math=False,
         )  # fmt: skip
-    axes.set_xlabel("drawdown, percentage points (less is better)")
+    text = any(of_text(cell.get("metrics", {})) for cell in table["cells"])
+    unit = "% more perplexity" if text else "percentage points"
+    axes.set_xlabel(f"drawdown, {unit} (less is better)")
     axes.set_ylabel("edit accuracy, %")
     axes.set_title(f"{table['config']}: what mends, what it costs", fontsize=10, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -89,6 +93,15 @@ _PANELS = (
     ("perplexity", "perplexity of text"),
     ("delta_norm", "|change| / |weights|"),
 )
+
+
+def courses_of(cells: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """The course of each editor of a comparison that has one, of its first seed."""
+    out: dict[str, Sequence[Mapping[str, Any]]] = {}
+    for cell in cells:
+        if "course" in cell:
+            out.setdefault(cell["editor"], cell["course"])
+    return out
 
 
 def courses_figure(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from saledit.report.look import Look, clean, count, heading, line, number, points
+from saledit.report.look import Look, clean, count, drawdown, heading, line, number, of_text
 
 
 def log_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
@@ -34,7 +34,7 @@ def log_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType
                 row["time"].replace("T", " ").removesuffix("+00:00"),
                 clean(what),
                 f"{metrics['n_fixed']:,} of {metrics['n_wrong_before']:,}" if fix else "",
-                points(metrics["drawdown"]) if "drawdown" in metrics else "",
+                drawdown(metrics["drawdown"], of_text(metrics)) if "drawdown" in metrics else "",
                 Text(state if fix else "", style="green" if row["in_force"] else "dim"),
             )
         yield table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,16 @@ def points(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{round(100 * value, 1) + 0.0:.1f} pt"  # + 0.0 takes the sign off a negative zero
+
+
+def of_text(metrics: Mapping[str, Any]) -> bool:
+    """Whether what must not change was text: its drawdown is a rise of perplexity, no share."""
+    return "perplexity_before" in metrics
+
+
+def drawdown(value: float | None, text: bool) -> str:
+    """A drawdown: of answers in percentage points, of text the rise of its perplexity."""
+    return f"{percent(value)} more" if text and value is not None else points(value)
 
 
 def number(value: float | None) -> str:

@@ -12,10 +12,12 @@ from saledit.report.look import (
     Look,
     clean,
     count,
+    drawdown,
     duration,
     heading,
     line,
     number,
+    of_text,
     percent,
     points,
 )
@@ -97,7 +99,7 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
         table.add_row(
             name,
             *(percent(values.get(k)) for k in (*shares, "pass_accuracy_after")),
-            points(values.get("drawdown")),
+            drawdown(values.get("drawdown"), of_text(values)),
             number(values.get("locality_kl")),
             style="bold",
         )

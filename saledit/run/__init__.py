@@ -5,8 +5,9 @@ Each is loaded when it is first asked for: a fix needs nothing of what trains.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from saledit.lazy import lazily
 
 if TYPE_CHECKING:
     from saledit.run.comparing import compare
@@ -47,9 +48,4 @@ __all__ = [
     "undo",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a verb when it is first asked for."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+__getattr__ = lazily(__name__, {name: f"{__name__}.{own}" for name, own in _WHERE.items()})

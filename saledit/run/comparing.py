@@ -19,7 +19,7 @@ from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError
 from saledit.files import is_file, read_json, write_json, write_text
-from saledit.report import Ui, comparison_figure, courses_figure, write_plot
+from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
 from saledit.run.cell import is_of
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.picking import check_site
@@ -275,15 +275,6 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
     write_plot(comparison_figure(table), folder / "compare.png")
-    courses = _courses(table["cells"])
+    courses = courses_of(table["cells"])
     if courses:
         write_plot(courses_figure(courses), folder / "course.png")
-
-
-def _courses(cells: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The course of each editor that has one, of its first seed."""
-    out: dict[str, list[dict[str, Any]]] = {}
-    for row in cells:
-        if "course" in row:
-            out.setdefault(row["editor"], row["course"])
-    return out

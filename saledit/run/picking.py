@@ -21,10 +21,9 @@ from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import sweep, sweep_key
-from saledit.saliency.base import Picker, Probes, Saliency
+from saledit.saliency.base import TABLE, Picker, Probes, Saliency
 from saledit.site import Layer
 
-TABLE = "saliency.json"
 SWEEP = "sweep"  # trains editors, where the others read samples
 _SCHEMA = 6  # of cached scores; to be raised with what a picker computes and how it picks
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's words

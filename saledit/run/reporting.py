@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from saledit.artifact import EDITS_FACTS
+from saledit.data.readers import file_rows
 from saledit.errors import ArtifactError, UserError, did_you_mean
-from saledit.files import misfit, parse_json, read_json, read_text, reason, write_text
+from saledit.files import read_json, read_text, reason, write_text
 from saledit.ledger import ENTRIES, LEDGER
 from saledit.report import Ui, write_plot
-from saledit.report.page import Page, RunFiles, compare_page, fixes_page, render_page, run_page
+from saledit.report.page import (
+    Answers,
+    Page,
+    RunFiles,
+    compare_page,
+    fixes_page,
+    render_page,
+    run_page,
+)
+from saledit.run.curves import METRICS, read_metrics
 from saledit.run.ledgers import log
-from saledit.run.picking import TABLE
-from saledit.run.resuming import read_metrics
-from saledit.run.training import METRICS
+from saledit.saliency.base import TABLE
 
 _NAME, _PLOTS = "report.html", "plots"
 
@@ -33,7 +41,7 @@ def report(target: str, out: str | None, ui: Ui) -> dict[str, Any]:
 
     Raises:
         UserError: the folder holds none of these, or the page has another ending.
-        ArtifactError: a file in it is broken.
+        ArtifactError, DataError: a file in it is broken.
         JobError: the page cannot be written.
     """
     folder = Path(target)
@@ -86,13 +94,18 @@ def _run(folder: Path, ui: Ui) -> Page:
             _json(folder / TABLE, "the scores of the layers"),
             read_metrics(folder / METRICS),
             {name: _json(folder / name, "results") for name in names},
-            {name: _lines(folder / _answers(name)) for name in names},
+            {name: _answers(path) for name in names if (path := folder / _told(name)).exists()},
         )
     )
 
 
-def _answers(results: str) -> str:
+def _told(results: str) -> str:
+    """The file of the answers behind results."""
     return f"answers{results.removeprefix('results').removesuffix('.json')}.jsonl"
+
+
+def _answers(path: Path) -> Answers:
+    return Answers.of((row for _, row in file_rows(path, str(path))), path.name)
 
 
 def _compare(folder: Path, ui: Ui) -> Page:
@@ -132,17 +145,3 @@ def _text(path: Path) -> str:
             f"{path}: expected text in UTF-8, got a file that cannot be read ({reason(error)}); "
             "make it anew"
         ) from error
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    try:
-        found = [parse_json(line) for line in _text(path).split("\n") if line.strip()]
-    except ValueError as error:
-        raise ArtifactError(
-            f"{path}: expected JSON lines, got broken ones ({reason(error)}); make it anew"
-        ) from error
-    if fault := misfit(found, [dict]):
-        raise ArtifactError(f"{path}: expected JSON lines, got {fault}; make it anew")
-    return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,11 +14,10 @@ import torch
 from lightning.pytorch.callbacks import LambdaCallback
 
 from saledit.errors import ArtifactError, SaleditError
-from saledit.files import misfit, open_regular, read_text, reason
+from saledit.files import misfit, open_regular, reason
 
 _REMEDY = "start anew without --resume"
 _STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {str: object}}
-_STEP = "step"
 
 
 def steps_of(checkpoint: Path | None) -> int:
@@ -102,29 +99,3 @@ def restoring(trainer: L.Trainer, checkpoint: Path | None, begun: str) -> Iterat
         ) from error
     finally:
         callbacks.remove(watch)
-
-
-def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of a ``metrics.csv``; none where there is no file.
-
-    Raises:
-        ArtifactError: it is broken.
-    """
-    try:
-        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, csv.Error) as error:
-        raise ArtifactError(_broken(path, reason(error))) from error
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise ArtifactError(_broken(path, f"other columns in row {number}"))
-        if not (row.get(_STEP, "").isascii() and row.get(_STEP, "").isdecimal()):
-            raise ArtifactError(_broken(path, f"no '{_STEP}' in row {number}"))
-        if any(set(text) & set(',"\r\n') for pair in row.items() for text in pair):
-            raise ArtifactError(_broken(path, f"a quoted text in row {number}"))
-    return rows
-
-
-def _broken(path: Path, fault: str) -> str:
-    return f"{path}: expected the metrics of a run, got a broken file ({fault:.200}); {_REMEDY}"

@@ -24,9 +24,9 @@ from saledit.artifact import (
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import is_file, read_json, write_json, write_jsonl
+from saledit.files import is_file, read_json, write_jsonl
 from saledit.outcomes import outcome
-from saledit.report import Ui, course_figure, write_plot
+from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.preferences import Preferences
@@ -83,7 +83,7 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     write_jsonl(folder / f"answers{suffix}.jsonl", measured.answers)
     if "course" in results:
         write_plot(course_figure(results), folder / f"results{suffix}.png")
-    write_json(folder / f"results{suffix}.json", results)  # the last: a run that has it is done
+    write_results(folder, results, f"results{suffix}.json")  # the last: a run that has it is done
     return results
 
 

@@ -27,13 +27,14 @@ from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.caching import banks_of, moments_of, takes_moments
+from saledit.run.curves import METRICS, read_metrics
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
-from saledit.run.resuming import read_metrics, restoring, steps_of
+from saledit.run.resuming import restoring, steps_of
 from saledit.site import Layer
 
-LAST, BEST, METRICS, EARLIER = "last.ckpt", "best.ckpt", "metrics.csv", "metrics.earlier.csv"
+LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"
 _TESTS = ("results*.json", "results*.png", "answers*.jsonl")
 SCORE = "val/score"  # what a state is kept by
 

@@ -15,6 +15,8 @@ from saledit.records import Sample
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
+TABLE = "saliency.json"  # the table of a run, in its folder
+
 
 @dataclass(frozen=True, slots=True)
 class LayerScore:

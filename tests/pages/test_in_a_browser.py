@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from test_page import ANSWERS, FIT, NASTY, RESULTS, SALIENCY, answer
 
-from saledit.report.page import RunFiles, render_page, run_page
+from saledit.report.page import Answers, RunFiles, render_page, run_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -36,8 +36,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page's address."""
     rows = [*ANSWERS, *(answer("fail", False, i % 3 > 0, f"failure number {i}") for i in range(N))]
     training = [{"step": "0", "train/loss": "1.0"}, {"step": "1", "train/loss": "0.5"}]
-    tests = {"results.json": RESULTS}
-    files = RunFiles("a run", "name: x", FIT, SALIENCY, training, tests, {"results.json": rows})
+    tests, said = {"results.json": RESULTS}, Answers.of(rows, "answers.jsonl")
+    files = RunFiles("a run", "name: x", FIT, SALIENCY, training, tests, {"results.json": said})
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(render_page(run_page(files)), encoding="utf-8")
     return path.as_uri()

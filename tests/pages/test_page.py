@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -12,9 +13,9 @@ import pytest
 from whole_runs import FakeUi
 
 from saledit.bootstrap import wilson
-from saledit.errors import ArtifactError, UserError
+from saledit.errors import UserError
 from saledit.files import write_json, write_jsonl, write_text
-from saledit.report import Ui
+from saledit.report import Ui, render
 from saledit.report.page import (
     Answers,
     Page,
@@ -22,7 +23,9 @@ from saledit.report.page import (
     Section,
     Table,
     Tile,
+    compare_page,
     fixes_page,
+    model,
     render_page,
     run_page,
 )
@@ -167,7 +170,7 @@ def test_a_broken_file_is_named_and_no_page_is_written(
     folder: Path, name: str, text: str, said: str
 ) -> None:
     (folder / name).write_text(text, encoding="utf-8")
-    with pytest.raises(ArtifactError, match=said) as error:
+    with pytest.raises(UserError, match=said) as error:
         report(str(folder), None, FakeUi())  # type: ignore[arg-type]
     assert str(folder) in str(error.value)
     assert not (folder / "report.html").exists()
@@ -224,9 +227,31 @@ def test_drawdown_of_text_is_a_rise_of_perplexity() -> None:
     results = {**RESULTS, "metrics": {"edit_accuracy": 0.5, **texts}}
     page = run_page(RunFiles("x", "", {}, {}, [], {"results.json": results}, {}))
     tile = next(tile for tile in page.tiles if tile.label == "drawdown")
-    assert tile.value == "20.0% more perplexity"
+    assert tile.value == "20.0% more"
     assert "10 to 12" in tile.note
     assert " pt" not in "".join(tile.value + tile.note for tile in page.tiles)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_comparison_tells_what_its_drawdown_is(text: bool) -> None:
+    share = {"mean": 0.2, "low": 0.1, "high": 0.3}
+    row = {
+        "editor": "mend", "seeds": [0], "locality_kl": 0.1, "train_seconds": 1.0,
+        "edits_per_second": 2.0, "fix_seconds_per_edit": None, "peak_rss_mb": 9.0,
+        "editor_mb": 1.0, "fail_accuracy": share, "adapt_accuracy": share,
+        "edit_accuracy": share, "drawdown": share,
+    }  # fmt: skip
+    metrics = {"drawdown": 0.2} | ({"perplexity_before": 5.0} if text else {})
+    cell = {"editor": "mend", "seed": 0, "metrics": metrics}
+    table = {
+        "config": "c", "task": "t", "schedule": {"batch_size": 1}, "editors": [row],
+        "cells": [cell],
+    }  # fmt: skip
+    shown = "20.0% more" if text else "20.0 pt"
+    html = render_page(compare_page(table))
+    assert f"{shown} (10.0 to 30.0)" in html
+    assert ("more perplexity" in html) == text
+    assert shown in render("compare", table, io.StringIO())
 
 
 def test_few_edits_with_rewordings_have_an_interval_too(folder: Path) -> None:
@@ -258,8 +283,9 @@ def test_the_states_of_an_answer() -> None:
     }  # fmt: skip
 
 
-def test_more_answers_than_a_page_takes_are_told() -> None:
-    many = Answers([answer("fail", False, True)] * 30, "answers.jsonl", most=10)
+def test_more_answers_than_a_page_takes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "MOST", 10)
+    many = Answers.of(iter([answer("fail", False, True)] * 30), "answers.jsonl")
     assert len(many.compact()["rows"]) == 10
     assert many.compact()["total"] == 30
     html = render_page(Page("t", "s", [Tile("a", "b")], [Section("x", [many])]))

@@ -41,8 +41,9 @@ from saledit.files import write_json, write_text
 from saledit.models import TaskModel
 from saledit.run.cell import is_of
 from saledit.run.comparing import _RESULTS, _facts, _summary, _table
+from saledit.run.curves import read_metrics
 from saledit.run.reporting import report
-from saledit.run.resuming import read_metrics, steps_of
+from saledit.run.resuming import steps_of
 from saledit.run.sequence import _Kept
 from saledit.run.testing import training_times
 from saledit.run.training import train_at

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from saledit.report.figures import comparison_figure, courses_figure
-from saledit.report.look import count, duration, number, percent, points
+from saledit.report.figures import comparison_figure, courses_figure, courses_of
+from saledit.report.look import count, drawdown, duration, number, of_text, percent, points
 from saledit.report.page.model import Chart, Page, Section, Table
 
 
 def compare_page(table: Mapping[str, Any]) -> Page:
     """Lay out ``compare.json``."""
     known = [row for row in table["editors"] if row["seeds"]]
+    text = any(of_text(cell.get("metrics", {})) for cell in table["cells"])
+
+    def lost(value: float) -> str:
+        return drawdown(value, text)
+
     shares = [
         [
             row["editor"],
             str(len(row["seeds"])),
             *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
-            _with_interval(row["edit_accuracy"], "%"),
-            _with_interval(row["drawdown"], " pt"),
+            _with_interval(row["edit_accuracy"], percent),
+            _with_interval(row["drawdown"], lost),
             number(row["locality_kl"]),
         ]
         for row in known
@@ -27,9 +32,9 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     costs = [
         [
             row["editor"],
-            *("-" if row[k] is None else duration(row[k]) for k in ("train_seconds",)),
+            _time(row["train_seconds"]),
             number(None if row["edits_per_second"] is None else round(row["edits_per_second"], 1)),
-            *("-" if row[k] is None else duration(row[k]) for k in ("fix_seconds_per_edit",)),
+            _time(row["fix_seconds_per_edit"]),
             number(round(row["peak_rss_mb"])),
             number(round(row["editor_mb"], 2)),
         ]
@@ -54,10 +59,7 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     beside = [row for row in known if row.get("beside")]
     if beside:
         sections.insert(1, _beside(beside))
-    courses: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for cell in table["cells"]:
-        if "course" in cell:
-            courses.setdefault(cell["editor"], cell["course"])
+    courses = courses_of(table["cells"])
     if courses:
         chart = Chart("course", courses_figure(courses), "what holds as edits pile up")
         sections.append(Section("Forgetting", [chart]))
@@ -81,7 +83,7 @@ def _beside(rows: Sequence[Mapping[str, Any]]) -> Section:
         [
             [
                 row["editor"],
-                *(_with_interval(row["beside"][n], " pt") for n in ("edit_accuracy", "drawdown")),
+                *(_with_interval(row["beside"][n], points) for n in ("edit_accuracy", "drawdown")),
             ]
             for row in rows
         ],
@@ -90,10 +92,13 @@ def _beside(rows: Sequence[Mapping[str, Any]]) -> Section:
     return Section(f"Beside {first}", [said, table])
 
 
-def _with_interval(found: Mapping[str, Any], unit: str) -> str:
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)
+
+
+def _with_interval(found: Mapping[str, Any], shown: Callable[[float], str]) -> str:
     if found["mean"] is None:
         return "-"
-    shown = percent(found["mean"]) if unit == "%" else points(found["mean"])
     if found["low"] is None:
-        return shown
-    return f"{shown} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+        return shown(found["mean"])
+    return f"{shown(found['mean'])} ({100 * found['low']:.1f} to {100 * found['high']:.1f})"

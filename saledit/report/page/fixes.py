@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saledit.bootstrap import wilson
-from saledit.report.look import number, percent
+from saledit.report.look import drawdown, number, of_text, percent
 from saledit.report.page.model import Answers, Page, Section, Table, Tile
-from saledit.report.page.parts import command_of, drawdown, environment_section
+from saledit.report.page.parts import command_of, environment_section
 
 
 def fixes_page(name: str, log: Mapping[str, Any], told: Mapping[int, Mapping[str, Any]]) -> Page:
@@ -31,17 +31,18 @@ def fixes_page(name: str, log: Mapping[str, Any], told: Mapping[int, Mapping[str
     last = in_force[-1]["metrics"] if in_force else {}
     if "drawdown" in last:
         note = f"of {number(last.get('n'))} in the check set, by the last fix"
-        tiles.append(Tile("drawdown", drawdown(last), note))
-    answers = [row for fix in fixes for row in _answers(fix["id"], told[fix["id"]])]
+        tiles.append(Tile("drawdown", drawdown(last["drawdown"], of_text(last)), note))
+    said_by = {fix["id"]: _answers(fix["id"], told[fix["id"]]) for fix in fixes}
+    answers = [row for rows in said_by.values() for row in rows]
     newest = told[fixes[-1]["id"]] if fixes else {}
     said = (
         "Each fix was asked about its own failures and the check set when it was made, with the "
         "fixes before it in force."
     )
-    silent = [str(n) for n, one in told.items() if not _answers(n, one)]
+    silent = [str(n) for n, rows in said_by.items() if not rows]
     if silent:  # of an older version
         said += f" Of {', '.join(silent)} no answers were kept."
-    listed = [Answers(answers, "entries/*/edits.json")] if answers else []
+    listed = [Answers.of(answers, "entries/*/edits.json")] if answers else []
     sections = [
         Section("Before and after", [said, *listed]),
         Section("Ledger", [_ledger(log["entries"])]),
@@ -77,7 +78,7 @@ def _ledger(entries: Sequence[Mapping[str, Any]]) -> Table:
                 entry["time"].replace("T", " ").removesuffix("+00:00"),
                 f"fix by {entry['editor']['name']}" if fix else f"undo of {entry['of']}",
                 fixed,
-                drawdown(metrics) if "drawdown" in metrics else "",
+                drawdown(metrics["drawdown"], of_text(metrics)) if "drawdown" in metrics else "",
                 state if fix else "",
             ]
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MOST = 20_000  # answers on a page
 #: What became of an answer.
 FIXED, WRONG, KEPT, BROKEN = "fixed", "still wrong", "kept", "broken"
 
@@ -63,21 +65,27 @@ class Answers:
     """What was said before and after, to be searched.
 
     Attributes:
-        rows: as ``answers.jsonl`` holds them, or ``fix`` gives them.
+        rows: as ``answers.jsonl`` holds them, or ``fix`` gives them; the first ``MOST``.
+        total: how many there are.
         source: the file that holds all of them.
-        most: how many are put on the page.
     """
 
     rows: Sequence[Mapping[str, Any]]
+    total: int
     source: str
-    most: int = 20_000
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], source: str) -> Answers:
+        """As many as a page takes; the others are counted."""
+        rest = iter(rows)
+        shown = list(islice(rest, MOST))
+        return cls(shown, len(shown) + sum(1 for _ in rest), source)
 
     def compact(self) -> dict[str, Any]:
         """Rows for the page's script."""
         named = ("part", "edit", "inputs", "target", "before", "after", "kind")
-        shown = self.rows[: self.most]
-        rows = [[state_of(row), *(row.get(name, "") for name in named)] for row in shown]
-        return {"columns": ["state", *named], "rows": rows, "total": len(self.rows)}
+        rows = [[state_of(row), *(row.get(name, "") for name in named)] for row in self.rows]
+        return {"columns": ["state", *named], "rows": rows, "total": self.total}
 
 
 def state_of(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saledit.bootstrap import SHARES, Resampled, interval, wilson
-from saledit.report.look import clean, number, percent, points
+from saledit.report.look import clean, drawdown, number, of_text, percent
 from saledit.report.page.model import Section, Table, Tile
 
 _LABELS = {
@@ -31,17 +31,19 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
     drawn = Resampled([n]) if n else None
     out = []
     for name, label in _LABELS.items():
-        if judged.get(name) is None or (name == "drawdown" and "perplexity_before" in metrics):
+        if judged.get(name) is None or (name == "drawdown" and of_text(metrics)):
             continue
         low, high = _between(name, judged[name], per_edit, drawn, results.get("counts", {}))
         notes = [] if low is None or high is None else [f"95%: {_span(low, high, name)}"]
         if name in before and name != "drawdown":
             notes.append(f"unedited {percent(before[name])}")
-        shown = points(judged[name]) if name == "drawdown" else percent(judged[name])
+        share = judged[name]
+        shown = drawdown(share, text=False) if name == "drawdown" else percent(share)
         out.append(Tile(label, shown, "; ".join(notes)))
-    if "perplexity_before" in metrics:
+    if of_text(metrics):
         pair = " to ".join(number(metrics[f"perplexity_{when}"]) for when in ("before", "after"))
-        out.append(Tile("drawdown", drawdown(metrics), f"perplexity of pass texts {pair}"))
+        shown = drawdown(metrics.get("drawdown"), text=True)
+        out.append(Tile("drawdown", shown, f"perplexity of pass texts {pair}"))
     return out
 
 
@@ -67,14 +69,6 @@ def _between(
 def _span(low: float, high: float, name: str) -> str:
     unit = " pt" if name == "drawdown" else "%"
     return f"{100 * low:.1f} to {100 * high:.1f}{unit}"
-
-
-def drawdown(metrics: Mapping[str, Any]) -> str:
-    """A drawdown as it is shown: of text the rise of its perplexity, of answers a share of them."""
-    value = metrics.get("drawdown")
-    if value is not None and "perplexity_before" in metrics:
-        return f"{percent(value)} more perplexity"
-    return points(value)
 
 
 def metrics_table(results: Mapping[str, Any]) -> Table:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from saledit.report.figures import course_figure, saliency_figure, training_figure
-from saledit.report.look import count, duration, number, percent
+from saledit.report.look import count, drawdown, duration, number, of_text, percent
 from saledit.report.page.model import Answers, Chart, Page, Section, Table
 from saledit.report.page.parts import (
     command_of,
-    drawdown,
     environment_section,
     metrics_table,
     share_tiles,
@@ -29,7 +28,7 @@ class RunFiles:
         saliency: ``saliency.json``.
         training: ``metrics.csv``.
         tests: by file name, each ``results*.json``.
-        answers: by the same name, the rows of its ``answers*.jsonl``.
+        answers: by the same name, what is in its ``answers*.jsonl``, where there is one.
     """
 
     name: str
@@ -38,7 +37,7 @@ class RunFiles:
     saliency: Mapping[str, Any]
     training: Sequence[Mapping[str, str]]
     tests: Mapping[str, Mapping[str, Any]]
-    answers: Mapping[str, Sequence[Mapping[str, Any]]]
+    answers: Mapping[str, Answers]
 
 
 def run_page(files: RunFiles) -> Page:
@@ -78,10 +77,9 @@ def _test(files: RunFiles, name: str, results: Mapping[str, Any], alone: bool) -
     )
     suffix = "" if alone else f" ({name})"
     out = []
-    rows = files.answers.get(name, ())
-    if rows:
-        source = name.replace("results", "answers", 1).removesuffix(".json") + ".jsonl"
-        out.append(Section(f"Before and after{suffix}", [said, Answers(rows, source)]))
+    answers = files.answers.get(name)
+    if answers:
+        out.append(Section(f"Before and after{suffix}", [said, answers]))
     parts: list[Table | Chart | Answers | str] = [said, metrics_table(results)]
     kinds = results.get("adapt_by_kind") or {}
     if kinds:
@@ -124,9 +122,10 @@ def _trained(fit: Mapping[str, Any]) -> list[str]:
         f"{count(fit['editor_parameters'], 'parameter')}."
     )
     if "edit_accuracy" in validation:
+        lost = drawdown(validation.get("drawdown"), of_text(validation))
         told += (
             f" The state that was kept: edit accuracy {percent(validation['edit_accuracy'])}, "
-            f"drawdown {drawdown(validation)} on the validation part."
+            f"drawdown {lost} on the validation part."
         )
     return [told]
 
