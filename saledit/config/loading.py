@@ -20,7 +20,7 @@ from saledit.bundled import bundled
 from saledit.config.plain import BROKEN, parsed, read_layer
 from saledit.config.schema import RunConfig
 from saledit.errors import ConfigError, did_you_mean
-from saledit.files.reading import is_file
+from saledit.files.reading import is_file, reason
 
 _INCLUDE, _FILES = "include", 50  # files that a configuration may be put together of
 _KEY = re.compile(r"\w[\w-]*(\.\w[\w-]*)*")
@@ -215,11 +215,7 @@ def _check_keys(layer: DictConfig, kind: type[Any], where: str, prefix: str = ""
 
 def _type_message(error: Exception, where: str) -> str:
     key = getattr(error, "full_key", None) or where
-    return f"{key}: {_first_line(error)} (in {where})"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{key}: {reason(error)} (in {where})"
 
 
 def _check_numbers(value: Any, key: str = "") -> None:

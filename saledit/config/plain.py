@@ -65,7 +65,7 @@ def parsed(text: str, where: str, read: Callable[[str], Any], *, whole: bool = F
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None and whole else ""
         raise ConfigError(
-            f"{where}{line}: expected YAML, got {_first_line(error)}; see: saledit config"
+            f"{where}{line}: expected YAML, got {reason(error)}; see: saledit config"
         ) from error
     if not isinstance(found, DictConfig):
         raise ConfigError(f"{where}: expected 'key: value' lines, got {type(found).__name__}")
@@ -109,7 +109,3 @@ def _fault(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"holds byte 0x{error.object[error.start]:02x}"
     return reason(error) if isinstance(error.strerror, str) else "cannot be read"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

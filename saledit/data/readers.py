@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from saledit.errors import DataError
-from saledit.files import open_regular, parse_json
+from saledit.files import open_regular, parse_json, reason
 
 Row = tuple[str, dict[str, Any]]
 
@@ -43,11 +43,6 @@ _KINDS = {
 def kind_of(value: object) -> str:
     """What a value is called in messages."""
     return _KINDS.get(type(value), type(value).__name__)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of another library, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
@@ -96,7 +91,7 @@ def file_rows(path: Path, source: str) -> Iterator[Row]:
         except OSError as error:  # nothing is read yet, but datasets takes a lock
             raise DataError(
                 f"{source}: expected a cache folder that can be written, got an error "
-                f"({first_line(error)}); point HF_DATASETS_CACHE to a folder of yours"
+                f"({reason(error)}); point HF_DATASETS_CACHE to a folder of yours"
             ) from error
         for item in items:
             yield item["where"], item["row"]
@@ -152,7 +147,7 @@ def _lines(path: Path, source: str) -> Iterator[tuple[str, str]]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         fault = "one that ends too early" if isinstance(error, EOFError) else "a broken one"
         raise DataError(
-            f"{source}: expected a whole gzip file, got {fault} ({first_line(error)}); "
+            f"{source}: expected a whole gzip file, got {fault} ({reason(error)}); "
             "copy it once more"
         ) from error
     except OSError as error:
@@ -205,7 +200,7 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
     except ValueError as error:  # no text, no finite number, a key that comes twice, too deep
         raise DataError(
             f"{where}: expected a JSON object, got one that cannot be used "
-            f"({first_line(error)}); {remedy}"
+            f"({reason(error)}); {remedy}"
         ) from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected a JSON object, got {kind_of(row)}; {remedy}")
@@ -260,5 +255,5 @@ def _parquet_rows(path: Path, source: str) -> Iterator[Row]:
     except Exception as error:  # of Arrow, datasets, or built in
         raise DataError(
             f"{source}: expected a Parquet file, got one that cannot be read "
-            f"({first_line(error):.300}); write it once more"
+            f"({reason(error):.300}); write it once more"
         ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit.bundled import PREFIX, bundled
-from saledit.data.readers import Row, dataset_rows, file_rows, first_line, kind_of, silent
+from saledit.data.readers import Row, dataset_rows, file_rows, kind_of, silent
 from saledit.errors import DataError, UserError, did_you_mean
 from saledit.files import file_hash, reason
 from saledit.files.reading import check_regular
@@ -239,7 +239,7 @@ def _hub_rows(source: str) -> Iterator[Row]:
         close = difflib.get_close_matches(name, _files(Path(), name), n=1, cutoff=0.5)
         raise DataError(
             f"{source}: expected a data file or a hub data set, got no local file of that name, "
-            f"and {fault} ({first_line(error)}); "
+            f"and {fault} ({reason(error)}); "
             + (f"did you mean the file '{close[0]}'?" if close else remedy)
         ) from error
     yield from dataset_rows(data, source)
