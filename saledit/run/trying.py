@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from saledit.answering import answers, labels
 from saledit.bank import Bank, BankSpec
@@ -19,83 +17,36 @@ from saledit.export import FORMATS
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
-from saledit.session import EditMetrics, bank_batches, bank_right
+from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
-from saledit.tasks.text import TextTask
 
 
 class _Asked:
     """Samples that are asked under one edit after another.
 
-    Below the edited sites the model runs once. A classifier's answers follow from there. Of text so
-    does whether an answer that is known is given still, or the right one is now
-    (``TextTask.spoken``): only what is neither has to be generated, by the whole model.
+    A classifier runs below the edited sites once; free generation has to run all of a model.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, layer: Layer, samples: Sequence[Sample]
     ) -> None:
         self.samples, self._base, self._task, self._layer = samples, base, task, layer
-        self._known: list[Answer] = []
 
     @cached_property
     def bank(self) -> Bank:
         return memory_bank(self._base, self._task, self.samples, BankSpec(self._layer))
 
-    @cached_property
-    def _ended(self) -> list[int]:
-        """Samples whose known answer came to an end."""
-        return [i for i, answer in enumerate(self._known) if answer.ended and answer.text]
-
-    @cached_property
-    def _known_bank(self) -> Bank:
-        """The samples with their known answers for targets."""
-        own = [
-            replace(self.samples[i], target=self._known[i].text, accepted=()) for i in self._ended
-        ]
-        return memory_bank(self._base, self._task, own, BankSpec(self._layer))
-
     def answers(self, edits: Edits) -> list[Answer]:
-        if not self.samples:
-            return []
-        applied = edits if len(edits) else None
-        if not isinstance(self._task, TextTask):
-            return self._labels(applied)
-        if not self._known:
-            self._known = answers(self._base, self._task, self.samples, applied)
-            return self._known
-        return self._words(self._task, applied)
-
-    def _labels(self, edits: Edits | None) -> list[Answer]:
         base, task = self._base, self._task
-        assert isinstance(task, Nli)
+        if not isinstance(task, Nli) or not self.samples:
+            return answers(base, task, self.samples, edits if len(edits) else None)
         found: dict[int, Answer] = {}
-        for index, logits in bank_batches(base, task, self.bank, edits):
+        for index, logits in bank_batches(base, task, self.bank, edits if len(edits) else None):
             own = labels(base, task, logits, self.bank.targets_of(index))
             found |= dict(zip(index.tolist(), own, strict=True))
         return [found[i] for i in range(len(self.samples))]
-
-    def _words(self, task: TextTask, edits: Edits | None) -> list[Answer]:
-        base, samples = self._base, self.samples
-
-        def spoken(logits: Tensor, targets: Tensor) -> Tensor:
-            return task.spoken(base, logits, targets)
-
-        found: dict[int, Answer] = {}
-        if self._ended:
-            same = bank_right(base, task, self._known_bank, spoken, edits).tolist()
-            kept = zip(self._ended, same, strict=True)
-            found |= {i: self._known[i] for i, is_same in kept if is_same}
-        if all(sample.target for sample in samples):
-            right = bank_right(base, task, self.bank, spoken, edits).tolist()
-            mended = [i for i, is_right in enumerate(right) if is_right and i not in found]
-            found |= {i: Answer(samples[i].target, True, 1.0) for i in mended}
-        open_ = [i for i in range(len(samples)) if i not in found]
-        said = answers(base, task, [samples[i] for i in open_], edits)
-        found |= dict(zip(open_, said, strict=True))
-        return [found[i] for i in range(len(samples))]
 
 
 class Trial:
