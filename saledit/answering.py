@@ -61,7 +61,7 @@ def _labels(
     with ExitStack() as stack:
         if edits is not None:
             stack.enter_context(applied(base.model, edits))
-        for batch in batches_by_length(task, base, samples, 4096):
+        for batch in batches_by_length(task, base, samples, base.pass_tokens):
             logits = forward(base, batch.encoded.inputs)
             own = labels(base, task, logits, batch.encoded.targets)
             found |= dict(zip(batch.index, own, strict=True))

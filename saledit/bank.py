@@ -22,13 +22,13 @@ class BankSpec:
         layer: the layer to edit.
         rank: terms to keep of each sample's gradient factors; 0 for none.
         moments: True to sum up the second moments of the sites' inputs.
-        batch_tokens: padded tokens a batch of the building pass may hold.
+        batch_tokens: padded tokens a batch of the building pass; 0 for the model's own.
     """
 
     layer: Layer
     rank: int = 0
     moments: bool = False
-    batch_tokens: int = 4096
+    batch_tokens: int = 0
 
 
 #: Keys of a shard begin with what they run along; all others hold one entry a sample.

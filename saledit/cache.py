@@ -175,10 +175,12 @@ def _build(
     entries = [_entry(base, spec) for spec in specs]
     sites = [site for spec in specs for site in spec.layer.sites]
     wants_gradients = any(spec.rank for spec in specs)
-    for batch in batches_by_length(task, base, samples, specs[0].batch_tokens):
+    for batch in batches_by_length(task, base, samples, specs[0].batch_tokens or base.pass_tokens):
         encoded = batch.encoded
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(wants_gradients))
+            if wants_gradients:
+                stack.enter_context(base.thrifty())
             states = [stack.enter_context(capture(base, entry)) for entry in entries]
             tape = stack.enter_context(tap(base.model, sites, len(batch.index)))
             outputs = forward(base, encoded.inputs, encoded.at)

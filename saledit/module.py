@@ -40,8 +40,8 @@ class EditModule(L.LightningModule):
 
     Source of the loss: MEND (Mitchell et al., ICLR 2022), section 3.3, with SaLEM's
     three kinds of samples; what else than KL may count: ``saledit.losses.PENALTIES``. The base
-    model is part of the module, so that it moves with it between devices, but never of a
-    checkpoint.
+    model is part of the module, so that it moves with it between devices (unless it stays on
+    disk), but never of a checkpoint.
 
     Args:
         base: the frozen task model.
@@ -62,7 +62,8 @@ class EditModule(L.LightningModule):
         super().__init__()
         self.held = held
         self.base, self.task, self.entry = base, task, entry
-        self.model = base.model
+        if base.disk is None:  # what is on disk comes to where it runs by itself
+            self.model = base.model
         self.editor = editor
         self.loss_weights = c = loss or LossConfig()
         self.multiplier = Multiplier(c.locality, c.margin, c.least_margin) if c.margin > 0 else None
@@ -78,7 +79,7 @@ class EditModule(L.LightningModule):
     def train(self, mode: bool = True) -> EditModule:
         """Switch the editor; the base stays in eval mode, without dropout."""
         super().train(mode)
-        self.model.eval()
+        self.base.model.eval()
         return self
 
     def _loss(self, batch: EditBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from saledit.anchor import Anchors
 from saledit.delta import Delta, Edits
+from saledit.errors import UserError
 from saledit.routed import Routed
 from saledit.site import Site
 
@@ -109,6 +110,11 @@ class Snapshot:
 def _weight(model: nn.Module, name: str) -> Tensor:
     weight = model.get_submodule(name).weight
     assert isinstance(weight, Tensor)
+    if weight.is_meta:
+        raise UserError(
+            f"merge: expected a model in memory, got one whose {name} is offloaded (model.stream); "
+            "load it, or keep the edit as it is: --format delta or lora"
+        )
     return weight
 
 
@@ -130,7 +136,7 @@ def merge(model: nn.Module, edits: Edits) -> Snapshot:
 
     Raises:
         ValueError: the edits are a batch of several.
-        UserError: the edits are routed.
+        UserError: the edits are routed, or the model's weights are offloaded.
 
     Example:
         >>> from saledit.delta import LowRank

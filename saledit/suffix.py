@@ -220,7 +220,7 @@ def _position_bias(base: TaskModel, index: int) -> Callable[[int], Tensor] | Non
     if index or not base.family.position_bias:
         return None
     attention: Any = base.block(0).get_submodule(base.family.position_bias)
-    return lambda length: attention.compute_bias(length, length)
+    return lambda length: attention.compute_bias(length, length, device=base.device)
 
 
 def _returned(

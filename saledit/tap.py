@@ -26,6 +26,7 @@ class Tape:
         self.sites, self._n_rows = tuple(sites), n_rows
         self.inputs: dict[Site, Tensor] = {}
         self.outputs: dict[Site, Tensor] = {}
+        self._is_full = False
 
     def record(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
         """Keep a site's input; make its output a point that gradients reach."""
@@ -33,7 +34,9 @@ class Tape:
         # becomes a leaf. Above it y is part of the graph and is only remembered.
         if not y.requires_grad and torch.is_grad_enabled():
             y = y.detach().requires_grad_()
-        self.inputs[site], self.outputs[site] = self._by_row(x.detach()), y
+        # A block that runs again in the backward pass gives the same once more, with its graph.
+        if not self._is_full:
+            self.inputs[site], self.outputs[site] = self._by_row(x.detach()), y
         return y
 
     def _by_row(self, x: Tensor) -> Tensor:
@@ -51,6 +54,7 @@ class Tape:
             For each site the pair u (B, T, D_in), v = g (B, T, D_out), whose product
             g^T u is the gradient of each row's loss.
         """
+        self._is_full = True
         grads = torch.autograd.grad(
             loss, [self.outputs[site] for site in self.sites], retain_graph=retain_graph
         )

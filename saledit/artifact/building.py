@@ -50,15 +50,18 @@ def load_model(
     Raises:
         ModelError: it cannot be loaded, or is of another kind.
     """
+    on_disk = cache if config.stream else None
     if task.generates:
-        return load_text_model(config.name, cache, config.stack, config.blocks, config.dtype)
+        return load_text_model(
+            config.name, cache, config.stack, config.blocks, config.dtype, on_disk
+        )
     for name in ("stack", "blocks", "dtype"):
         if getattr(config, name) != getattr(ModelConfig(), name):
             raise ConfigError(
                 f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
                 "leave it out"
             )
-    return load_classifier(config.name, labels)
+    return load_classifier(config.name, labels, on_disk)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:

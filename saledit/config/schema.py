@@ -70,6 +70,8 @@ class ModelConfig:
     """of an encoder-decoder: the stack to edit, decoder or encoder"""
     blocks: str = ""
     """path of the list of blocks, for an architecture that saledit does not know"""
+    stream: bool = False
+    """leave the weights on disk; each module reads its own when it runs"""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """fine-tuning before editing"""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
+from saledit.models.disk import DiskWeights, read_weight, run_again
+from saledit.models.fingerprints import fingerprint, tokenizer_facts
 from saledit.site import Layer, Site, list_sites, resolve
 
 # Where a model came from, and which version wrote it down, say nothing about what it does.
@@ -22,6 +26,7 @@ _NOT_READ = ("_name_or_path", "transformers_version")
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
 UNKNOWN = "unknown"  # what a block returns
+_TOKENS, _GROUPS = 4096, 8
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class TaskModel:
         blocks_path: dotted path of the list of blocks inside ``model``.
         kind: "classifier", "causal" or "seq2seq".
         head_path: dotted path of the stack whose output the language-model head reads.
+        disk: the weights of a model that stays on disk; None of one that is loaded.
     """
 
     model: PreTrainedModel
@@ -45,11 +51,55 @@ class TaskModel:
     blocks_path: str
     kind: str = CLASSIFIER
     head_path: str = ""
+    disk: DiskWeights | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of every weight; two models with it are the same model."""
         return fingerprint(self.model)
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A weight by its name, detached, where the model runs; read from disk if it lies there."""
+        found = read_weight(self.model, name)
+        return found if self.disk is None else found.to(self.device)
+
+    def graph(self) -> AbstractContextManager[None]:
+        """For building a graph in: of a model on disk it keeps the names of weights alone."""
+        return nullcontext() if self.disk is None else self.disk.by_name()
+
+    def thrifty(self) -> AbstractContextManager[None]:
+        """For a forward and a backward pass of the whole model over many tokens.
+
+        Of a model on disk, activations inside of blocks would take more memory than its weights.
+        """
+        return nullcontext() if self.disk is None else run_again(self._blocks)
+
+    @cached_property
+    def no_cache(self) -> dict[str, bool]:
+        """Arguments that keep a classifier from keeping keys and values; none where it does not."""
+        takes = inspect.signature(self.model.forward).parameters
+        return {name: False for name in ("use_cache",) if name in takes}
+
+    def groups(self, layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+        """Layers that one pass looks at: all, or of a model on disk an eighth of its blocks.
+
+        What is kept of a layer, a mean gradient or second moments, may be as large as the layer.
+        """
+        size = len(layers) if self.disk is None else -(-self.n_blocks // _GROUPS)
+        for start in range(0, len(layers), size):
+            yield layers[start : start + size]
+
+    @property
+    def pass_tokens(self) -> int:
+        """Padded tokens that a pass of the whole model takes at a time."""
+        return _TOKENS if self.disk is None else _TOKENS // 4
+
+    def place(self, device: torch.device) -> None:
+        """Let the model run on a device."""
+        if self.disk is not None:
+            self.disk.to(device)
+        else:
+            self.model.to(device)  # type: ignore[arg-type]
 
     @cached_property
     def reading(self) -> str:
@@ -61,14 +111,14 @@ class TaskModel:
         own = self.model.config.to_dict()
         for name in _NOT_READ:
             own.pop(name, None)
-        head = [self.fingerprint, own, *_tokenizer_facts(self.tokenizer)]
+        head = [self.fingerprint, own, *tokenizer_facts(self.tokenizer)]
         text = json.dumps(head, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     @property
     def device(self) -> torch.device:
         """Where the model reads its inputs."""
-        return self.model.device
+        return self.model.device if self.disk is None else self.disk.device
 
     @property
     def embedding_size(self) -> int:
@@ -110,11 +160,21 @@ class TaskModel:
     def head_weights(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Matrix and bias of the language-model head in a type, converted once: they are frozen."""
         head: Any = self.model.get_output_embeddings()
+        if self.disk is not None:  # one that is kept would stay in memory
+            return self._head_from_disk(head, dtype)
         kept = self._converted.get(dtype)
         if kept is None or kept[0].device != head.weight.device:
             bias = None if head.bias is None else head.bias.detach().to(dtype)
             kept = self._converted[dtype] = (head.weight.detach().to(dtype), bias)
         return kept
+
+    def _head_from_disk(
+        self, head: torch.nn.Module, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        path = next(path for path, module in self.model.named_modules() if module is head)
+        names = {name for name, _ in head.named_parameters(recurse=False)}
+        bias = self.weight(f"{path}.bias").to(dtype) if "bias" in names else None
+        return self.weight(f"{path}.weight").to(dtype), bias
 
     @cached_property
     def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:
@@ -206,31 +266,3 @@ class TaskModel:
     def layers(self, maps: Sequence[str] = ()) -> tuple[Layer, ...]:
         """The layers of all blocks, from the input up."""
         return tuple(self.layer(index, maps) for index in range(self.n_blocks))
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash names, shapes, types and bytes of all weights and buffers that are saved.
-
-    Args:
-        model: any module.
-
-    Returns:
-        32 hexadecimal digits (BLAKE2b).
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        data = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(data.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[object]:
-    """All that decides which tokens a text becomes."""
-    rules: Any = sorted(tokenizer.get_vocab().items())
-    if backend := getattr(tokenizer, "backend_tokenizer", None):
-        rules = json.loads(backend.to_str())
-        for name in ("padding", "truncation"):  # are of the last call, not of the tokenizer
-            rules.pop(name, None)
-    limits = [tokenizer.model_max_length, tokenizer.special_tokens_map]
-    return [rules, limits, tokenizer.chat_template]

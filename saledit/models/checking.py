@@ -17,6 +17,7 @@ import torch
 from saledit.errors import ModelError
 from saledit.files import read_bytes, read_header
 from saledit.files.reading import check_regular
+from saledit.models.fingerprints import saved_weights
 
 ADAPTER, _INDEX = "adapter_config.json", "model.safetensors.index.json"
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")
@@ -125,8 +126,10 @@ def check_finite(model: torch.nn.Module, blocks: int, name: str) -> None:
         raise ModelError(
             f"model.name: expected a model with blocks, got none in '{name}'; see its config.json"
         )
-    for key, weight in model.named_parameters():
-        if weight.numel() and not all(torch.isfinite(end) for end in weight.detach().aminmax()):
+    for key, weight in saved_weights(model):
+        if not weight.is_floating_point() or not weight.numel():
+            continue
+        if not all(torch.isfinite(end) for end in weight.detach().aminmax()):
             raise ModelError(
                 f"model.name: expected finite weights in '{name}', got {key}, which is not finite; "
                 "take the file from a backup"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,13 +82,17 @@ def explained(name: str) -> Iterator[None]:
         ) from error
 
 
-def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel:
+def load_classifier(
+    name: str, labels: Sequence[str] | None = None, on_disk: Path | None = None
+) -> TaskModel:
     """Load a sequence classifier.
 
     Args:
         name: a local folder, a hub name, or ``package:NAME``.
         labels: label names for a fresh classification head (about to be fine-tuned);
             None where the model brings its own.
+        on_disk: leave the weights on disk (not with ``labels``); a folder for those that
+            transformers has to copy. None to load them.
 
     Returns:
         The frozen task model.
@@ -104,7 +110,8 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
         }
     with explained(name):
         tokenizer = read_tokenizer(source)
-        model, told = read_model(AutoModelForSequenceClassification, source, **extra)
+        kind = AutoModelForSequenceClassification
+        model, told = read_model(kind, source, on_disk, **extra)
         _give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name)
         check_finite(model, base.n_blocks, name)
@@ -118,8 +125,9 @@ def load_classifier(name: str, labels: Sequence[str] | None = None) -> TaskModel
 
 
 def load_text_model(
-    name: str, cache: Path, stack: str = "decoder", blocks: str = "", dtype: str = "float32"
-) -> TaskModel:
+    name: str, cache: Path, stack: str = "decoder", blocks: str = "", dtype: str = "float32",
+    on_disk: Path | None = None,
+) -> TaskModel:  # fmt: skip
     """Load a causal or an encoder-decoder language model.
 
     Args:
@@ -128,6 +136,7 @@ def load_text_model(
         stack: which stack of an encoder-decoder is edited.
         blocks: path of the list of blocks, for an unknown architecture.
         dtype: of its weights: float32, bfloat16 or float16.
+        on_disk: as ``load_classifier``.
 
     Returns:
         The frozen task model.
@@ -144,7 +153,7 @@ def load_text_model(
         config = AutoConfig.from_pretrained(source, **_SAFE)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = read_tokenizer(source)
-        model, told = read_model(kind, source, dtype=_DTYPES[dtype])
+        model, told = read_model(kind, source, on_disk, dtype=_DTYPES[dtype])
         _give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name, stack, blocks)
         check_finite(model, base.n_blocks, name)
@@ -170,12 +179,15 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def read_model(kind: Any, source: str, **options: Any) -> tuple[Any, dict[str, Any]]:
+def read_model(
+    kind: Any, source: str, on_disk: Path | None = None, **options: Any
+) -> tuple[Any, dict[str, Any]]:
     """Read a model from safetensors.
 
     Args:
         kind: the auto class.
         source: a folder, or a hub name.
+        on_disk: as ``load_classifier``.
         options: of ``from_pretrained``.
 
     Returns:
@@ -188,7 +200,15 @@ def read_model(kind: Any, source: str, **options: Any) -> tuple[Any, dict[str, A
         stored = check_folder(Path(source))
         check_size(kind, AutoConfig.from_pretrained(source, **_SAFE), stored, Path(source))
     options = {**options, **_SAFE, "use_safetensors": True, "output_loading_info": True}
+    if on_disk is None:
+        model, told = kind.from_pretrained(source, **options)
+        return model, told
+    on_disk.mkdir(parents=True, exist_ok=True)
+    # Weights that the model names otherwise than the file does are copied, for as long as it is.
+    copies = tempfile.TemporaryDirectory(prefix="offload-", dir=on_disk)
+    options |= {"device_map": {"": "disk"}, "offload_folder": copies.name}
     model, told = kind.from_pretrained(source, **options)
+    weakref.finalize(model, copies.cleanup)
     return model, told
 
 

@@ -12,6 +12,7 @@ from saledit.attention import prefer_float_attention
 from saledit.errors import ModelError, did_you_mean
 from saledit.families import ENCODERS, FAMILIES, Family
 from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, UNKNOWN, TaskModel
+from saledit.models.disk import DiskWeights, is_offloaded
 from saledit.site import list_sites
 
 _STACKS = ("decoder", "encoder")
@@ -27,7 +28,8 @@ def wrap(
     """Freeze a loaded model and look up its family.
 
     Args:
-        model: a transformers model: a classifier, a causal or an encoder-decoder language model.
+        model: a transformers model: a classifier, a causal or an encoder-decoder language model;
+            accelerate may have left its weights in main memory or on disk.
         tokenizer: its tokenizer.
         name: what to call it in messages and results.
         stack: which stack of an encoder-decoder is edited, "decoder" or "encoder".
@@ -49,7 +51,8 @@ def wrap(
     prefer_float_attention(model)
     model.requires_grad_(False)
     model.eval()
-    return TaskModel(model, tokenizer, name, family, path, kind, head)
+    disk = DiskWeights(model) if is_offloaded(model) else None
+    return TaskModel(model, tokenizer, name, family, path, kind, head, disk)
 
 
 def _kind(model: PreTrainedModel) -> str:

@@ -54,7 +54,7 @@ class Course:
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
         self._watched = watched
-        weights = [base.model.get_submodule(site.name).weight for site in layer.sites]
+        weights = [base.weight(f"{site.name}.weight") for site in layer.sites]
         self._size = float(torch.stack([_norm(w) ** 2 for w in weights]).sum().sqrt())
         self.points: list[dict[str, Any]] = []
 

@@ -26,6 +26,10 @@ _RESERVED = frozenset(
 )  # fmt: skip
 
 
+# What a resumed run may have otherwise: how long it trains, and where the model lies.
+_MAY_DIFFER = frozenset(("train.epochs", "train.patience", "model.stream"))
+
+
 def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     """Train an editor and write it into the run's folder.
 
@@ -87,7 +91,7 @@ def _check_same(config: RunConfig, folder: Path) -> None:
         raise ArtifactError(f"{folder}: expected a run to resume, got none; leave out --resume")
     before = dict(configuration.flatten(configuration.load(saved)))
     for key, value in configuration.flatten(config):
-        if before.get(key) != value and key not in {"train.epochs", "train.patience"}:
+        if before.get(key) != value and key not in _MAY_DIFFER:
             raise ConfigError(
                 f"{key}: expected {before.get(key)!r} as in the run to resume, got {value!r}; "
                 "give the same value or start anew without --resume"

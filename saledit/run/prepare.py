@@ -179,8 +179,10 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
 
         def load(name: str) -> TaskModel:
-            fresh = None if task.generates or name != config.model.name else labels
-            return load_model(task, replace(config.model, name=name), config.cache, fresh)
+            is_trained = name != config.model.name
+            fresh = None if task.generates or is_trained else labels
+            model = replace(config.model, name=name, stream=config.model.stream and is_trained)
+            return load_model(task, model, config.cache, fresh)
 
         base = finetuned(
             config.model.name, task, learned, load, f, config.cache, [bar],

@@ -24,6 +24,7 @@ from saledit.batching import batches_by_length
 from saledit.config import SiteConfig
 from saledit.delta import LowRank
 from saledit.models import TaskModel
+from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.scoring import forward
 from saledit.site import Layer, Site
@@ -39,11 +40,11 @@ class GradientSaliency:
     Args:
         score: ``mean_abs`` or ``frobenius``; both are measured, this one picks.
         per_parameter: divide by the Frobenius norm of the layer's weights.
-        batch_tokens: padded tokens a batch.
+        batch_tokens: padded tokens a batch; 0 for the model's own.
     """
 
     def __init__(
-        self, score: str = "mean_abs", per_parameter: bool = False, batch_tokens: int = 4096
+        self, score: str = "mean_abs", per_parameter: bool = False, batch_tokens: int = 0
     ) -> None:
         assert score in SCORES, score
         self._score, self._per_parameter, self._batch_tokens = score, per_parameter, batch_tokens
@@ -60,16 +61,31 @@ class GradientSaliency:
         """Score every layer over pass, fail and adapt together."""
         began = time.perf_counter()
         samples = [*probes.passing, *probes.fail, *probes.adapt]
+        scores: list[LayerScore] = []
+        passes = 0.0
+        for some in base.groups(layers):
+            scores += self._of(base, task, some, samples)
+            passes += len(samples)
+        method = f"gradient, {self._score}" + (" / parameter norm" if self._per_parameter else "")
+        return Saliency(method, tuple(scores), passes, passes, time.perf_counter() - began)
+
+    def _of(
+        self, base: TaskModel, task: Task, layers: Sequence[Layer], samples: Sequence[Sample]
+    ) -> list[LayerScore]:
+        """Scores of layers from one pass over samples."""
         sites = [site for layer in layers for site in layer.sites]
         norms = {site: torch.zeros((), device=base.device) for site in sites}
         sums: dict[Site, Tensor] = {}
-        for batch in batches_by_length(task, base, samples, self._batch_tokens):
+        tokens = self._batch_tokens or base.pass_tokens
+        for batch in batches_by_length(task, base, samples, tokens):
             seen = batch.encoded
-            with tap(base.model, sites, len(batch.index)) as tape, torch.enable_grad():
-                outputs = forward(base, seen.inputs, seen.at)
-                logits = task.logits(base, outputs, seen.targets)
-                loss = task.losses(base, logits, seen.targets).sum()
-            for site, pair in tape.factors(loss).items():
+            with tap(base.model, sites, len(batch.index)) as tape, base.thrifty():
+                with torch.enable_grad():
+                    outputs = forward(base, seen.inputs, seen.at)
+                    logits = task.logits(base, outputs, seen.targets)
+                    loss = task.losses(base, logits, seen.targets).sum()
+                factors = tape.factors(loss)
+            for site, pair in factors.items():
                 norms[site] += pair.norm().sum()  # (B,) -> scalar
                 _accumulate(sums, site, pair)
         scores = []
@@ -82,9 +98,7 @@ class GradientSaliency:
             values = {"mean_abs": mean_abs, "frobenius": frobenius}
             score = values[self._score] / (size if self._per_parameter else 1.0)
             scores.append(LayerScore(layer.index, score, {**values, "weight_norm": size}))
-        method = f"gradient, {self._score}" + (" / parameter norm" if self._per_parameter else "")
-        n = float(len(samples))
-        return Saliency(method, tuple(scores), n, n, time.perf_counter() - began)
+        return scores
 
 
 def _accumulate(sums: dict[Site, Tensor], site: Site, pair: LowRank) -> None:
@@ -99,7 +113,5 @@ def _accumulate(sums: dict[Site, Tensor], site: Site, pair: LowRank) -> None:
 def _weight_norm(base: TaskModel, layer: Layer) -> float:
     squares = 0.0
     for site in layer.sites:
-        weight = base.model.get_submodule(site.name).weight
-        assert isinstance(weight, Tensor)
-        squares += float(weight.float().norm() ** 2)
+        squares += float(base.weight(f"{site.name}.weight").float().norm() ** 2)
     return math.sqrt(squares)

@@ -88,7 +88,11 @@ class TrialStep:
         n = len(probes.fail)
         draws = torch.Generator().manual_seed(0)
         held = torch.randint(len(probes.passing), (n, self._passes), generator=draws)
-        trials = self._trials(base, task, layers, probes, held)
+        trials = [
+            trial
+            for some in base.groups(layers)
+            for trial in self._trials(base, task, some, probes, held)
+        ]
         everything, suffix_passes = torch.arange(n), 0.0
 
         def score(trial: _Trial, index: Tensor, steps: Sequence[float], final: bool) -> LayerScore:
@@ -108,10 +112,11 @@ class TrialStep:
         scores |= {i: score(trials[i], everything, finalists[i], True) for i in finalists}
         whole = n + len(probes.adapt or probes.fail) + len(probes.passing)
         whole += len(probes.background or probes.passing) if self._ridge else 0
+        rounds = sum(1 for _ in base.groups(layers))
         name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
         return Saliency(
-            name, tuple(scores[i] for i in sorted(scores)), whole + suffix_passes, float(n),
-            time.perf_counter() - began, _TOLERANCE,
+            name, tuple(scores[i] for i in sorted(scores)), rounds * whole + suffix_passes,
+            float(rounds * n), time.perf_counter() - began, _TOLERANCE,
         )  # fmt: skip
 
     def _trials(
@@ -165,7 +170,7 @@ class TrialStep:
         ]
 
     def _cast(self, base: TaskModel) -> torch.autocast:
-        return torch.autocast(base.model.device.type, self._dtype, self._dtype is not None)
+        return torch.autocast(base.device.type, self._dtype, self._dtype is not None)
 
     @torch.no_grad()
     def _trial(
