@@ -214,9 +214,16 @@ def _check_form(folder: EditFolder, trained: TrainedEditor, options: FixOptions)
     """Refuse an editor whose edits the folder's form cannot hold.
 
     Raises:
-        UserError: its edits are routed, and the form takes matrices.
+        UserError: its edits are routed, and the form takes matrices; or it takes a whole model,
+            which is not loaded.
     """
     form = folder.head["format"] if folder.entries else options.format or "delta"
+    if form == "merged" and trained.config.model.stream:
+        raise UserError(
+            "--format merged: expected a model that is loaded, got one that stays on disk "
+            "(model.stream in the run's config.yaml); use --format delta or lora, or set it to "
+            "false there"
+        )
     if trained.editor.needs_anchor and not FORMATS[form].takes_routed:
         raise UserError(
             f"--format {form}: expected edits that are matrices, got routed ones (editor: "
