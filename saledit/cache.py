@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from saledit import world
 from saledit.bank import ANSWERS, TOKENS, Bank, BankSpec
 from saledit.batching import batches_by_length
 from saledit.delta import LowRank
@@ -96,6 +97,8 @@ def open_several(
     assert samples, "a bank needs at least one sample"
     places = [folder / bank_key(base, task, samples, spec) for spec in specs]
     shards: list[list[dict[str, Tensor]]] = [[] for _ in specs]
+    if world.size() > 1:
+        _divide(base, task, samples, specs, places)
     for start in range(0, len(samples), _SHARD):
         paths = [place / f"shard-{start // _SHARD:05d}.safetensors" for place in places]
         found = [_read_shard(path) for path in paths]
@@ -111,6 +114,19 @@ def open_several(
         Bank(parts, _entry(base, spec), spec.layer, base.device)
         for parts, spec in zip(shards, specs, strict=True)
     ]
+
+
+def _divide(
+    base: TaskModel, task: Task, samples: Sequence[Sample], specs: Sequence[BankSpec],
+    places: Sequence[Path],
+) -> None:  # fmt: skip
+    """Build what is missing, every process of the run its own shards; wait for the others."""
+    for i, start in enumerate(range(0, len(samples), _SHARD)):
+        if i % world.size() == world.rank():
+            paths = [place / f"shard-{i:05d}.safetensors" for place in places]
+            if any(_read_shard(path) is None for path in paths):
+                _make_shards(base, task, samples[start : start + _SHARD], specs, paths)
+    world.meet()
 
 
 def _make_shards(

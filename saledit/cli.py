@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from saledit import __version__
+from saledit import __version__, world
 from saledit.errors import JobError, UserError, did_you_mean
 from saledit.verbs import FORMATS, VERBS, Verb, positive
 
@@ -28,6 +28,9 @@ _COMMON = {
     "--quiet": "show no progress on stderr",
     "--debug": "show the traceback of an error",
 }
+
+
+_SHARED = ("fit",)  # verbs that several processes run together
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from saledit.report.failures import explain
 
         message, status = explain(error, words)
-        _say(message)
+        if not world.was_launched_beside():  # the first process says it
+            _say(message)
     _close_stdout()
     return status
 
@@ -147,9 +151,13 @@ def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) 
         report.quiet_libraries()
         if args.threads is not None:
             report.use_threads(args.threads)
+        if name not in _SHARED and world.was_launched_beside():
+            return 0  # the first process does it
         from saledit import run
 
         result = call(run, args, ui)
+    if not world.is_main():
+        return 0
     if args.json:
         _print_json(result)
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -158,6 +159,9 @@ def _train(
         callbacks=list(callbacks),
         gradient_clip_val=1.0,
         precision=precision_here(config.precision),
+        # By one process, whatever shares the run: the others wait for what it writes.
+        devices=1,
+        plugins=[LightningEnvironment()],
     )
     trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)
     plain.model.requires_grad_(False)

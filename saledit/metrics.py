@@ -72,9 +72,14 @@ class Mean(Metric):
 
     def update(self, values: Tensor, weights: Tensor | None = None) -> None:
         """Take in values (...), weighing 1 each or as given."""
-        weights = torch.ones_like(values) if weights is None else weights
+        weights = torch.ones_like(values) if weights is None else weights.to(values.device)
         self.value += (values.double() * weights).sum().to(self.value.device)
         self.total += weights.sum().to(self.total.device)
+
+    def count(self) -> float:
+        """The sum of all weights, of all processes."""
+        with self.sync_context():
+            return float(self.total)
 
     def compute(self) -> Tensor:
         """The mean."""

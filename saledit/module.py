@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
+from saledit import world
 from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import LOGITS, EditBatch
 from saledit.delta import Edits
@@ -17,6 +18,7 @@ from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.errors import JobError
 from saledit.losses import penalty, weighted_mean
+from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.multiplier import LEARNING_RATE, Multiplier
 from saledit.outcomes import Outcome, outcome
@@ -72,7 +74,7 @@ class EditModule(L.LightningModule):
         self.metrics = EditMetrics()
         # Of text: right as spoken freely, not word by word after the right words.
         self.spoken = EditMetrics() if task.generates else None
-        self._val_loss: list[Tensor] = []
+        self._val_loss = Mean()
         # The base is left out of checkpoints, so its keys are missing on loading.
         self.strict_loading = False
 
@@ -92,25 +94,28 @@ class EditModule(L.LightningModule):
         edits = edits_for(self.editor, self.request(batch))
         n = max(len(batch) // _ROWS, batch.n_scored * self.base.vocabulary // LOGITS) + 1
         if n == 1:
-            loss, seen = self.loss_of(edits, batch)
-            return loss, self._logged(seen, batch)
+            loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
+            return loss, self._logged(seen, batch, batch.share, batch.pass_share)
         leaves = edits.map(lambda value: value.detach().requires_grad_())
         loss = batch.weights.new_zeros(())
         logged = dict.fromkeys(_LOGGED, loss)
-        for part, share, pass_share in batch.parts(n):
+        for part, own, own_pass in batch.parts(n):
+            share, pass_share = own * batch.share, own_pass * batch.pass_share
             some, seen = self.loss_of(leaves, part, share, pass_share)
             torch.autograd.backward(some)
             loss = loss + some.detach()
-            for name, value in self._logged(seen, part).items():
-                logged[name] = logged[name] + value * (pass_share if name == _KL else share)
+            for name, value in self._logged(seen, part, share, pass_share).items():
+                logged[name] = logged[name] + value
         pairs = zip(edits.tensors(), leaves.tensors(), strict=True)
         back = torch.stack([(v * _slope(leaf)).sum() for v, leaf in pairs]).sum()
         return loss + back - back.detach(), logged
 
     @torch.no_grad()
-    def _logged(self, seen: Outcome, batch: EditBatch) -> dict[str, Tensor]:
-        right = self.task.correct(seen.edit, batch.targets).float()
-        values = (seen.edit_nll, seen.locality.mean(), weighted_mean(right, batch.weights))
+    def _logged(
+        self, seen: Outcome, batch: EditBatch, share: float, pass_share: float
+    ) -> dict[str, Tensor]:
+        right = weighted_mean(self.task.correct(seen.edit, batch.targets).float(), batch.weights)
+        values = (share * seen.edit_nll, pass_share * seen.locality.mean(), share * right)
         return dict(zip(_LOGGED, values, strict=True))
 
     def request(self, batch: EditBatch) -> Request:
@@ -146,9 +151,9 @@ class EditModule(L.LightningModule):
         loss, logged = self._loss(batch)
         self._check_finite(loss)
         n = len(batch.targets)
-        self.log("train/loss", loss, prog_bar=True, batch_size=n)
+        self.log("train/loss", loss, prog_bar=True, batch_size=n, sync_dist=True)
         for name, value in logged.items():
-            self.log(f"train/{name}", value, batch_size=n)
+            self.log(f"train/{name}", value, batch_size=n, sync_dist=True)
         return loss
 
     def _check_finite(self, loss: Tensor) -> None:
@@ -167,7 +172,7 @@ class EditModule(L.LightningModule):
         """Begin counting."""
         for counted in self._counted():
             counted.reset()
-        self._val_loss.clear()
+        self._val_loss.reset()
 
     def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
         """Count one batch of validation edits."""
@@ -178,7 +183,7 @@ class EditModule(L.LightningModule):
         if self.spoken is not None:
             self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)
         # Edits weigh alike, also those of a last, smaller batch.
-        self._val_loss += [loss.detach()] * len(batch.targets)
+        self._val_loss.update(loss.detach(), torch.tensor(float(len(batch.targets))))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics; early stopping and the kept state go by ``val/score``.
@@ -190,7 +195,7 @@ class EditModule(L.LightningModule):
         Raises:
             JobError: the loss is NaN or infinite; early stopping would take it for an end.
         """
-        loss = torch.stack(self._val_loss).mean()
+        loss = self._val_loss.compute()
         self._check_finite(loss)
         self.log("val/loss", loss)
         values = self.metrics.compute()
@@ -240,7 +245,7 @@ class EditModule(L.LightningModule):
         def share(step: int) -> float:
             used = step / total
             if c.seconds and self._trainer is not None:
-                used = max(used, self.seconds() / c.seconds)
+                used = max(used, world.told(self.seconds()) / c.seconds)
             return max(0.02, 1 - used)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from saledit import world
+
 
 class Normalizer(nn.Module):
     """Zero mean and unit variance per dimension, over everything seen so far.
@@ -29,16 +31,28 @@ class Normalizer(nn.Module):
         self.register_buffer("m2", torch.zeros(size))
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Take in rows (n, D)."""
+    def update(self, x: Tensor, is_share: bool = False) -> None:
+        """Take in rows (n, D).
+
+        Args:
+            x: the rows.
+            is_share: they are this process's share of a batch, and the other processes' rows are
+                taken in as well.
+        """
         n = x.shape[0]
+        mean = x.sum(0) / max(n, 1)
+        own = torch.cat([x.new_full((1,), n), mean, ((x - mean) ** 2).sum(0)])
+        for part in world.gathered(own) if is_share else [own]:
+            self._merge(part[0], *torch.split(part[1:], len(self.mean)))
+
+    def _merge(self, n: Tensor, mean: Tensor, m2: Tensor) -> None:
+        """Take in n rows of a mean (D,) and a sum of squares about it (D,)."""
         if n == 0:
             return
-        mean = x.mean(0)
         total = self.count + n
         delta = mean - self.mean
-        share = (n / total).to(x.dtype)
-        self.m2 += ((x - mean) ** 2).sum(0) + delta**2 * (self.count.to(x.dtype) * share)
+        share = (n / total).to(mean.dtype)
+        self.m2 += m2 + delta**2 * (self.count.to(mean.dtype) * share)
         self.mean += delta * share
         self.count.copy_(total)
 

@@ -108,15 +108,15 @@ class EditMetrics(nn.Module):
         shares = {name: float(share.compute()) for name, share in self.shares.items()}
         values = {name: value for name, value in shares.items() if value == value}
         values["drawdown"] = float(self.drawdown.compute())
-        if float(self.locality.total):
+        if self.locality.count():
             values["locality_kl"] = float(self.locality.compute())
         return values | self.compute_texts()
 
     def compute_texts(self) -> dict[str, float]:
         """Perplexity without and with the edit, and its rise; nothing where no text was seen."""
-        counted = self.nll["before"].total
-        assert isinstance(counted, Tensor)
-        if not counted:
+        counted = self.nll["before"]
+        assert isinstance(counted, Mean)
+        if not counted.count():
             return {}
         before, after = (float(self.nll[name].compute()) for name in ("before", "after"))
         return {

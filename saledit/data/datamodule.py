@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
+from saledit.errors import ConfigError
 
 
 class Episodes(Dataset[EditBatch]):
@@ -29,12 +31,15 @@ class Episodes(Dataset[EditBatch]):
         seed: of the draws.
         epoch: the epoch.
         made: share of the failures that are made ones.
+        part: (i, n) for the i-th of n processes that share each batch; a batch is as many edits
+            of it as come to one, and all draws are those of the whole batch.
     """
 
     def __init__(
         self, banks: PartBanks, k: int, edits: int, passes: int, rank: int, length: int,
-        seed: int, epoch: int, made: float = 0.0,
+        seed: int, epoch: int, made: float = 0.0, part: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
+        self._part = part
         self._banks, self._k, self._edits, self._passes = banks, k, edits, passes
         self._rank, self._length, self._seed, self._epoch = rank, length, seed, epoch
         draws, size = _generator(seed, epoch, -1), length * edits * k
@@ -56,7 +61,18 @@ class Episodes(Dataset[EditBatch]):
         passing = self._banks.draw_passes(fail, self._passes, draws)
         # One rewording of each failure: the other ones have their turn in other draws.
         column = self._banks.draw_rewordings(fail, draws)
-        return self._banks.batch(fail, passing, self._rank, column)
+        first, n = self._part
+        own = slice(first, None, n)
+        batch = self._banks.batch(
+            fail[own], passing[own], self._rank, None if column is None else column[own]
+        )
+        if n == 1:
+            return batch
+        return replace(
+            batch,
+            share=n * float(batch.weights.sum()) / self._banks.weight_of(fail, column),
+            pass_share=n * len(batch.targets) / len(fail),
+        )
 
 
 def _deck(n: int, length: int, generator: torch.Generator) -> Tensor:
@@ -147,17 +163,30 @@ class EditDataModule(L.LightningDataModule):
         self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
 
     def train_dataloader(self) -> DataLoader[EditBatch]:
-        """Batches of the trainer's current epoch."""
+        """Batches of the trainer's current epoch; of several processes each has its edits."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        return _loader(self.episodes(epoch))
+        return _loader(self.episodes(epoch, self._part()))
 
-    def episodes(self, epoch: int) -> Episodes:
-        """The training batches of one epoch."""
+    def _part(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+    def episodes(self, epoch: int, part: tuple[int, int] = (0, 1)) -> Episodes:
+        """The training batches of one epoch; see ``Episodes`` for the part.
+
+        Raises:
+            ConfigError: more processes than edits a step.
+        """
         c = self._config
         k = min(self._k, self._train.n_real)
+        if c.edits(k) < part[1]:
+            raise ConfigError(
+                f"train.edits_per_step: expected at least {part[1]}, an edit for each process, got "
+                f"{c.edits(k)}; raise it, or lower trainer.devices"
+            )
         return Episodes(
             self._train, k, c.edits(k), c.passes_per_edit, self._rank,
-            c.steps_per_epoch, self._seed, epoch, c.made,
+            c.steps_per_epoch, self._seed, epoch, c.made, part,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[EditBatch]:
@@ -165,11 +194,11 @@ class EditDataModule(L.LightningDataModule):
         c = self._config
         k, passes = min(self._k, self._validation.n_real), c.validation_passes
         edits = self._validation.edits_at_once(c.edits(k), k, passes, self._vocabulary)
-        return _loader(
-            TestEpisodes(
-                self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits
-            )
+        first, n = self._part()
+        whole = TestEpisodes(
+            self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits
         )
+        return _loader(whole if n == 1 else Subset(whole, range(first, len(whole), n)))
 
 
 def _loader(dataset: Dataset[EditBatch]) -> DataLoader[EditBatch]:

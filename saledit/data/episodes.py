@@ -34,6 +34,10 @@ class EditBatch:
         texts: the failures' conditions (E, K, T), see ``saledit.conditions``; None where no
             editor reads them.
         failures: for each edit its K failures.
+        share: of the mean over all failures and rewordings that the batch is, times the processes
+            that have a part of it; 1 where one has it all. The mean over processes of what each
+            sums up by its share is that of the whole batch.
+        pass_share: the same of the mean over pass rows.
     """
 
     gradients: list[LowRank]
@@ -46,6 +50,8 @@ class EditBatch:
     members: tuple[Tensor, Tensor, Tensor]
     texts: Tensor | None = None
     failures: Sequence[Sequence[Sample]] = ()
+    share: float = 1.0
+    pass_share: float = 1.0
 
     def __len__(self) -> int:
         """Rows E x S."""
@@ -104,4 +110,6 @@ class EditBatch:
             self.members,
             self.texts,
             self.failures,
+            self.share,
+            self.pass_share,
         )

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from saledit import world
 from saledit.errors import ArtifactError
 from saledit.files import keep_json, kept_json, one_at_a_time
 
@@ -46,13 +48,19 @@ class Memo:
         """
         known = self._read() if self._known is None else self._known
         keys = [_hash(question) for question in questions]
-        if any(key not in known for key in keys):
-            with one_at_a_time(self._path):
+        # Processes of one run answer their share each; what is known is up to the first.
+        if world.told(any(key not in known for key in keys)):
+            with one_at_a_time(self._path) if world.is_main() else nullcontext():
                 known |= self._read()  # what another run has learned since
-                new = [i for i, key in enumerate(keys) if key not in known]
+                known |= world.told({key: known[key] for key in keys if key in known})
+                new = world.told([i for i, key in enumerate(keys) if key not in known])
                 if new:
-                    known |= zip((keys[i] for i in new), compute(new), strict=True)
-                    keep_json(self._path, known)
+                    found = world.spread(new, compute)
+                    known |= zip((keys[i] for i in new), found, strict=True)
+                    if world.is_main():
+                        keep_json(self._path, known)
+        elif any(key not in known for key in keys):  # the first process read later than this one
+            known |= self._read()
         self._known = known
         return [known[key] for key in keys]
 

@@ -127,6 +127,13 @@ class PartBanks:
             [[self._samples[i] for i in own] for own in fail.tolist()] if self._samples else (),
         )
 
+    def weight_of(self, fail: Tensor, column: Tensor | None) -> float:
+        """How many failures (E, K) and rewordings, without fillers, a batch of them scores."""
+        total = float(fail.numel())
+        if self.adapt is not None:
+            total += float(self.adapt_weight[fail, slice(None) if column is None else column].sum())
+        return total
+
     def edits_at_once(self, wanted: int, k: int, passes: int, vocabulary: int) -> int:
         """How many edits may be run side by side, so that their logits fit into memory.
 

@@ -97,7 +97,7 @@ class Mend(Editor):
         for i, (site, pair) in enumerate(zip(self.sites, request.gradients, strict=True)):
             x, real = self._terms(i, pair)
             if self.training:
-                self._normalizer(i).update(x.detach()[real])
+                self._normalizer(i).update(x.detach()[real], is_share=True)
             u, g = self._transformed(i, site, x)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
             terms = LowRank(u, g * (-rate * real.unsqueeze(-1)))

@@ -117,6 +117,11 @@ class Ui:
             yield plain
             plain.end()
 
+    def hush(self) -> None:
+        """Show nothing from here on."""
+        self._end_stage()
+        self.quiet, self.interactive = True, False
+
     def pause(self) -> None:
         """Take the live display away; it comes back with the next stage, bar or update."""
         if self._live is not None:

@@ -22,6 +22,7 @@ from saledit.files import is_file, read_json, write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
 from saledit.run.cell import is_of
 from saledit.run.crew import OwnProcess, Runner, run_all
+from saledit.run.launching import alone
 from saledit.run.picking import check_site
 
 _COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
@@ -119,7 +120,7 @@ def _cell(
     if seconds:
         train = replace(train, seconds=seconds, epochs=1_000_000, patience=1_000_000)
     name = f"{config.name}-{Path(editor).stem}-s{seed}"
-    return replace(config, name=name, train=train)
+    return replace(config, name=name, train=train, trainer=alone(config.trainer))
 
 
 def _is_done(config: RunConfig) -> bool:

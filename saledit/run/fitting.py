@@ -9,20 +9,22 @@ from typing import Any
 import lightning as L
 
 from saledit import config as configuration
+from saledit import world
 from saledit.artifact import check_editor
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import write_text
 from saledit.losses import penalty
 from saledit.report import Ui
-from saledit.run.picking import check_site, pick_layer
+from saledit.run.launching import check_strategy, launch
+from saledit.run.picking import SWEEP, check_site, pick_layer
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.training import LAST, train_at
 
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
     ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
-     "gradient_clip_val", "default_root_dir", "enable_checkpointing")
+     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing")
 )  # fmt: skip
 
 
@@ -46,12 +48,19 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         JobError: training diverged, or the disk is full.
     """
     _check_trainer(config)
+    check_strategy(config.trainer)
     check_site(config.site)
     check_editor(config.editor)
     penalty(config.loss.penalty)  # refuses unknown names
+    launch(config.trainer, ui)
+    if world.size() > 1 and config.site.select == SWEEP:
+        raise ConfigError(
+            "site.select: expected a picker that reads samples, got sweep in several processes; "
+            "run saledit saliency first, and name the layer: site.select=fixed site.layer=N"
+        )
     if resume:
         _check_same(config, config.folder)
-    elif not any((config.folder / name).exists() for name in (LAST, "editor.json")):
+    elif world.is_main() and not _has_begun(config.folder):
         # So that a run that is cut off before its training can go on, too.
         write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     return train(prepare(config, ui), resume)
@@ -72,6 +81,10 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     """
     layer, table = pick_layer(prepared, resume)
     return train_at(prepared, layer, resume, table)
+
+
+def _has_begun(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (LAST, "editor.json"))
 
 
 def _check_trainer(config: RunConfig) -> None:

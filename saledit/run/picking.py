@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from saledit import world
 from saledit.bank import BankSpec
 from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
@@ -19,6 +20,7 @@ from saledit.files import keep_json, kept_json, one_at_a_time, read_json, write_
 from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
+from saledit.run.launching import alone
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import sweep, sweep_key
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency
@@ -158,7 +160,9 @@ def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[st
             raise ArtifactError(f"{path}: expected a layer, got {table['pick']}; {_ANEW}")
     else:
         table = score_layers(prepared)
-        save_saliency(prepared, table)
+        if world.is_main():
+            save_saliency(prepared, table)
+        world.meet()
     # A pick near the input has fewer blocks below it.
     pick = int(table["pick"])
     return prepared.base.layer(pick, config.maps, min(config.span, pick + 1)), table
@@ -174,7 +178,7 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
     Returns:
         The table, see ``Saliency.as_json``.
     """
-    prepared = prepare(config, ui)
+    prepared = prepare(replace(config, trainer=alone(config.trainer)), ui)
     table = score_layers(prepared)
     save_saliency(prepared, table)
     return table

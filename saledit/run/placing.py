@@ -36,6 +36,8 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
         ConfigError: there is no such accelerator here.
     """
     chosen = {name: trainer[name] for name in _PLACES if name in trainer}
+    if chosen.get("devices") == 1:
+        del chosen["devices"]
     if chosen == {"accelerator": "cpu"}:
         return torch.device("cpu")
     if chosen in ({}, {"accelerator": "auto"}):

@@ -98,6 +98,11 @@ class Prepared:
         key = "data.test" if d.test else "data.train"
         return self._part(1, self.test_records, key, d.max_test_failures, d.max_test_passes)
 
+    def counts(self) -> dict[str, dict[str, object]]:
+        """Sizes of all three parts. Processes that share a run come here together."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part.counts() for name, part in parts.items()}
+
     def _part(
         self,
         side: int,

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
+from saledit import world
 from saledit.artifact import environment, make_editor, make_search, save_editor
 from saledit.calibration import calibrate
 from saledit.config import RunConfig
@@ -29,6 +30,7 @@ from saledit.requests import hold
 from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.kept import held_samples, write_kept
+from saledit.run.launching import strategy_of
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
 from saledit.run.resuming import restoring, steps_of
@@ -60,20 +62,14 @@ def train_at(
     config, ui = prepared.config, prepared.ui
     folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
-    write_text(folder / "config.yaml", configuration.to_yaml(config))
-    if not resume:
-        # Tests of the editor that was here are of no editor now.
-        tests = [p for kind in _TESTS for p in folder.glob(kind)]
-        names = (LAST, BEST, METRICS, EARLIER, "editor.json", "fit.json")
-        for path in (*(folder / name for name in names), *tests):
-            path.unlink(missing_ok=True)
-    check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
-    write_kept(prepared, folder)
+    splits = prepared.counts()
+    if world.is_main():
+        _begin(prepared, resume)
+    world.meet()
     module, data = _assemble(prepared, layer)
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
     trainer = _trainer(config, folder, keep, ui)
-    _set_metrics_aside(folder)
     ui.stage(f"training the editor at layer {layer.index}")
     found = last if resume and last.exists() else None
     start = steps_of(found)
@@ -82,9 +78,6 @@ def train_at(
     seconds = time.perf_counter() - began
     validation = _restore_best(trainer, keep, module, data)
     place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
-    _write_metrics(folder / METRICS, _all_metrics(folder))
-    (folder / EARLIER).unlink(missing_ok=True)
-    save_editor(folder, module.editor, config, prepared.base, layer)
     steps = trainer.global_step - start
     result = {
         "run": str(folder),
@@ -93,11 +86,7 @@ def train_at(
         "n_layers": prepared.base.n_blocks,
         "sites": [site.name for site in layer.sites],
         "saliency": table,
-        "splits": {
-            "train": prepared.train.counts(),
-            "validation": prepared.validation.counts(),
-            "test": prepared.test.counts(),
-        },
+        "splits": splits,
         "epochs": trainer.current_epoch,
         "train_seconds": seconds,
         "edits_per_second": steps
@@ -105,10 +94,31 @@ def train_at(
         / max(seconds, 1e-9),
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
+        "processes": world.size(),
         "environment": environment(prepared.base.device, ui.command),
     }
-    write_json(folder / "fit.json", result)
+    if world.is_main():
+        _write_metrics(folder / METRICS, _all_metrics(folder))
+        (folder / EARLIER).unlink(missing_ok=True)
+        save_editor(folder, module.editor, config, prepared.base, layer)
+        write_json(folder / "fit.json", result)
+    world.meet()
     return result
+
+
+def _begin(prepared: Prepared, resume: bool) -> None:
+    """What a run's folder holds before training; what is of an earlier editor goes."""
+    folder = prepared.config.folder
+    write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
+    if not resume:
+        # Tests of the editor that was here are of no editor now.
+        tests = [p for kind in _TESTS for p in folder.glob(kind)]
+        names = (LAST, BEST, METRICS, EARLIER, "editor.json", "fit.json")
+        for path in (*(folder / name for name in names), *tests):
+            path.unlink(missing_ok=True)
+    check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
+    write_kept(prepared, folder)
+    _set_metrics_aside(folder)
 
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:
@@ -166,6 +176,7 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= config.trainer
+    settings["strategy"] = strategy_of(config.trainer)
     if "precision" in settings:
         settings["precision"] = precision_here(
             settings["precision"], str(settings.get("accelerator", "auto"))
@@ -180,6 +191,7 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
         inference_mode=False,  # every gradient editor differentiates in validation and test too
         reload_dataloaders_every_n_epochs=1,
         gradient_clip_val=config.train.gradient_clip or None,
+        use_distributed_sampler=False,  # batches are divided as they are drawn
         **settings,
     )
 

@@ -1,0 +1,80 @@
+"""The processes of a distributed run: started before anything is asked or cached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from saledit import world
+from saledit.errors import ConfigError
+from saledit.report import Ui
+
+_PLACES = ("accelerator", "devices", "num_nodes")
+#: Strategies of Lightning that copy the model to every process; "auto" is one of them or none.
+_COPIES = ("auto", "ddp", "ddp_find_unused_parameters_false")
+
+
+def check_strategy(trainer: Mapping[str, Any]) -> None:
+    """Refuse what divides a model between processes, or starts them in another way.
+
+    Raises:
+        ConfigError: such a strategy.
+    """
+    strategy = trainer.get("strategy", "auto")
+    if strategy not in _COPIES:
+        raise ConfigError(
+            f"trainer.strategy: expected auto or ddp, got {strategy!r}: edits act through hooks on "
+            "whole matrices; for a model that does not fit, leave it on disk: model.stream=true"
+        )
+
+
+def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
+    """Start the other processes that the trainer's settings ask for, and meet them.
+
+    Under torchrun or SLURM they are there already. All run the same command; those beside the
+    first say nothing.
+
+    Args:
+        trainer: arguments of lightning.Trainer.
+        ui: falls silent in all processes but the first.
+
+    Raises:
+        ConfigError: there are no such devices here, or as many processes as told.
+    """
+    places = {name: trainer[name] for name in _PLACES if name in trainer}
+    try:
+        fabric = Fabric(**places, strategy="auto")
+        if fabric.world_size > 1:
+            fabric.launch()
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigError(f"trainer: cannot run on {places}: {reason}") from error
+    if not world.is_main():
+        ui.hush()
+
+
+def strategy_of(trainer: Mapping[str, Any]) -> str | Strategy:
+    """What lightning.Trainer gets for its strategy."""
+    if world.size() == 1:
+        return str(trainer.get("strategy", "auto"))
+    # Statistics of an editor are taken before training, by every process of the same samples;
+    # to exchange them before each batch would also make processes wait that have no batch left.
+    return DDPStrategy(broadcast_buffers=False)
+
+
+def alone(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for one process, on the first of the devices; the same where it is one already."""
+    devices = trainer.get("devices", "auto")
+    if devices == 1 or ("devices" not in trainer and torch.accelerator.device_count() < 2):
+        return dict(trainer)
+    if isinstance(devices, list | tuple):
+        first: Any = list(devices[:1])
+    else:
+        first = 1 if isinstance(devices, int) or devices in ("auto", "-1") else devices
+    kept = {name: value for name, value in trainer.items() if name not in ("strategy", "num_nodes")}
+    return {**kept, "devices": first}

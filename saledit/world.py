@@ -1,0 +1,100 @@
+"""The processes that share a run. In a run of one process all of this does nothing.
+
+Every process reads the same configuration and comes to the same calls in the same order. What only
+one may decide or write is up to the first; what takes long is divided.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun's word, SLURM's, Lightning's
+
+
+def size() -> int:
+    """Processes that share the run."""
+    group = _group()
+    return 1 if group is None else int(group.get_world_size())
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    group = _group()
+    return 0 if group is None else int(group.get_rank())
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+def was_launched_beside() -> bool:
+    """Whether a launcher started this process as another one than the first."""
+    found = (os.environ.get(name, "0") for name in _RANKS)
+    first = next((text for text in found if text.isdigit() and text != "0"), "0")
+    return first != "0"
+
+
+def meet() -> None:
+    """Wait for all processes."""
+    group = _group()
+    if group is not None:
+        group.barrier()
+
+
+def told(value: T) -> T:
+    """What the first process has for a value."""
+    group = _group()
+    if group is None:
+        return value
+    box = [value]
+    group.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """A tensor of each process, in their order; all of one shape."""
+    group = _group()
+    if group is None:
+        return [tensor]
+    out = [tensor.new_empty(tensor.shape) for _ in range(size())]
+    group.all_gather(out, tensor.contiguous())
+    return out
+
+
+def spread(items: Sequence[T], work: Callable[[list[T]], Sequence[Any]]) -> list[Any]:
+    """Work on items, every process on its share of them.
+
+    Args:
+        items: the same in every process.
+        work: gives a value for each of the items that it is given.
+
+    Returns:
+        The values of all items, in order, in every process.
+    """
+    group = _group()
+    if group is None:
+        return list(work(list(items)))
+    n, first = size(), rank()
+    own = list(items[first::n])
+    shares: list[Any] = [None] * n
+    group.all_gather_object(shares, list(work(own)) if own else [])
+    out: list[Any] = [None] * len(items)
+    for i, share in enumerate(shares):
+        out[i::n] = share
+    return out
+
+
+def _group() -> Any:
+    """``torch.distributed`` where several processes share the run."""
+    group: Any = sys.modules.get("torch.distributed")  # not there: nothing has started processes
+    if group is None or not group.is_available() or not group.is_initialized():
+        return None
+    return group if group.get_world_size() > 1 else None

@@ -1,0 +1,193 @@
+"""Several processes train as one does: the same splits, losses and editor."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from whole_runs import ui
+
+from saledit import config as configuration
+from saledit import world
+from saledit.config import RunConfig
+from saledit.errors import ConfigError
+from saledit.files import read_tensors, write_text
+from saledit.moments import Normalizer
+from saledit.run import fit
+from saledit.run import test as run_test
+from saledit.run.launching import alone
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+TWO = ("trainer.devices=2", "train.edits_per_step=5", "loss.margin=0.01")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
+
+
+def command(config: RunConfig, folder: Path, *launcher: str, more: tuple[str, ...] = ()) -> list:
+    path = folder / f"{config.name}.yaml"
+    write_text(path, configuration.to_yaml(config))
+    own = ["fit", str(path), *more, "--json", "--threads", "1"]
+    return [sys.executable, "-m", *launcher, "saledit", *own]
+
+
+def shared_run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    return subprocess.run(words, env=clean, capture_output=True, text=True, timeout=170)
+
+
+def losses(config: RunConfig) -> list[list[float]]:
+    with (config.folder / "metrics.csv").open() as stream:
+        return [[float(v) for v in row.values() if v] for row in csv.DictReader(stream)]
+
+
+def check_same(one: RunConfig, two: RunConfig) -> None:
+    for a, b in zip(losses(one), losses(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    weights = [read_tensors(c.folder / "editor.safetensors", "an editor") for c in (one, two)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], **CLOSE)
+
+
+def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
+    one, two = make("one", *TWO[1:]), make("two", *TWO)
+    first = fit(one, False, ui())
+    shutil.rmtree(home / "cache")  # so that both ask and cache, each its share
+    done = shared_run(command(two, tmp_path))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # said once
+    assert told["processes"] == 2
+    assert told["splits"] == first["splits"]
+    check_same(one, two)
+    # What reads the run is one process.
+    assert run_test(str(two.folder), [], ui())["metrics"]["fail_accuracy"] >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editor", ["malmen", "enn", "ke", "mend"])
+def test_torchrun_starts_the_processes(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str
+) -> None:
+    own = (f"editor.name={editor}", "train.seconds=1000")
+    one, two = make("one", *TWO[1:], *own), make("two", *TWO, *own)
+    fit(one, False, ui())
+    shutil.rmtree(home / "cache")
+    done = shared_run(command(two, tmp_path, *TORCHRUN))
+    assert done.returncode == 0, done.stderr
+    check_same(one, two)
+
+
+@pytest.mark.slow
+def test_a_shared_run_goes_on(make: Callable[..., RunConfig], tmp_path: Path) -> None:
+    whole, part = make("whole", *TWO), make("part", *TWO)
+    for config, more in (
+        (whole, ()), (part, ("train.epochs=1",)), (part, ("--resume",)),
+    ):  # fmt: skip
+        done = shared_run(command(config, tmp_path, more=more))
+        assert done.returncode == 0, done.stderr
+    check_same(whole, part)
+
+
+@pytest.mark.slow
+def test_an_error_is_said_once(make: Callable[..., RunConfig], tmp_path: Path) -> None:
+    config = make("wrong", *TWO, "train.edits_per_step=1")
+    done = shared_run(command(config, tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("train.edits_per_step: expected at least 2") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "ddp_spawn", "nonsense"])
+def test_what_divides_the_model_is_refused(make: Callable[..., RunConfig], strategy: str) -> None:
+    config = make("divided", f"trainer.strategy={strategy}")
+    with pytest.raises(ConfigError, match=r"trainer\.strategy: expected auto or ddp"):
+        fit(config, False, ui())
+
+
+def test_one_process_is_made_of_several() -> None:
+    assert alone({"devices": 2, "strategy": "ddp", "precision": 32}) == {
+        "devices": 1, "precision": 32,
+    }  # fmt: skip
+    assert alone({"devices": [3, 4]}) == {"devices": [3]}
+    assert alone({"accelerator": "cpu", "devices": 1}) == {"accelerator": "cpu", "devices": 1}
+
+
+def test_a_world_of_one() -> None:
+    assert (world.size(), world.rank(), world.is_main()) == (1, 0, True)
+    assert world.told([1]) == [1]
+    assert world.spread([3, 4], lambda items: [x + 1 for x in items]) == [4, 5]
+    tensor = torch.ones(2)
+    assert world.gathered(tensor)[0] is tensor
+    world.meet()
+
+
+class Peers:
+    """``torch.distributed`` of two processes of which this is one, with the other's words given."""
+
+    def __init__(self, rank: int, other: object) -> None:
+        self.rank, self.other = rank, other
+
+    def is_available(self) -> bool:
+        return True
+
+    is_initialized = is_available
+
+    def get_world_size(self) -> int:
+        return 2
+
+    def get_rank(self) -> int:
+        return self.rank
+
+    def all_gather_object(self, out: list, own: object) -> None:
+        out[self.rank], out[1 - self.rank] = own, self.other
+
+    def all_gather(self, out: list, own: torch.Tensor) -> None:
+        out[self.rank].copy_(own)
+        out[1 - self.rank].copy_(self.other)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    seen: list[list[int]] = []
+
+    def work(items: list[int]) -> list[int]:
+        seen.append(items)
+        return [10 * x for x in items]
+
+    items = [0, 1, 2, 3, 4]
+    others = [10 * x for x in items[1 - rank :: 2]]
+    monkeypatch.setitem(sys.modules, "torch.distributed", Peers(rank, others))
+    assert world.spread(items, work) == [0, 10, 20, 30, 40]
+    assert seen == [items[rank::2]]
+
+
+def test_statistics_of_shares_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(9, 4)
+    whole, shared = Normalizer(4), Normalizer(4)
+    whole.update(x)
+    other = x[1::2]
+    mean = other.mean(0)
+    told = torch.cat([torch.tensor([4.0]), mean, ((other - mean) ** 2).sum(0)])
+    monkeypatch.setitem(sys.modules, "torch.distributed", Peers(0, told))
+    shared.update(x[::2], is_share=True)
+    assert shared.count == whole.count
+    torch.testing.assert_close(shared.mean, whole.mean)
+    torch.testing.assert_close(shared.std, whole.std)
+
+
+def test_processes_beside_the_first_are_told_by_their_launcher(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert not world.was_launched_beside()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert not world.was_launched_beside()
+    monkeypatch.setenv("RANK", "3")
+    assert world.was_launched_beside()
