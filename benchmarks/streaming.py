@@ -43,7 +43,7 @@ from saledit import config as configuration
 from saledit import run
 from saledit.artifact import load_editor, make_task, read_edits, versions
 from saledit.config import RunConfig
-from saledit.errors import UserError
+from saledit.errors import SaleditError, UserError
 from saledit.files import read_tensors, write_json, write_jsonl
 from saledit.records import Sample
 from saledit.report import Ui, quiet_libraries, use_threads
@@ -54,15 +54,18 @@ MODES = {"plain": "false", "stream": "true"}  # folder -> model.stream
 RUN, FIXED, FAILURE = "run", "fixed", "failure.jsonl"
 # Small enough for ten minutes on a core for 135 M parameters.
 SMALL = (
-    "data.max_failures=60", "data.max_passes=60", "data.max_made=0", "data.max_test_failures=10",
-    "data.max_test_passes=30", "train.epochs=1", "train.steps_per_epoch=5",
-    "train.edits_per_step=4", "train.passes_per_edit=5", "train.validation_edits=4",
-    "trainer.precision=32-true", "trainer.accelerator=cpu", "schedule.batch_size=1",
+    "data.limit=600", "data.max_failures=60", "data.max_passes=60", "data.max_made=0",
+    "data.max_test_failures=10", "data.max_test_passes=30", "train.epochs=1",
+    "train.steps_per_epoch=5", "train.edits_per_step=4", "train.passes_per_edit=5",
+    "train.validation_edits=4", "trainer.precision=32-true", "trainer.accelerator=cpu",
+    "schedule.batch_size=1",
 )  # fmt: skip
 #: What the verbs import when they are called: it is no part of what they take.
 IMPORTED = (
-    "accelerate", "lightning", "matplotlib.pyplot", "saledit.run.fitting", "saledit.run.fixing",
-    "saledit.run.picking", "saledit.run.testing", "torch", "transformers",
+    "accelerate", "datasets.packaged_modules", "lightning", "matplotlib.backends.backend_agg",
+    "pandas", "saledit.run.fitting", "saledit.run.fixing",
+    "saledit.run.picking", "saledit.run.testing", "scipy.io", "torch.utils.tensorboard",
+    "transformers.generation", "transformers.models.auto.modeling_auto",
 )  # fmt: skip
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # what is written to clear_refs (Linux, Documentation/filesystems/proc.rst)
@@ -97,7 +100,10 @@ class Job:
         folder = Path(self.output)
         with Ui(quiet=True) as ui:
             if self.verb == "prepare":
-                return {"model": prepare(self.loaded(), ui).base.name}
+                config = self.loaded()
+                base = prepare(config, ui).base
+                layer = base.layer(config.site.layer, config.site.maps, config.site.span)
+                return {"model": base.name, "sites": [site.name for site in layer.sites]}
             if self.verb == "saliency":
                 return run.saliency(self.loaded(), ui)
             if self.verb == "fit":
@@ -332,7 +338,10 @@ def main() -> None:
     args = arguments()
     if args.child:
         job = json.loads(args.child.read_text(encoding="utf-8"))
-        measure(Job(**{**job, "settings": tuple(job["settings"])}))
+        try:
+            measure(Job(**{**job, "settings": tuple(job["settings"])}))
+        except SaleditError as error:
+            raise SystemExit(str(error)) from error
         return
     quiet_libraries()
     with tempfile.TemporaryDirectory(prefix="streaming-") as spare:

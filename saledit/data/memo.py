@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit import world
-from saledit.errors import ArtifactError
-from saledit.files import keep_json, kept_json, one_at_a_time
+from saledit.files import Store, one_at_a_time
 
 
 class Memo:
@@ -28,8 +27,8 @@ class Memo:
     """
 
     def __init__(self, folder: Path, topic: str, context: object) -> None:
-        self._path = folder / f"{topic}-{_hash(context)}.json"
-        self._known: dict[str, Any] | None = None
+        self._path = folder / f"{topic}-{_hash(context)}.sqlite"
+        self._store = Store(self._path)
 
     def __call__(
         self, questions: Sequence[object], compute: Callable[[list[int]], Sequence[Any]]
@@ -44,34 +43,26 @@ class Memo:
             The answers, in order.
 
         Raises:
+            ArtifactError: a folder has the name of the memo's file.
             JobError: the disk is full.
         """
-        known = self._read() if self._known is None else self._known
         keys = [_hash(question) for question in questions]
         # Processes of one run answer their share each; what is known is up to the first.
-        if world.told(any(key not in known for key in keys)):
-            with one_at_a_time(self._path) if world.is_main() else nullcontext():
-                known |= self._read()  # what another run has learned since
-                known |= world.told({key: known[key] for key in keys if key in known})
-                new = world.told([i for i, key in enumerate(keys) if key not in known])
-                if new:
-                    found = world.spread(new, compute)
-                    known |= zip((keys[i] for i in new), found, strict=True)
-                    if world.is_main():
-                        keep_json(self._path, known)
-        elif any(key not in known for key in keys):  # the first process read later than this one
-            known |= self._read()
-        self._known = known
+        known = self._known(keys)
+        if all(key in known for key in keys):
+            return [known[key] for key in keys]
+        with one_at_a_time(self._path) if world.is_main() else nullcontext():
+            # What another run has learned since.
+            known |= self._known(keys)
+            new = [i for i, key in enumerate(keys) if key not in known]
+            found = dict(zip((keys[i] for i in new), world.spread(new, compute), strict=True))
+            if world.is_main() and found:
+                self._store.keep(found)
+        known |= found
         return [known[key] for key in keys]
 
-    def _read(self) -> dict[str, Any]:
-        if not self._path.exists():
-            return {}
-        try:
-            found = kept_json(self._path, "a memo of the split")
-        except ArtifactError:  # it is a cache: what is damaged is made again
-            return {}
-        return found if isinstance(found, dict) else {}
+    def _known(self, keys: Sequence[str]) -> dict[str, Any]:
+        return world.told(self._store.find(keys) if world.is_main() else {})
 
 
 def _hash(value: object) -> str:

@@ -16,6 +16,7 @@ from saledit.files.reading import (
     read_text,
     reason,
 )
+from saledit.files.store import Store
 from saledit.files.values import keep_json, kept_json, misfit, parse_json, read_json
 from saledit.files.writing import (
     alone,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Store",
     "alone",
     "beside",
     "check_numbers",

@@ -72,7 +72,7 @@ def test_fuzz_memos(examples: int, tmp_path: Path) -> None:
         return [[f"answer {i}", True, 0.5] for i in missing]
 
     Memo(tmp_path, "answers", "x")(questions, answer)
-    (path,) = tmp_path.glob("answers-*.json")
+    (path,) = tmp_path.glob("answers-*.sqlite")
     whole, few = path.read_bytes(), examples < 1000
 
     def example(change: Callable[[bytes], bytes]) -> None:
@@ -81,7 +81,7 @@ def test_fuzz_memos(examples: int, tmp_path: Path) -> None:
             [f"answer {i}", True, 0.5] for i in range(3)
         ]
 
-    fuzz(examples, byte_changes() | json_changes(), example, few)
+    fuzz(examples, byte_changes(), example, few)
 
 
 def parts(bank: Bank) -> list[Tensor]:
@@ -150,7 +150,7 @@ def test_fuzz_moments(examples: int, bert: TaskModel, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_caches_that_are_no_files_are_made_anew(kind: str, bert: TaskModel, tmp_path: Path) -> None:
     Memo(tmp_path, "answers", "x")(["a"], lambda missing: [1 for _ in missing])
-    (path,) = tmp_path.glob("answers-*.json")
+    (path,) = tmp_path.glob("answers-*.sqlite")
     blocked(path, kind)
     if kind == "folder":
         refused(lambda: Memo(tmp_path, "answers", "x")(["a"], lambda m: [1 for _ in m]), path.name)
@@ -401,7 +401,7 @@ def test_training_does_not_write_through_links(tmp_path: Path) -> None:
     config = RunConfig(name="run", output=str(tmp_path))
     config.folder.mkdir()
     (config.folder / "hparams.yaml").symlink_to(outside)
-    prepared: Any = SimpleNamespace(config=config, ui=None)
+    prepared: Any = SimpleNamespace(config=config, ui=None, counts=dict)
     for resume in (True, False):
         refused(lambda resume=resume: train_at(prepared, LAYER, resume), "hparams.yaml")
     assert outside.read_text() == "mine"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from saledit.models import load_text_model
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "made_up.py"
 GIVEN = "SALEDIT_MADE_UP"  # the folder of a large checkpoint
 MOST = 12e9  # bytes that a fix of it may take; loaded, its weights alone are 16e9
+LIMIT = 14_000_000_000  # bytes that a run of it can ask for
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +147,14 @@ Path(out).write_text(json.dumps(said), encoding="utf-8")
 
 def peak_of(words: Sequence[str], log: Path) -> int:
     """The largest resident size in bytes of a run of this Python, which has to go well."""
+
+    def limit() -> None:  # so that a fault ends the run, not what else the machine does
+        resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+
     with log.open("wb") as out:
-        child = subprocess.Popen([sys.executable, *words], stdout=out, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(
+            [sys.executable, *words], stdout=out, stderr=subprocess.STDOUT, preexec_fn=limit
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0, log.read_text(encoding="utf-8", errors="replace")[-3000:]
@@ -176,7 +184,7 @@ def test_a_model_larger_than_memory_is_fixed(tmp_path: Path) -> None:
     layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
     settings = [
         f"output={tmp_path}", "name=run", f"model.name={model}", "model.dtype=bfloat16",
-        "model.stream=true", "task.name=qa", "task.max_new_tokens=2",
+        "model.stream=true", "task.name=qa", "task.max_new_tokens=2", "task.stop='.'",
         f"data.train={tmp_path / 'train.jsonl'}", f"data.test={tmp_path / 'test.jsonl'}",
         "data.validation=0.25", "data.max_failures=4", "data.max_passes=4", "data.max_made=0",
         "data.max_test_failures=2", "data.max_test_passes=2", "site.select=fixed",

