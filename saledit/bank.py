@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
+from saledit.room import Room
 from saledit.rows import Rows
 from saledit.site import Layer
 from saledit.suffix import Entry
@@ -23,12 +24,14 @@ class BankSpec:
         rank: terms to keep of each sample's gradient factors; 0 for none.
         moments: True to sum up the second moments of the sites' inputs.
         batch_tokens: padded tokens a batch of the building pass; 0 for the model's own.
+        dtype: what states and gradient factors are kept as; None for as they are computed.
     """
 
     layer: Layer
     rank: int = 0
     moments: bool = False
     batch_tokens: int = 0
+    dtype: torch.dtype | None = None
 
 
 #: Keys of a shard begin with what they run along; all others hold one entry a sample.
@@ -44,6 +47,8 @@ class Bank:
         entry: where suffix runs enter.
         layer: the edited layer.
         device: where the model is; what is gathered is put there, what is kept stays on disk.
+        room: what mapped shards may take.
+        dtype: what states are computed in; factors are in single precision at least.
 
     Attributes:
         targets: right answers: (n,) of a classifier, else (n, A) tokens.
@@ -53,10 +58,12 @@ class Bank:
     """
 
     def __init__(
-        self, shards: Sequence[dict[str, Tensor]], entry: Entry, layer: Layer,
-        device: torch.device | str = "cpu",
+        self, shards: Sequence[Mapping[str, Tensor]], entry: Entry, layer: Layer,
+        device: torch.device | str = "cpu", room: Room | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:  # fmt: skip
         self.entry, self.layer, self.device = entry, layer, device
+        self._room, self._dtype = room or Room(), dtype
         self._shards = shards
         self._per_shard = len(shards[0]["losses"])  # all but the last are full
         self.losses = torch.cat([s["losses"] for s in shards])
@@ -103,9 +110,10 @@ class Bank:
             if kind == "inputs":
                 inputs[name] = self._along(along + ".", key, index).long()
             elif self.entry.first_token_only:
-                states[name] = self._pick(key, index, (index % self._per_shard)[:, None])
+                found = self._pick(key, index, (index % self._per_shard)[:, None])
+                states[name] = found.to(self._dtype)
             else:
-                states[name] = self._along(along + ".", key, index)
+                states[name] = self._along(along + ".", key, index).to(self._dtype)
         lengths = self.lengths[index]
         inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
         at = None if self._at is None else self._at[index, : self.width(index)]
@@ -160,7 +168,7 @@ class Bank:
         local = flat % self._per_shard
         out = []
         for i in range(len(self.layer.sites)):
-            u, v = (self._pick(f"{side}.{i}", flat, local) for side in "uv")
+            u, v = (_single(self._pick(f"{side}.{i}", flat, local)) for side in "uv")
             pair = LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:]))
             out.append(pair.to(self.device))
         return out
@@ -176,14 +184,21 @@ class Bank:
 
     def _pick(self, name: str, index: Tensor, places: Tensor) -> Tensor:
         if len(self._shards) == 1:
-            return self._shards[0][name][places]
-        shard_of = index // self._per_shard
-        first = self._shards[0][name]
-        out = first.new_empty((*places.shape, *first.shape[1:]))
-        for shard in sorted(set(shard_of.tolist())):
-            rows = shard_of == shard
-            out[rows] = self._shards[shard][name][places[rows]]
+            out = self._shards[0][name][places]
+        else:
+            shard_of = index // self._per_shard
+            first = self._shards[0][name]
+            out = first.new_empty((*places.shape, *first.shape[1:]))
+            for shard in sorted(set(shard_of.tolist())):
+                rows = shard_of == shard
+                out[rows] = self._shards[shard][name][places[rows]]
+        self._room.touched(len(index), out.nbytes)
         return out
+
+
+def _single(factor: Tensor) -> Tensor:
+    """At least in single precision, whatever it was kept as."""
+    return factor.to(torch.promote_types(factor.dtype, torch.float32))
 
 
 def _starts(lengths: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from saledit.config.editors import EditorConfig
 from saledit.config.loading import load, to_yaml
 from saledit.config.schema import (
     AdaptConfig,
+    CachesConfig,
     DataConfig,
     FinetuneConfig,
     LossConfig,
@@ -20,6 +21,7 @@ from saledit.config.schema import (
 
 __all__ = [
     "AdaptConfig",
+    "CachesConfig",
     "DataConfig",
     "EditorConfig",
     "FinetuneConfig",

@@ -253,6 +253,16 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
+class CachesConfig:
+    """What the frozen base decides, on disk below ``output/cache``."""
+
+    dtype: str = "as computed"
+    """of cached states and gradient factors: as computed, bfloat16 or float16"""
+    memory_mb: int = 0
+    """main memory that mapped caches may take; 0 leaves it to the system"""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """One run, from data to a tested editor."""
 
@@ -271,6 +281,7 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
+    caches: CachesConfig = field(default_factory=CachesConfig)
     trainer: dict[str, Any] = field(default_factory=dict)
     """further arguments of lightning.Trainer (accelerator, devices, precision, ...)"""
 

@@ -17,6 +17,7 @@ from saledit.data.splits import Part
 from saledit.editors.base import aggregate
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.room import Room
 from saledit.rows import join
 from saledit.tasks.base import Task
 
@@ -161,6 +162,7 @@ def open_banks(
     folder: Path,
     progress: Progress | None = None,
     texts: bool = False,
+    room: Room | None = None,
 ) -> list[PartBanks]:
     """Open the banks of one part at one layer or several, building what is missing.
 
@@ -173,10 +175,11 @@ def open_banks(
         folder: where banks live.
         progress: see ``open_several``.
         texts: whether to tell what the failures are, too.
+        room: see ``open_several``.
     """
 
     def opened(samples: Sequence[Sample], wanted: Sequence[BankSpec]) -> list[Bank]:
-        return open_several(base, task, samples, wanted, folder, progress)
+        return open_several(base, task, samples, wanted, folder, progress, room)
 
     rewordings, index, weight = _adapt_table(part.adapt, part.made_adapt)
     own = part.own_from or (-1,) * len(part.fail)

@@ -121,6 +121,11 @@ class TaskModel:
         return self.model.device if self.disk is None else self.disk.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the model's states are of."""
+        return self.model.dtype
+
+    @property
     def embedding_size(self) -> int:
         """Size of the embeddings that tokens are read as."""
         table = self.model.get_input_embeddings().weight

@@ -19,6 +19,7 @@ _LOGGERS = (
     "lightning.fabric.utilities.seed",
     "lightning.pytorch.callbacks.model_summary",
     "lightning_utilities.core.rank_zero",
+    "accelerate.big_modeling",
     "torch.distributed",
     "torch.distributed.elastic.multiprocessing.redirects",
     "datasets",

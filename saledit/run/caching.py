@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from saledit.bank import BankSpec
+from saledit.config import CachesConfig
 from saledit.covariance import Corpus, second_moments
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
 from saledit.editors.base import Editor
+from saledit.errors import ConfigError, did_you_mean
 from saledit.run.prepare import Prepared
 from saledit.site import Layer
+
+_DTYPES = {"as computed": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def banks_of(
@@ -31,7 +36,11 @@ def banks_at(
     config = prepared.config
     rewordings = {sample for group in (*part.adapt, *part.made_adapt) for sample in group}
     n = len(part.fail) + len(part.made) + len(rewordings) + len(part.passing)
-    specs = [BankSpec(layer, rank=config.editor.sample_rank, moments=moments) for layer in layers]
+    dtype = kept_as(config.caches)
+    specs = [
+        BankSpec(layer, rank=config.editor.sample_rank, moments=moments, dtype=dtype)
+        for layer in layers
+    ]
     where = ", ".join(str(layer.index) for layer in layers)
     with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
         done = 0
@@ -41,7 +50,24 @@ def banks_at(
             bar.update(done + now)
             done += total if now == total else 0
 
-        return open_banks(prepared.base, prepared.task, part, specs, config.cache, advance, texts)
+        return open_banks(
+            prepared.base, prepared.task, part, specs, config.cache, advance, texts, prepared.room
+        )
+
+
+def kept_as(caches: CachesConfig) -> torch.dtype | None:
+    """What states and gradient factors are kept as; None for as they are computed.
+
+    Raises:
+        ConfigError: no such type, or less than no memory.
+    """
+    if caches.dtype not in _DTYPES:
+        raise ConfigError(
+            f"caches.dtype: unknown name '{caches.dtype}'; {did_you_mean(caches.dtype, _DTYPES)}"
+        )
+    if caches.memory_mb < 0:
+        raise ConfigError(f"caches.memory_mb: expected at least 0, got {caches.memory_mb}")
+    return _DTYPES[caches.dtype]
 
 
 def takes_moments(prepared: Prepared, editor: Editor) -> bool:

@@ -16,6 +16,7 @@ from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import write_text
 from saledit.losses import penalty
 from saledit.report import Ui
+from saledit.run.caching import kept_as
 from saledit.run.launching import check_strategy, launch
 from saledit.run.picking import SWEEP, check_site, pick_layer
 from saledit.run.prepare import Prepared, prepare
@@ -52,6 +53,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     check_site(config.site)
     check_editor(config.editor)
     penalty(config.loss.penalty)  # refuses unknown names
+    kept_as(config.caches)
     launch(config.trainer, ui)
     if world.size() > 1 and config.site.select == SWEEP:
         raise ConfigError(

@@ -21,6 +21,7 @@ from saledit.models import TaskModel
 from saledit.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
+from saledit.room import Room
 from saledit.run.placing import device_of, place
 from saledit.tasks.base import Task
 
@@ -52,6 +53,11 @@ class Prepared:
     learned: Sequence[Record]
     ui: Ui
     locality: Sequence[Record] = ()
+
+    @cached_property
+    def room(self) -> Room:
+        """What mapped caches may take, and what the caches of this run took so far."""
+        return Room(self.config.caches.memory_mb * 2**20)
 
     @cached_property
     def _sides(self) -> list[tuple[Record, ...]]:

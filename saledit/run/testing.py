@@ -162,6 +162,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
             "fix_seconds_per_edit": _fix_seconds(prepared, trained),
         },
         "memory": _memory(prepared.base.device),
+        "cache": prepared.room.as_json(),
         "versions": versions(),
         "environment": environment(prepared.base.device, prepared.ui.command),
         "seed": config.seed,

@@ -95,6 +95,7 @@ def train_at(
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
         "processes": world.size(),
+        "cache": prepared.room.as_json(),
         "environment": environment(prepared.base.device, ui.command),
     }
     if world.is_main():

@@ -214,13 +214,13 @@ def test_joined_rows_lie_group_by_group(base: TaskModel) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the shards that are built."""
     sizes: list[int] = []
-    real = cache._build
+    real = cache.build
 
     def build_and_count(base: Any, task: Any, chosen: Any, specs: Any) -> Any:
         sizes.append(len(chosen))
         return real(base, task, chosen, specs)
 
-    monkeypatch.setattr(cache, "_build", build_and_count)
+    monkeypatch.setattr(cache, "build", build_and_count)
     return sizes
 
 
@@ -247,13 +247,13 @@ def test_of_several_layers_those_that_are_missing_are_built_in_one_pass(
     specs = [BankSpec(layer, rank=2, moments=True) for layer in bert.layers()]
     known = open_bank(bert, TASK, samples(N), specs[1], tmp_path)
     built: list[list[int]] = []
-    real = cache._build
+    real = cache.build
 
     def build_and_tell(base: Any, task: Any, chosen: Any, wanted: Any) -> Any:
         built.append([spec.layer.index for spec in wanted])
         return real(base, task, chosen, wanted)
 
-    monkeypatch.setattr(cache, "_build", build_and_tell)
+    monkeypatch.setattr(cache, "build", build_and_tell)
     banks = open_several(bert, TASK, samples(N), specs, tmp_path)
     others = [spec.layer.index for spec in specs if spec is not specs[1]]
     assert built == [others] * 3

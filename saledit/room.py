@@ -1,0 +1,104 @@
+"""What caches may take of main memory, and what they took.
+
+Cached tensors are mapped, not read: a page comes into memory when it is touched, and the system
+drops it when it needs the room. Until then it counts as the process's, and where memory is limited
+by quota rather than by need, somebody has to drop it sooner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+_STATM = Path("/proc/self/statm")  # Linux: pages of the process; the third number is of files
+_AROUND = 16 * 4096  # bytes that come with a touched one, where nobody counts pages
+
+
+class Mapped(Protocol):
+    """Something mapped into memory that can be let go."""
+
+    def drop(self) -> None:
+        """Let it go; it is mapped again when it is asked for."""
+        ...
+
+
+@dataclass
+class Room:
+    """The room of one run's caches.
+
+    Attributes:
+        most: bytes of mapped pages to keep; 0 leaves it to the system.
+        found: shards and answers that were in the cache.
+        made: those that were not.
+        size: bytes on disk of the banks in use.
+        seconds: time that making took.
+        dropped: how often pages were dropped.
+    """
+
+    most: int = 0
+    found: int = 0
+    made: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    dropped: int = 0
+    _maps: list[Mapped] = field(default_factory=list)
+    _ground: int = -1
+    _touched: int = 0
+
+    def hold(self, mapped: Mapped, size: int) -> None:
+        """Take in something mapped of a size in bytes."""
+        self._maps.append(mapped)
+        self.size += size
+        if self._ground < 0:
+            self._ground = _file_pages()
+
+    def touched(self, rows: int, size: int) -> None:
+        """Rows were gathered, of so many bytes together; drops pages where they are too many."""
+        if not self.most:
+            return
+        self._touched += size + rows * _AROUND
+        # No more can be in memory than was touched: only then is it worth asking.
+        if self._touched <= self.most:
+            return
+        pages = _file_pages()
+        here = self._touched if pages < 0 else pages - self._ground
+        if here > self.most:
+            for mapped in self._maps:
+                mapped.drop()
+            self.dropped += 1
+            here = 0
+        self._touched = here
+
+    @contextmanager
+    def making(self, n: int = 1) -> Iterator[None]:
+        """Count what is made inside, and its time."""
+        began = perf_counter()
+        yield
+        self.made += n
+        self.seconds += perf_counter() - began
+
+    def as_json(self) -> dict[str, Any]:
+        """For results: sizes in MB, and the share that was there."""
+        total = self.found + self.made
+        return {
+            "size_mb": self.size / 2**20,
+            "hit_rate": self.found / total if total else 1.0,
+            "found": self.found,
+            "made": self.made,
+            "making_seconds": self.seconds,
+            "memory_mb": self.most / 2**20,
+            "times_dropped": self.dropped,
+        }
+
+
+def _file_pages() -> int:
+    """Bytes of mapped files in this process's memory; -1 where the system does not say."""
+    try:
+        return int(_STATM.read_bytes().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return -1
