@@ -210,6 +210,11 @@ VERBS = {
                 type=float,
             ),
             Argument(
+                "--stream",
+                "leave the model's weights on disk: slower, in a fraction of the memory",
+                action="store_true",
+            ),
+            Argument(
                 "--part",
                 "instead of refusing, write the largest part that keeps the bounds",
                 action="store_true",
@@ -225,6 +230,7 @@ VERBS = {
                 args.rank,
                 run.Bounds(args.max_drawdown, args.min_fixed),
                 args.part,
+                args.stream,
             ),
             ui,
         ),

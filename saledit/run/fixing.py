@@ -46,6 +46,7 @@ class FixOptions:
         rank: of a LoRA adapter at most; 0 for as many terms as the edits have.
         bounds: what the edit has to keep.
         part: where it does not, write the largest part that does.
+        stream: leave the model's weights on disk, whatever the run did.
     """
 
     check: str | None = None
@@ -53,6 +54,7 @@ class FixOptions:
     rank: int = 0
     bounds: Bounds = field(default_factory=Bounds)
     part: bool = False
+    stream: bool = False
 
 
 def fix(
@@ -93,13 +95,14 @@ def _fix(
     began = time.perf_counter()
     _check_place(folder, options)
     trained = load_editor(run_dir)
-    _check_form(folder, trained, options)
+    model = replace(trained.config.model, name=trained.base_name)
+    model = replace(model, stream=model.stream or options.stream)
+    _check_form(folder, trained, options, model.stream)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
     checked_by = options.check or str(trained.folder / "check.jsonl")
     held = other_matters(task, load_records(task, checked_by))
     ui.stage(f"loading {trained.base_name}")
-    model = replace(trained.config.model, name=trained.base_name)
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
     place(base, trained.config.trainer)
@@ -210,7 +213,9 @@ def _check_place(folder: EditFolder, options: FixOptions) -> None:
         )
 
 
-def _check_form(folder: EditFolder, trained: TrainedEditor, options: FixOptions) -> None:
+def _check_form(
+    folder: EditFolder, trained: TrainedEditor, options: FixOptions, is_on_disk: bool
+) -> None:
     """Refuse an editor whose edits the folder's form cannot hold.
 
     Raises:
@@ -218,11 +223,11 @@ def _check_form(folder: EditFolder, trained: TrainedEditor, options: FixOptions)
             which is not loaded.
     """
     form = folder.head["format"] if folder.entries else options.format or "delta"
-    if form == "merged" and trained.config.model.stream:
+    if form == "merged" and is_on_disk:
         raise UserError(
             "--format merged: expected a model that is loaded, got one that stays on disk "
-            "(model.stream in the run's config.yaml); use --format delta or lora, or set it to "
-            "false there"
+            "(--stream, or model.stream in the run's config.yaml); use --format delta or lora, or "
+            "load it"
         )
     if trained.editor.needs_anchor and not FORMATS[form].takes_routed:
         raise UserError(

@@ -17,7 +17,7 @@ from saledit.config import RunConfig
 from saledit.errors import UserError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import load_classifier
-from saledit.run import FixOptions, fit, fix, saliency
+from saledit.run import FixOptions, fit, fix, fixing, saliency
 from saledit.run import test as run_test
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -54,6 +54,22 @@ def test_a_streamed_run_is_that_of_a_loaded_model(
     for one, same in zip(found[0][2].tensors(), found[1][2].tensors(), strict=True):
         torch.testing.assert_close(one, same, **CLOSE)
     assert load_editor(other.folder).config.model.stream
+
+
+def test_a_fix_may_leave_the_model_on_disk(
+    fitted: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = rows(build("bert"), samples(6, seed=7), wrong_share=1.0)
+    write_jsonl(tmp_path / "failures.jsonl", failing)
+    given, seen = str(tmp_path / "failures.jsonl"), []
+    real = fixing.load_model
+    monkeypatch.setattr(fixing, "load_model", lambda *of: seen.append(real(*of)) or seen[-1])
+    for options in (FixOptions(), FixOptions(stream=True)):
+        fix(str(fitted.folder), given, str(tmp_path / str(options.stream)), options, ui())
+    assert [base.disk is not None for base in seen] == [False, True]
+    one, other = (load_edits(tmp_path / name, seen[0].model) for name in ("False", "True"))
+    for a, b in zip(one.tensors(), other.tensors(), strict=True):
+        torch.testing.assert_close(a, b, **CLOSE)
 
 
 def test_layers_are_scored_on_disk(make: Callable[..., RunConfig], home: Path) -> None:
