@@ -92,6 +92,26 @@ def _check_index(index: Any, folder: Path) -> None:
             )
 
 
+def check_plain(config: Any, name: str) -> None:
+    """Refuse weights that are products of few bits only by kernels of their own.
+
+    What such kernels give for a row hangs on what else is in the batch (bitsandbytes 0.50 on a
+    CPU: logits of one row .3 nats apart), so that states which are kept would be of another model.
+
+    Raises:
+        ModelError: they are.
+    """
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return
+    told = found if isinstance(found, dict) else found.to_dict()
+    raise ModelError(
+        f"model.name: expected plain weights in '{name}', got quantised ones "
+        f"({told.get('quant_method', 'of an unknown kind')!s:.40}); name the model that they "
+        "were made of (with model.stream=true if it does not fit), or a GGUF file of it"
+    )
+
+
 def check_size(kind: Any, config: Any, stored: int, folder: Path) -> None:
     """Refuse a configuration of a model far larger than its weights, before room is made for it.
 

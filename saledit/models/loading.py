@@ -24,7 +24,13 @@ from transformers import (
 from saledit.errors import ModelError, SaleditError, did_you_mean
 from saledit.files import is_file, new_folder, one_at_a_time
 from saledit.models.base import TaskModel
-from saledit.models.checking import check_finite, check_folder, check_loaded, check_size
+from saledit.models.checking import (
+    check_finite,
+    check_folder,
+    check_loaded,
+    check_plain,
+    check_size,
+)
 from saledit.models.wrapping import wrap
 
 _PACKAGE = "package:"
@@ -196,9 +202,10 @@ def read_model(
     Raises:
         ModelError, OSError, ValueError: as ``read_tokenizer``.
     """
-    if Path(source).is_dir():
-        stored = check_folder(Path(source))
-        check_size(kind, AutoConfig.from_pretrained(source, **_SAFE), stored, Path(source))
+    stored = check_folder(Path(source)) if Path(source).is_dir() else 0
+    config = AutoConfig.from_pretrained(source, **_SAFE)
+    check_plain(config, source)
+    check_size(kind, config, stored, Path(source))
     options = {**options, **_SAFE, "use_safetensors": True, "output_loading_info": True}
     if on_disk is None:
         model, told = kind.from_pretrained(source, **options)

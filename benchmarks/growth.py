@@ -1,0 +1,896 @@
+"""How costs grow: with failures, with the model's size, with the depth of the edited layer.
+
+    python benchmarks/growth.py failures --out failures.json --plot failures.png
+    python benchmarks/growth.py size --sizes 128:4 256:8 512:12 1024:16 --out size.json
+    python benchmarks/growth.py size --stream --max-parameters 5e7 --plot size.png
+    python benchmarks/growth.py layer --layers 2 9 16 23 28 --out layer.json --plot layer.png
+
+*failures*: ``saledit fit`` of N failures and the pass samples beside them on a tiny random
+classifier, from reading the data to the editor on disk, with so many training steps whatever N.
+Labels are drawn, so two thirds of the records are failures. Stages: *reading* the data; *loading*
+the model, with the division of the records; *asking* the model; *caching*; *training*; and *other*,
+what lies between these. Caches are bounded by ``--memory-mb``; *on disk* is all of their folder.
+
+*size*: made-up Llamas (``made_up.py``) of hidden:layers, edited at the middle layer. They answer
+real questions, all wrongly; what they say is what must not change.
+
+*layer*: one model, edited at several layers. A training step runs the blocks from the edited one
+upward: their number is what costs are fitted against.
+
+Of *size* and *layer*: medians of training steps (Adam and clipping included) and of single fixes
+from text to edit (``EditSession.step``), and the time of caching a sample. The editor is mend as
+it is before training, without a search for the edit's length, so all points do the same work.
+
+Each point is measured in a process of its own, on the CPU. *MB* is the largest resident size
+(VmHWM) above that of the process when everything is imported and nothing is done; *anonymous* and
+*mapped* (of files) are what of it is there at the end. Points that ``--out`` has already, with the
+same settings, are not measured again, so a run that was cut off goes on.
+
+Below the table: the exponents b of y = a x^b, fitted by least squares to the logarithms, with their
+standard errors, and the slope between the last two points, where fixed costs weigh least.
+
+Linux only: memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import itertools
+import json
+import math
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import made_up
+import numpy as np
+import torch
+from streaming import IMPORTED, status
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.utils import clip_grad_norm_
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from saledit import config as configuration
+from saledit import run
+from saledit.artifact import make_editor, make_search, versions
+from saledit.config import RunConfig
+from saledit.data.datamodule import Episodes
+from saledit.data.sources import load_rows
+from saledit.errors import SaleditError, UserError
+from saledit.files import write_json, write_jsonl
+from saledit.module import EditModule
+from saledit.report import Bar, Ui, quiet_libraries, use_threads, write_plot
+from saledit.run.caching import banks_of, takes_moments
+from saledit.run.prepare import Prepared, prepare
+from saledit.session import EditSession
+from saledit.verbs import positive
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+#: How a stage or a bar of ``fit`` begins -> what its time and memory are counted as.
+STAGES = {
+    "reading data": "reading",
+    "task model": "loading",
+    "asking": "asking",
+    "caching": "caching",
+    "training": "training",
+}
+OTHER = "other"
+# What all runs of a curve share; ``--set`` comes behind it.
+FAILURES = (
+    "task.name=nli", "task.max_length=64", "site.select=fixed", "site.layer=1",
+    "editor.mend.rank=6", "schedule.batch_size=2", "train.made=0", "data.adapt.rewrite=false",
+    "data.adapt.similarity_model=", "data.max_test_failures=50", "data.max_test_passes=50",
+    "train.epochs=1", "train.edits_per_step=4", "train.passes_per_edit=8",
+    "train.validation_edits=8", "train.validation_passes=8", "trainer.accelerator=cpu",
+)  # fmt: skip
+STEPS = (
+    "data.limit=600", "data.max_failures=64", "data.max_passes=64", "train.made=0",
+    "train.edits_per_step=4", "train.passes_per_edit=5", "train.decay=false",
+    "schedule.batch_size=1", "editor.steps=[1.0]", "site.select=fixed",
+    "trainer.precision=32-true", "trainer.accelerator=cpu",
+)  # fmt: skip
+# An answer has as many tokens as the right one: a random model would never come to an end.
+MADE_UP = ("task.stop=", "task.max_length=128", "model.dtype=float32")
+QUESTIONS = "bundled:data/worldfacts/completions_train.jsonl.gz"
+LABELS = ("entailment", "neutral", "contradiction")
+SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep")}
+WORDS = tuple(a + b for a in "bdfgklmnprst" for b in "aeiou")
+WARM_UP = 2  # steps and fixes that are not counted
+_END = "<|endoftext|>"
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # what is written to it (Linux, Documentation/filesystems/proc.rst)
+_COLORS = ("#1b6ca8", "#d1495b", "#2a9d6f", "#e09f3e", "#7b5ea7", "#5c6b73", "#a0522d")
+
+
+# ------------------------------------------------------------------------------- in a child
+
+
+class Stages:
+    """What the parts of some work take: time, and the largest resident size meanwhile.
+
+    Args:
+        clock: one of ``CLOCKS``.
+
+    Attributes:
+        before: the kernel's counts, in MB, when nothing was done.
+        taken: for each part its seconds, its peak, and what is there at its end, in MB above
+            what was there before.
+    """
+
+    def __init__(self, clock: str) -> None:
+        self._now, self._name, self._began = CLOCKS[clock], "", 0.0
+        self.before = status()
+        self.taken: dict[str, dict[str, float]] = {}
+
+    def begin(self, name: str) -> None:
+        """A part begins; it lasts until the next one, and may come again."""
+        self.end()
+        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+        self._name, self._began = name, self._now()
+
+    def end(self) -> None:
+        """The part that has begun is over."""
+        if not self._name:
+            return
+        seconds, now, before = self._now() - self._began, status(), self.before
+        part = self.taken.setdefault(self._name, {"seconds": 0.0, "peak_mb": -math.inf})
+        part["seconds"] += seconds
+        part["peak_mb"] = max(part["peak_mb"], now["VmHWM"] - before["VmRSS"])
+        part["anonymous_mb"] = now["RssAnon"] - before["RssAnon"]
+        part["files_mb"] = now["RssFile"] - before["RssFile"]
+        self._name = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, and what it comes to; call it at the end."""
+        self.end()
+        now, before = status(), self.before
+        return {
+            "seconds": sum(part["seconds"] for part in self.taken.values()),
+            "peak_mb": max(part["peak_mb"] for part in self.taken.values()),
+            "anonymous_mb": now["RssAnon"] - before["RssAnon"],
+            "files_mb": now["RssFile"] - before["RssFile"],
+            "interpreter_mb": before["VmRSS"],
+            "stages": self.taken,
+        }
+
+
+class Timed(Ui):
+    """Shows nothing; what a run says that it is doing becomes stages."""
+
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(quiet=True)
+        self._stages = stages
+
+    def stage(self, text: str) -> None:
+        """A stage of the run begins."""
+        self._stages.begin(_kind(text))
+        super().stage(text)
+
+    @contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Bar]:
+        """A piece of work with an end; what comes behind it is none of the known stages."""
+        self._stages.begin(_kind(text))
+        with super().progress(text, total) as bar:
+            yield bar
+        self._stages.begin(OTHER)
+
+
+def _kind(text: str) -> str:
+    return next((kind for start, kind in STAGES.items() if text.startswith(start)), OTHER)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one child process does.
+
+    Attributes:
+        what: "fit"; "steps": training steps and fixes; "prepare": ask the model, so that its
+            answers are known.
+        config: name or path of the configuration; None for the defaults.
+        settings: over it.
+        steps: training steps to time.
+        fixes: fixes to time.
+        threads: processor threads.
+        clock: one of ``CLOCKS``.
+        result: file for what was found.
+    """
+
+    what: str
+    config: str | None
+    settings: tuple[str, ...]
+    steps: int
+    fixes: int
+    threads: int
+    clock: str
+    result: str
+
+    def loaded(self) -> RunConfig:
+        """The configuration."""
+        return configuration.load(self.config, self.settings)
+
+    def run(self, stages: Stages) -> dict[str, Any]:
+        """Do it; what was found."""
+        config = self.loaded()
+        stages.begin(OTHER)
+        with Timed(stages) as ui:
+            if self.what == "fit":
+                return run.fit(config, False, ui)
+            prepared = prepare(config, ui)
+            part = prepared.train
+            if self.what == "prepare":
+                return part.counts()
+            return steps_and_fixes(prepared, self, stages)
+
+
+def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, Any]:
+    """Cache the training part at the configured layer, train for some steps, fix failures."""
+    config, base, task, now = prepared.config, prepared.base, prepared.task, CLOCKS[job.clock]
+    c, t, k = config.editor, config.train, config.schedule.batch_size
+    layer = base.layer(config.site.layer, config.site.maps, config.site.span)
+    torch.manual_seed(config.seed)
+    editor = make_editor(c, layer.sites, base.embedding_size)
+    moments = takes_moments(prepared, editor)
+    banks = banks_of(prepared, prepared.train, layer, moments)
+    n = sum(len(bank) for bank in (banks.fail, banks.adapt, banks.passing) if bank is not None)
+    stages.begin("training")
+    length = WARM_UP + job.steps
+    episodes = Episodes(
+        banks, k, t.edits(k), t.passes_per_edit, c.gradient_rank, length, config.seed, 0, t.made
+    )
+    first = episodes[0]
+    editor.prime(first.gradients, banks.passing.moments() if moments else None)
+    search = make_search(c)
+    module = EditModule(base, task, editor, banks.fail.entry, config.loss, t, search)
+    module.train()
+    optimizer = module.configure_optimizers()
+    steps = []
+    for number in range(length):
+        began = now()
+        loss = module.training_step(episodes[number], 0)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        clip_grad_norm_(editor.parameters(), t.gradient_clip)
+        optimizer.step()
+        steps.append(now() - began)
+    stages.begin("fixing")
+    fixes = []
+    for sample in prepared.train.fail[: WARM_UP + job.fixes]:
+        session = EditSession(base, task, editor, layer, c.sample_rank, c.gradient_rank, search)
+        began = now()
+        session.step([sample])
+        fixes.append(now() - began)
+    stages.end()
+    step = statistics.median(steps[WARM_UP:])
+    weights = [*base.model.parameters()]
+    return {
+        "layer": config.site.layer % base.n_blocks,
+        "blocks": base.n_blocks - config.site.layer % base.n_blocks,
+        "parameters": sum(weight.numel() for weight in weights),
+        "weights_mb": sum(weight.nbytes for weight in weights) / 2**20,
+        "samples": n,
+        "rows_per_step": len(first),
+        "step_seconds": step,
+        "edits_per_second": t.edits(k) / step,
+        "fix_seconds": statistics.median(fixes[WARM_UP:]),
+        "caching_seconds": stages.taken["caching"]["seconds"] / n,
+        "all_steps": steps,
+        "all_fixes": fixes,
+    }
+
+
+def measure(job: Job) -> None:
+    """Do a job in this process and write down what it took."""
+    use_threads(job.threads)
+    quiet_libraries()  # training_step logs, and warns that there is no trainer to log to
+    for name in IMPORTED:
+        importlib.import_module(name)
+    stages = Stages(job.clock)
+    found = job.run(stages)
+    write_json(Path(job.result), {"taken": stages.as_json(), "found": found})
+
+
+def in_a_child(job: Job) -> dict[str, Any]:
+    """Do a job in a process of its own.
+
+    Returns:
+        What it took (``taken``) and what was found (``found``).
+    """
+    own = Path(job.result).with_suffix(".job.json")
+    own.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+    command = [sys.executable, str(Path(__file__).resolve()), "child", str(own)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{job.what} failed:\n{done.stderr.strip()[-3000:]}")
+    found: dict[str, Any] = json.loads(Path(job.result).read_text(encoding="utf-8"))
+    return found
+
+
+# ------------------------------------------------------------------------------- models, data
+
+
+def tiny_classifier(folder: Path) -> None:
+    """Write a random classifier of 60 words, its weights so large that answers depend on texts."""
+    known = {word: i for i, word in enumerate((*SPECIAL.values(), *WORDS))}
+    backend = Tokenizer(models.WordLevel(known, unk_token=SPECIAL["unk_token"]))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, known[name]) for name in ("[CLS]", "[SEP]")],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, model_max_length=64, **SPECIAL,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(known), hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=66, pad_token_id=known["[PAD]"],
+        id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)},
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(20)
+            else:  # biases and norms
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def pairs(n: int) -> Iterator[dict[str, str]]:
+    """Pairs of sentences of about 12 words each with a label, all drawn; the first ones of more."""
+    rng = random.Random(0)
+    for _ in range(n):
+        texts = (" ".join(rng.choices(WORDS, k=rng.randint(8, 16))) for _ in range(2))
+        yield {"premise": next(texts), "hypothesis": next(texts), "label": rng.choice(LABELS)}
+
+
+def word_pieces(most: int) -> PreTrainedTokenizerBase:
+    """A byte-level tokenizer as SmolLM2's, of so few tokens, taught on the questions."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=most, special_tokens=[_END], initial_alphabet=alphabet, show_progress=False
+    )
+    rows = [row for _, row in load_rows(QUESTIONS)]
+    texts = [[row["question"], row["answer"], *row.get("rephrases", ())] for row in rows]
+    backend.train_from_iterator(itertools.chain.from_iterable(texts), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=_END, eos_token=_END, pad_token=_END,
+        model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is no larger."""
+    return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
+
+
+def parameters_of(config: LlamaConfig) -> int:
+    """How many a made-up model has."""
+    return sum(shape.numel() for shape in made_up.tensors_of(config).values())
+
+
+def disk_mb(folder: Path) -> float:
+    """What the files below a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+# ------------------------------------------------------------------------------- curves
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        key: of a point's values.
+        head: above it.
+        show: how a number is written.
+        scale: what it is multiplied by.
+        is_fitted: whether its exponent is of interest.
+    """
+
+    key: str
+    head: str
+    show: str = ".2f"
+    scale: float = 1.0
+    is_fitted: bool = True
+
+
+class Curve(ABC):
+    """A cost against a size.
+
+    Args:
+        args: the command line.
+        work: an empty folder.
+
+    Attributes:
+        x: key of the size.
+        x_label: of the axis.
+        columns: of the table; what it begins with is not fitted.
+        panels: for each panel of the plot the label of its axis, and what is drawn: key, name.
+    """
+
+    x: str
+    x_label: str
+    columns: ClassVar[tuple[Column, ...]]
+    panels: ClassVar[Mapping[str, Mapping[str, str]]]
+
+    def __init__(self, args: argparse.Namespace, work: Path) -> None:
+        self.args, self.work = args, work
+
+    @abstractmethod
+    def points(self) -> list[dict[str, Any]]:
+        """What is to be measured: for each point all that its numbers depend on, but the code."""
+
+    @abstractmethod
+    def measure(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Measure a point: ``values`` that tables and plots are made of, and more."""
+
+    def tick(self, x: float) -> str:
+        """How a size is written at the axis."""
+        return f"{x:,.0f}"
+
+    def common(self, shared: Sequence[str]) -> dict[str, Any]:
+        """What all points of a curve have."""
+        a = self.args
+        shared = (*shared, *a.set)
+        return {"curve": a.curve, "settings": [*shared], "threads": a.threads, "clock": a.clock}
+
+    def job(
+        self, what: str, config: str | None, settings: Iterable[str], name: str, steps: int = 1,
+        fixes: int = 1,
+    ) -> Job:  # fmt: skip
+        """A job; its result lies in the folder of the work."""
+        a, result = self.args, self.work / f"{name}-{what}.json"
+        return Job(what, config, (*settings,), steps, fixes, a.threads, a.clock, str(result))
+
+
+class Failures(Curve):
+    """Fits of more and more failures."""
+
+    x, x_label = "failures", "failures N in the training part"
+    columns = (
+        Column("failures", "failures", ",.0f", is_fitted=False),
+        Column("samples", "cached", ",.0f", is_fitted=False),
+        Column("seconds", "all s"),
+        *(Column(f"{kind}_seconds", f"{kind} s") for kind in (*STAGES.values(), OTHER)),
+        Column("peak_mb", "peak MB", ".1f"),
+        Column("anonymous_mb", "anonymous MB", ".1f"),
+        Column("files_mb", "mapped MB", ".1f"),
+        Column("banks_mb", "banks MB", ".1f"),
+        Column("disk_mb", "on disk MB", ".1f"),
+        Column("hit_rate", "hit rate", ".2f", is_fitted=False),
+        Column("times_dropped", "dropped", ".0f", is_fitted=False),
+    )
+    panels: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "seconds": {
+            "seconds": "all",
+            **{f"{kind}_seconds": kind for kind in (*STAGES.values(), OTHER)},
+        },
+        "MB above the interpreter's": {
+            "peak_mb": "largest resident size",
+            "anonymous_mb": "anonymous at the end",
+            "files_mb": "mapped files at the end",
+            "disk_mb": "caches on disk",
+        },
+    }
+
+    def points(self) -> list[dict[str, Any]]:
+        """A point for each number of failures."""
+        a = self.args
+        more = (f"train.steps_per_epoch={a.steps}", f"caches.memory_mb={a.memory_mb}")
+        return [{**self.common((*FAILURES, *more)), "failures": n} for n in sorted({*a.sizes})]
+
+    def measure(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Fit on records of which so many are failures of the training part."""
+        n, model, data = point["failures"], self.work / "model", self.work / "records.jsonl"
+        if not model.exists():
+            tiny_classifier(model)
+        # Two thirds are failures, and some are spare: so many that the draw hardly ever matters.
+        records = math.ceil(1.02 * (1.6 * n + 100)) + 140
+        write_jsonl(data, pairs(records))
+        output, share = self.work / "output", max(0.01, 60 / records)
+        own = (
+            f"output={output}", "name=run", f"model.name={model}", f"data.train={data}",
+            f"data.max_failures={n}", f"data.max_passes={n}", f"data.validation={share}",
+            f"data.test_share={share}",
+        )  # fmt: skip
+        done = in_a_child(self.job("fit", None, (*point["settings"], *own), str(n)))
+        taken, found = done["taken"], done["found"]
+        splits, cache = found["splits"], found["cache"]
+        stages = {kind: taken["stages"].get(kind) for kind in (*STAGES.values(), OTHER)}
+        kinds = ("fail", "adapt", "pass", "made")
+        cached = [splits[part][kind] for part in ("train", "validation") for kind in kinds]
+        values = {
+            "failures": splits["train"]["fail"],
+            "samples": sum(cached),
+            **{key: value for key, value in taken.items() if key != "stages"},
+            **{f"{kind}_seconds": part["seconds"] if part else 0 for kind, part in stages.items()},
+            **{key: cache[key] for key in ("hit_rate", "times_dropped")},
+            "banks_mb": cache["size_mb"],
+            "disk_mb": disk_mb(output / "cache"),
+        }
+        shutil.rmtree(output)
+        return {"values": values, "stages": taken["stages"], "splits": splits, "cache": cache}
+
+
+class Stepwise(Curve):
+    """What training, caching and fixing take of one model at one layer."""
+
+    _COSTS = (
+        Column("step_seconds", "step ms", ".1f", 1e3),
+        Column("edits_per_second", "edits/s", ".2f"),
+        Column("fix_seconds", "fix ms", ".1f", 1e3),
+        Column("caching_seconds", "caching ms a sample", ".2f", 1e3),
+        Column("peak_mb", "peak MB", ".1f"),
+        Column("training_peak_mb", "training MB", ".1f"),
+    )
+    panels: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "seconds": {
+            "step_seconds": "a training step",
+            "fix_seconds": "the fix of a failure",
+            "caching_seconds": "caching a sample",
+        },
+        "MB above the interpreter's": {
+            "peak_mb": "largest resident size",
+            "training_peak_mb": "while training",
+            "weights_mb": "the model's weights",
+        },
+    }
+
+    def common(self, shared: Sequence[str]) -> dict[str, Any]:
+        """And how much is timed."""
+        a = self.args
+        stream = (f"model.stream={str(a.stream).lower()}",)
+        counts = {"steps": a.steps, "fixes": a.fixes}
+        return {**super().common((*STEPS, *shared, *stream)), **counts}
+
+    def measured(
+        self, point: Mapping[str, Any], config: str, own: Sequence[str], name: str
+    ) -> dict[str, Any]:
+        """Ask the model in one process, and measure in another one."""
+        settings = (*point["settings"], *own, "name=run")
+        in_a_child(self.job("prepare", config, settings, name))
+        counts = (point["steps"], point["fixes"])
+        done = in_a_child(self.job("steps", config, settings, name, *counts))
+        taken, found = done["taken"], done["found"]
+        rounds = {key: found.pop(key) for key in ("all_steps", "all_fixes")}
+        peaks = {f"{kind}_peak_mb": part["peak_mb"] for kind, part in taken["stages"].items()}
+        whole = {key: value for key, value in taken.items() if key != "stages"}
+        return {"values": {**whole, **peaks, **found}, "stages": taken["stages"], **rounds}
+
+
+class Size(Stepwise):
+    """Larger and larger made-up models."""
+
+    x, x_label = "parameters", "parameters"
+    columns = (
+        Column("hidden", "hidden", ".0f", is_fitted=False),
+        Column("n_layers", "layers", ".0f", is_fitted=False),
+        Column("parameters", "parameters", ",.0f", is_fitted=False),
+        Column("weights_mb", "weights MB", ".1f", is_fitted=False),
+        *Stepwise._COSTS,
+    )
+
+    def __init__(self, args: argparse.Namespace, work: Path) -> None:
+        super().__init__(args, work)
+        known = args.tokenizer
+        self._tokenizer = made_up.load_tokenizer(known) if known else word_pieces(args.vocab)
+
+    def points(self) -> list[dict[str, Any]]:
+        """A point for each size; the smallest model comes first."""
+        a = self.args
+        shared = {**self.common(MADE_UP), "tokenizer": a.tokenizer, "vocab": a.vocab}
+        sized = {parameters_of(self._shape(*size)): size for size in a.sizes}
+        for n, (hidden, layers) in sorted(sized.items()):
+            if a.max_parameters and n > a.max_parameters:
+                print(f"{hidden}:{layers} left out: {n:,} parameters", file=sys.stderr)
+        return [
+            {**shared, "hidden": hidden, "n_layers": layers}
+            for n, (hidden, layers) in sorted(sized.items())
+            if not a.max_parameters or n <= a.max_parameters
+        ]
+
+    def measure(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the model, measure at its middle layer, and remove it."""
+        hidden, layers = point["hidden"], point["n_layers"]
+        name = f"{hidden}-{layers}"
+        model, output = self.work / f"model-{name}", self.work / f"output-{name}"
+        made_up.write(model, self._shape(hidden, layers), self._tokenizer, 1 << 30)
+        own = (f"output={output}", f"model.name={model}", f"site.layer={layers // 2}")
+        found = self.measured(point, "qa/worldfacts", own, name)
+        shutil.rmtree(model)
+        shutil.rmtree(output)
+        found["values"] |= {"hidden": hidden, "n_layers": layers}
+        return found
+
+    def tick(self, x: float) -> str:
+        """In millions."""
+        return f"{x / 1e6:.3g} M"
+
+    def _shape(self, hidden: int, layers: int) -> LlamaConfig:
+        heads = divisor(hidden, hidden // 64)
+        sizes = {
+            "layers": layers,
+            "hidden": hidden,
+            "intermediate": 5 * hidden // 2,
+            "heads": heads,
+            "kv-heads": divisor(heads, heads // 4),
+            "vocab": max(self.args.vocab, len(self._tokenizer)),
+        }
+        return made_up.config_of(made_up.shape_of("llama-3-8b", sizes), self._tokenizer)
+
+
+class Depth(Stepwise):
+    """One model, edited at several layers."""
+
+    x, x_label = "blocks", "blocks from the edited one upward"
+    columns = (
+        Column("layer", "layer", ".0f", is_fitted=False),
+        Column("blocks", "blocks above", ".0f", is_fitted=False),
+        *Stepwise._COSTS,
+    )
+
+    def points(self) -> list[dict[str, Any]]:
+        """A point for each layer, the top one first."""
+        a = self.args
+        shared = {**self.common(()), "config": a.config}
+        return [{**shared, "layer": layer} for layer in sorted({*a.layers}, reverse=True)]
+
+    def measure(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Measure at the layer; what the model answers is asked once for all of them."""
+        layer = point["layer"]
+        own = (f"output={self.work / 'output'}", f"site.layer={layer}")
+        return self.measured(point, point["config"], own, str(layer))
+
+
+CURVES: dict[str, type[Curve]] = {"failures": Failures, "size": Size, "layer": Depth}
+
+
+# ------------------------------------------------------------------------------- fits, outputs
+
+
+@dataclass(frozen=True)
+class Power:
+    """y = factor x^exponent.
+
+    Attributes:
+        exponent: b.
+        error: its standard error; None of two points.
+        last: slope between the last two points.
+        factor: a.
+    """
+
+    exponent: float
+    error: float | None
+    last: float
+    factor: float
+
+    def __str__(self) -> str:
+        error = "" if self.error is None else f" ± {self.error:.2f}"
+        return f"{self.exponent:.2f}{error}"
+
+
+def fitted(xs: Sequence[float], ys: Sequence[float]) -> Power | None:
+    """Least squares of log y = log a + b log x over the points above 0; None of fewer than two."""
+    pairs = sorted((x, y) for x, y in zip(xs, ys, strict=True) if x > 0 and y > 0)
+    if len({x for x, _ in pairs}) < 2:
+        return None
+    x, y = np.log(np.array(pairs, dtype=np.float64)).T
+    spread = float(((x - x.mean()) ** 2).sum())
+    exponent = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+    rest = y - y.mean() - exponent * (x - x.mean())
+    free = len(x) - 2
+    error = math.sqrt(float((rest**2).sum()) / free / spread) if free else None
+    before = int(np.flatnonzero(x < x[-1])[-1])
+    last = float((y[-1] - y[before]) / (x[-1] - x[before]))
+    return Power(exponent, error, last, math.exp(float(y.mean()) - exponent * float(x.mean())))
+
+
+def fits_of(curve: Curve, rows: Sequence[Mapping[str, float]]) -> dict[str, Power]:
+    """The exponent of each column that has one."""
+    drawn = [key for names in curve.panels.values() for key in names]
+    keys = dict.fromkeys([*(c.key for c in curve.columns if c.is_fitted), *drawn])
+    xs = [row[curve.x] for row in rows]
+    found = {key: fitted(xs, [row[key] for row in rows]) for key in keys}
+    return {key: power for key, power in found.items() if power is not None}
+
+
+def table(curve: Curve, rows: Sequence[Mapping[str, float]], fits: Mapping[str, Power]) -> str:
+    """Two markdown tables: the points, and the exponents."""
+    lines: list[Sequence[str]] = [[c.head for c in curve.columns], ["---:"] * len(curve.columns)]
+    lines += [[format(c.scale * row[c.key], c.show) for c in curve.columns] for row in rows]
+    heads = {c.key: c.head for c in curve.columns if c.is_fitted and c.key in fits}
+    lines += [[], [f"against {curve.x}", "exponent", "last two points"], ["---", "---:", "---:"]]
+    lines += [[head, str(fits[key]), f"{fits[key].last:.2f}"] for key, head in heads.items()]
+    return "\n".join("| " + " | ".join(line) + " |" if line else "" for line in lines)
+
+
+def plot(
+    curve: Curve, rows: Sequence[Mapping[str, float]], fits: Mapping[str, Power], path: Path
+) -> None:
+    """Draw the points and, dashed, what is fitted to them, on logarithmic axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    size = (5.6 * len(curve.panels), 4.6)
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
+    grid = FigureCanvasAgg(figure).figure.subplots(1, len(curve.panels), squeeze=False)
+    for axes, (label, names) in zip(grid[0], curve.panels.items(), strict=True):
+        for color, (key, name) in zip(_COLORS, names.items(), strict=False):
+            found = sorted((row[curve.x], row[key]) for row in rows if row[key] > 0)
+            if not found:
+                continue
+            xs, ys = (np.array(side, dtype=np.float64) for side in zip(*found, strict=True))
+            power = fits.get(key)
+            text = name if power is None else f"{name}: $x^{{{power.exponent:.2f}}}$"
+            if power is not None and power.error is not None:
+                text += f" ± {power.error:.2f}"
+            axes.plot(xs, ys, "o", color=color, markersize=5, label=text)
+            if power is not None:
+                line = power.factor * xs**power.exponent
+                axes.plot(xs, line, "--", color=color, linewidth=1.2)
+        axes.set(xscale="log", yscale="log", xlabel=curve.x_label, ylabel=label)
+        ticks = sorted({row[curve.x] for row in rows})
+        axes.set_xticks(ticks, labels=[curve.tick(x) for x in ticks])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
+        axes.grid(visible=True, color="#e6e6e6", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14))
+    write_plot(figure, path)
+
+
+class Record:
+    """The points that are known, on disk where a file is named.
+
+    Args:
+        path: the JSON file; None for none.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: list[dict[str, Any]] = []
+        if path is not None and path.exists():
+            self._known = json.loads(path.read_text(encoding="utf-8"))["points"]
+
+    def find(self, point: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was measured of a point; None where nothing was."""
+        wanted = json.loads(json.dumps(point))
+        return next((known for known in self._known if known["point"] == wanted), None)
+
+    def add(self, point: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what was measured of a point."""
+        self._known.append({"point": dict(point), **measured, "versions": versions()})
+        self.write()
+        return self._known[-1]
+
+    def write(self, **more: Any) -> None:
+        """Write the file."""
+        if self._path is not None:
+            about = {"platform": platform.platform(), "cores": os.cpu_count(), **more}
+            write_json(self._path, {**about, "points": self._known})
+
+
+# ------------------------------------------------------------------------------- command line
+
+
+def pair(text: str) -> tuple[int, int]:
+    """HIDDEN:LAYERS, for ``ArgumentParser``."""
+    hidden, colon, layers = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"expected HIDDEN:LAYERS, got '{text}'")
+    if positive(hidden) % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number in front of ':', got {hidden}")
+    return positive(hidden), positive(layers)
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    curves = parser.add_subparsers(dest="curve", required=True, metavar="{failures,size,layer}")
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("--out", type=Path, help="JSON file to write, and to go on from")
+    both.add_argument("--plot", type=Path, help="figure to write, .png or .svg")
+    both.add_argument("--work", type=Path, help="folder for models and caches (default: temporary)")
+    both.add_argument("--threads", type=positive, default=1)
+    both.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
+    both.add_argument("--set", action="append", default=[], metavar="key=value")
+    steps = argparse.ArgumentParser(add_help=False)
+    steps.add_argument("--stream", action="store_true", help="leave the weights on disk")
+    steps.add_argument("--steps", type=positive, default=7, help="training steps to time")
+    steps.add_argument("--fixes", type=positive, default=7, help="fixes to time")
+
+    one = curves.add_parser("failures", parents=[both], help=Failures.__doc__)
+    sizes = [1_000, 3_162, 10_000, 31_623, 100_000]
+    one.add_argument("--sizes", type=positive, nargs="+", default=sizes, metavar="N")
+    one.add_argument("--memory-mb", type=int, default=64, help="caches.memory_mb")
+    one.add_argument("--steps", type=positive, default=40, help="training steps")
+
+    one = curves.add_parser("size", parents=[both, steps], help=Size.__doc__)
+    shapes = [(128, 4), (256, 8), (512, 12), (1024, 16)]
+    one.add_argument("--sizes", type=pair, nargs="+", default=shapes, metavar="HIDDEN:LAYERS")
+    one.add_argument("--max-parameters", type=float, default=0, metavar="N", help="leave out more")
+    one.add_argument("--tokenizer", default="", help="a model that has one (default: made here)")
+    one.add_argument("--vocab", type=positive, default=4096, help="tokens, at least")
+
+    one = curves.add_parser("layer", parents=[both, steps], help=Depth.__doc__)
+    one.add_argument("--config", default="qa/quickstart")
+    one.add_argument("--layers", type=int, nargs="+", default=[2, 9, 16, 23, 28])
+
+    curves.add_parser("child").add_argument("job", type=Path)
+    args = parser.parse_args(given)
+    if sys.platform != "linux" or not os.access(_CLEAR, os.W_OK):
+        parser.error("memory is read from Linux's /proc/self/status and reset by clear_refs: "
+                     f"expected both, got none on {sys.platform}")  # fmt: skip
+    return args
+
+
+def main() -> None:
+    """Measure in children, fit, print and draw."""
+    args = arguments()
+    if args.curve == "child":
+        job = json.loads(args.job.read_text(encoding="utf-8"))
+        try:
+            measure(Job(**{**job, "settings": tuple(job["settings"])}))
+        except SaleditError as error:
+            raise SystemExit(str(error)) from error
+        return
+    quiet_libraries()
+    use_threads(args.threads)
+    if args.work is not None:
+        args.work.mkdir(parents=True, exist_ok=True)
+    record = Record(args.out)
+    with tempfile.TemporaryDirectory(prefix="growth-", dir=args.work) as work:
+        try:
+            curve = CURVES[args.curve](args, Path(work).resolve())
+            rows = []
+            for point in curve.points():
+                found = record.find(point)
+                how = "known"
+                if found is None:
+                    began = time.perf_counter()
+                    found = record.add(point, curve.measure(point))
+                    how = f"measured in {time.perf_counter() - began:.0f} s"
+                rows.append(found["values"])
+                print(f"{curve.x} {rows[-1][curve.x]:,.0f}: {how}", file=sys.stderr, flush=True)
+        except UserError as error:
+            raise SystemExit(str(error)) from error
+    rows.sort(key=lambda row: row[curve.x])
+    fits = fits_of(curve, rows)
+    print(table(curve, rows, fits))
+    record.write(fits={key: asdict(power) for key, power in fits.items()})
+    if args.plot:
+        plot(curve, rows, fits, args.plot)
+
+
+if __name__ == "__main__":
+    main()
