@@ -23,7 +23,8 @@ it is before training, without a search for the edit's length, so all points do 
 
 Each point is measured in a process of its own, on the CPU. *MB* is the largest resident size
 (VmHWM) above that of the process when everything is imported and nothing is done; *anonymous* and
-*mapped* (of files) are what of it is there at the end. Points that ``--out`` has already, with the
+*mapped* (of files) are what of it is there at the end. Some 30 MB of every point are the libraries'
+own code, which comes into memory when it first runs. Points that ``--out`` has already, with the
 same settings, are not measured again, so a run that was cut off goes on.
 
 Below the table: the exponents b of y = a x^b, fitted by least squares to the logarithms, with their
@@ -738,7 +739,7 @@ def plot(
     """Draw the points and, dashed, what is fitted to them, on logarithmic axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     size = (5.6 * len(curve.panels), 4.6)
     figure = Figure(figsize=size, layout="constrained", facecolor="white")
@@ -750,9 +751,7 @@ def plot(
                 continue
             xs, ys = (np.array(side, dtype=np.float64) for side in zip(*found, strict=True))
             power = fits.get(key)
-            text = name if power is None else f"{name}: $x^{{{power.exponent:.2f}}}$"
-            if power is not None and power.error is not None:
-                text += f" ± {power.error:.2f}"
+            text = name if power is None else f"{name}: exponent {power}"
             axes.plot(xs, ys, "o", color=color, markersize=5, label=text)
             if power is not None:
                 line = power.factor * xs**power.exponent
@@ -760,9 +759,13 @@ def plot(
         axes.set(xscale="log", yscale="log", xlabel=curve.x_label, ylabel=label)
         ticks = sorted({row[curve.x] for row in rows})
         axes.set_xticks(ticks, labels=[curve.tick(x) for x in ticks])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.minorticks_off()
-        axes.grid(visible=True, color="#e6e6e6", linewidth=0.7)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        plain = FuncFormatter(lambda y, _place: f"{y:,.6g}")
+        axes.yaxis.set_major_formatter(plain)
+        axes.yaxis.set_minor_formatter(plain)
+        axes.tick_params(axis="both", which="both", labelsize=8)
+        axes.grid(visible=True, which="both", color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14))
@@ -887,7 +890,8 @@ def main() -> None:
     rows.sort(key=lambda row: row[curve.x])
     fits = fits_of(curve, rows)
     print(table(curve, rows, fits))
-    record.write(fits={key: asdict(power) for key, power in fits.items()})
+    exponents = {key: asdict(power) for key, power in fits.items()}
+    record.write(fitted={"curve": args.curve, "rows": rows, "fits": exponents})
     if args.plot:
         plot(curve, rows, fits, args.plot)
 

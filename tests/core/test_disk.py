@@ -98,7 +98,9 @@ def test_banks_and_suffix_runs_are_the_same(pair: Pair) -> None:
     assert not in_place(streamed.model)
 
 
-def test_layer_scores_are_the_same(pair: Pair) -> None:
+def test_layer_scores_are_the_same(pair: Pair, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.id not in ("bert", "gpt2", "text/llama", "text/t5", "text/bart"):
+        pytest.skip("a pass for each layer: banks of all families are compared above")
     plain, streamed, task, asked = pair
     probes = Probes(asked[:4], asked[4:8], asked[8:])
     for picker in (GradientSaliency(batch_tokens=60), TrialStep(steps=(1.0,), passes=1)):
