@@ -247,6 +247,8 @@ def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, A
     config, base, task, now = prepared.config, prepared.base, prepared.task, CLOCKS[job.clock]
     c, t, k = config.editor, config.train, config.schedule.batch_size
     layer = base.layer(config.site.layer, config.site.maps, config.site.span)
+    if c.name != "mend":
+        raise UserError(f"editor.name: expected mend, got {c.name}; leave it out")
     torch.manual_seed(config.seed)
     editor = make_editor(c, layer.sites, base.embedding_size)
     moments = takes_moments(prepared, editor)
@@ -654,7 +656,7 @@ class Depth(Stepwise):
     x, x_label = "blocks", "blocks from the edited one upward"
     columns = (
         Column("layer", "layer", ".0f", is_fitted=False),
-        Column("blocks", "blocks above", ".0f", is_fitted=False),
+        Column("blocks", "blocks run", ".0f", is_fitted=False),
         *Stepwise._COSTS,
     )
 
@@ -768,7 +770,10 @@ def plot(
         axes.grid(visible=True, which="both", color="#e6e6e6", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14))
+        axes.legend(
+            fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14),
+            ncols=1 + (len(names) > 4),
+        )  # fmt: skip
     write_plot(figure, path)
 
 
@@ -854,6 +859,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if sys.platform != "linux" or not os.access(_CLEAR, os.W_OK):
         parser.error("memory is read from Linux's /proc/self/status and reset by clear_refs: "
                      f"expected both, got none on {sys.platform}")  # fmt: skip
+    if args.curve != "child" and args.plot and args.plot.suffix not in {".png", ".svg"}:
+        parser.error(f"--plot {args.plot}: expected a name that ends in .png or .svg")
     return args
 
 
