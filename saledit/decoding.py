@@ -21,8 +21,6 @@ from saledit.tasks.ends import end_tokens, stop_tables
 from saledit.tasks.prompts import decoder_start
 from saledit.tasks.text import TextTask
 
-_BATCH_TOKENS = 2048
-
 
 @torch.no_grad()
 def generate(
@@ -122,7 +120,7 @@ def _say(
         read = 1 if base.kind == SEQ2SEQ else len(prompts[i])
         kinds.setdefault((stop, max(1, min(most, base.max_length - read))), []).append(i)
     for (stop, most), members in sorted(kinds.items()):
-        for group in by_length([len(prompts[i]) for i in members], _BATCH_TOKENS):
+        for group in by_length([len(prompts[i]) for i in members], base.pass_tokens // 2):
             index = [members[j] for j in group]
             own = edits
             if edits is not None and which is not None:
@@ -160,6 +158,7 @@ def _generate(
         # What transformers hands the head is a slice of all positions, for which torch copies the
         # matrix once a row in half precision on a CPU (14 times the time, a GB a row of an 8 B).
         head: Any = base.model.get_output_embeddings()
+        stack.enter_context(base.leaving_head())
         stack.callback(head.register_forward_pre_hook(_in_order).remove)
         found = base.model.generate(  # type: ignore[operator]
             input_ids=ids.to(base.device), attention_mask=mask.to(base.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saledit import world
 from saledit.config import LossConfig, TrainConfig
-from saledit.data.episodes import LOGITS, EditBatch
+from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
@@ -34,7 +34,7 @@ _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
 _KL = "locality_kl"
 _LOGGED = ("edit_nll", _KL, "edit_accuracy")
-_ROWS = 2048  # that a step has in memory at a time, as it has LOGITS
+_ROWS = 2048  # that a step has in memory at a time, as it has logits
 
 
 class EditModule(L.LightningModule):
@@ -92,7 +92,13 @@ class EditModule(L.LightningModule):
         al., ICLR 2024 (MALMEN), section 3.3.
         """
         edits = edits_for(self.editor, self.request(batch))
-        n = max(len(batch) // _ROWS, batch.n_scored * self.base.vocabulary // LOGITS) + 1
+        n = (
+            max(
+                len(batch) // _ROWS,
+                batch.n_scored // self.base.positions_at_once,
+            )
+            + 1
+        )
         if n == 1:
             loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
             return loss, self._logged(seen, batch, batch.share, batch.pass_share)
@@ -133,7 +139,8 @@ class EditModule(L.LightningModule):
             share: of the mean over failures and rewordings that the part is.
             pass_share: of the mean over pass rows.
         """
-        seen = outcome(self.base, self.task, self.entry, edits, batch)
+        with self.base.once_more():
+            seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
         # lies between a weight that forbids large edits and one that lets each failure of

@@ -160,9 +160,7 @@ def _project(base: TaskModel, head: nn.Linear, x: Tensor, biased: bool = True) -
     """
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    weight, bias = base.head_weights(dtype)
-    flat = x.to(weight.dtype).flatten(0, -2)
-    return nn.functional.linear(flat, weight, bias if biased else None).view(*x.shape[:-1], -1)
+    return base.project(x.flatten(0, -2), dtype, biased).view(*x.shape[:-1], -1)
 
 
 @contextmanager

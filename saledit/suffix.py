@@ -168,6 +168,9 @@ def run(
             stack.callback(last.register_forward_hook(_first_token).remove)
         if at is not None and _leave_out_what_is_not_scored(stack, base, at, start.shape[1]):
             extra[ONLY_AT] = at
+        if torch.is_grad_enabled():
+            # Decided here, where the hooks of edits can be seen.
+            stack.enter_context(base.thrifty_suffix(entry.block))
         # Behind the hooks of the edits that are applied, which may ask what the whole row is.
         hook = partial(_cut, entry.first_token_only)
         stack.callback(base.model.register_forward_pre_hook(hook, with_kwargs=True).remove)

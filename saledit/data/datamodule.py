@@ -150,15 +150,15 @@ class EditDataModule(L.LightningDataModule):
         config: batch sizes.
         rank: terms kept of an aggregated gradient.
         seed: of all draws.
-        vocabulary: logits a scored position.
+        positions: scored positions whose logits fit (``TaskModel.positions_at_once``).
     """
 
     def __init__(
         self, train: PartBanks, validation: PartBanks, schedule: ScheduleConfig,
-        config: TrainConfig, rank: int, seed: int, vocabulary: int = 1,
+        config: TrainConfig, rank: int, seed: int, positions: int = 100_000_000,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._vocabulary = vocabulary
+        self._positions = positions
         self._train, self._validation = train, validation
         self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
 
@@ -193,7 +193,7 @@ class EditDataModule(L.LightningDataModule):
         """The same batches after every epoch."""
         c = self._config
         k, passes = min(self._k, self._validation.n_real), c.validation_passes
-        edits = self._validation.edits_at_once(c.edits(k), k, passes, self._vocabulary)
+        edits = self._validation.edits_at_once(c.edits(k), k, passes, self._positions)
         first, n = self._part()
         whole = TestEpisodes(
             self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits

@@ -12,8 +12,6 @@ from saledit.delta import LowRank
 from saledit.records import Sample
 from saledit.rows import Rows
 
-LOGITS = 100_000_000  # numbers that a batch of edits may give
-
 
 @dataclass(frozen=True, slots=True)
 class EditBatch:

@@ -12,7 +12,7 @@ from torch import Tensor
 from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import Progress, open_several
 from saledit.conditions import conditions
-from saledit.data.episodes import LOGITS, EditBatch
+from saledit.data.episodes import EditBatch
 from saledit.data.splits import Part
 from saledit.editors.base import aggregate
 from saledit.models import TaskModel
@@ -135,19 +135,19 @@ class PartBanks:
             total += float(self.adapt_weight[fail, slice(None) if column is None else column].sum())
         return total
 
-    def edits_at_once(self, wanted: int, k: int, passes: int, vocabulary: int) -> int:
+    def edits_at_once(self, wanted: int, k: int, passes: int, positions: int) -> int:
         """How many edits may be run side by side, so that their logits fit into memory.
 
         Args:
             wanted: how many are asked for.
             k: failures an edit.
             passes: pass samples an edit.
-            vocabulary: logits a scored position.
+            positions: scored positions whose logits fit (``TaskModel.positions_at_once``).
         """
         banks = [b for b in (self.fail, self.adapt, self.passing) if b is not None]
         widths = [1 if b.answer_lengths is None else int(b.answer_lengths.max()) for b in banks]
         rows = k * (1 + self.adapt_index.shape[1]) + passes
-        return max(1, min(wanted, LOGITS // (rows * max(widths) * vocabulary)))
+        return max(1, min(wanted, positions // (rows * max(widths))))
 
 
 def _wide(targets: Tensor, width: int) -> Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from saledit.detour import forward_replaced
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
-from saledit.models.disk import DiskWeights, read_weight, run_again
+from saledit.models.disk import DiskWeights, RowsOnDisk, can_run_again, read_weight, run_again
 from saledit.models.fingerprints import fingerprint, tokenizer_facts
 from saledit.site import Layer, Site, list_sites, resolve
 
@@ -26,7 +27,7 @@ _NOT_READ = ("_name_or_path", "transformers_version")
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
 UNKNOWN = "unknown"  # what a block returns
-_TOKENS, _GROUPS = 4096, 8
+_TOKENS, _GROUPS, _LOGITS = 4096, 8, 100_000_000
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class TaskModel:
 
     def weight(self, name: str) -> torch.Tensor:
         """A weight by its name, detached, where the model runs; read from disk if it lies there."""
-        found = read_weight(self.model, name)
-        return found if self.disk is None else found.to(self.device)
+        return read_weight(self.model, name).to(self.device)
 
     def graph(self) -> AbstractContextManager[None]:
         """For building a graph in: of a model on disk it keeps the names of weights alone."""
@@ -77,8 +77,8 @@ class TaskModel:
     @cached_property
     def no_cache(self) -> dict[str, bool]:
         """Arguments that keep a classifier from keeping keys and values; none where it does not."""
-        takes = inspect.signature(self.model.forward).parameters
-        return {name: False for name in ("use_cache",) if name in takes}
+        takes = "use_cache" in inspect.signature(self.model.forward).parameters
+        return {"use_cache": False} if takes else {}
 
     def groups(self, layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
         """Layers that one pass looks at: all, or of a model on disk an eighth of its blocks.
@@ -165,21 +165,47 @@ class TaskModel:
     def head_weights(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Matrix and bias of the language-model head in a type, converted once: they are frozen."""
         head: Any = self.model.get_output_embeddings()
-        if self.disk is not None:  # one that is kept would stay in memory
-            return self._head_from_disk(head, dtype)
         kept = self._converted.get(dtype)
         if kept is None or kept[0].device != head.weight.device:
             bias = None if head.bias is None else head.bias.detach().to(dtype)
             kept = self._converted[dtype] = (head.weight.detach().to(dtype), bias)
         return kept
 
-    def _head_from_disk(
-        self, head: torch.nn.Module, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def project(self, x: torch.Tensor, dtype: torch.dtype, biased: bool = True) -> torch.Tensor:
+        """The product of the language-model head, (N, D) -> (N, C), in a type."""
+        if self.disk is not None:
+            return self._head_rows(x, dtype, biased)
+        weight, bias = self.head_weights(dtype)
+        return nn.functional.linear(x.to(dtype), weight, bias if biased else None)
+
+    @cached_property
+    def _head_rows(self) -> RowsOnDisk:
+        head = self.model.get_output_embeddings()
         path = next(path for path, module in self.model.named_modules() if module is head)
-        names = {name for name, _ in head.named_parameters(recurse=False)}
-        bias = self.weight(f"{path}.bias").to(dtype) if "bias" in names else None
-        return self.weight(f"{path}.weight").to(dtype), bias
+        return RowsOnDisk(self.model, path)
+
+    def leaving_head(self) -> AbstractContextManager[None]:
+        """For runs with the model's own head: of a model on disk its rows are read in turn."""
+        head: Any = self.model.get_output_embeddings()
+        if self.disk is None or head is None:
+            return nullcontext()
+        return forward_replaced(head, lambda x: self._head_rows(x, x.dtype))
+
+    @property
+    def positions_at_once(self) -> int:
+        """Scored positions whose logits are in memory at a time."""
+        return _LOGITS // (1 if self.disk is None else 8) // self.vocabulary
+
+    def once_more(self) -> AbstractContextManager[None]:
+        """For suffix runs whose graph is gone through once, without a slope of a slope."""
+        return nullcontext() if self.disk is None else self.disk.once_more()
+
+    def thrifty_suffix(self, block: int) -> AbstractContextManager[None]:
+        """Inside ``once_more``: blocks above one keep their inputs alone of a graph."""
+        if self.disk is None or not self.disk.runs_again:
+            return nullcontext()
+        above = [self.block(i) for i in range(block + 1, self.n_blocks - 1)]
+        return run_again(b for b in above if can_run_again(b))
 
     @cached_property
     def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:

@@ -18,10 +18,15 @@ from typing import Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook, add_hook_to_module
+from accelerate.utils.offload import PrefixedDataset
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from saledit.detour import forward_replaced
+from saledit.models.heap import give_back_large_blocks
+
+_PART = 1 << 21  # numbers of a matrix that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class DiskWeights:
 
     Attributes:
         device: where modules run.
+        runs_again: inside of ``once_more``.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -73,6 +79,8 @@ class DiskWeights:
                 self._hooks.append(hook)
                 add_hook_to_module(module, _Telling(self._here, own), append=True)
         self.device = torch.device(self._hooks[0].execution_device or "cpu")
+        self.runs_again = False
+        give_back_large_blocks()
 
     def to(self, device: torch.device) -> None:
         """Let modules run on a device."""
@@ -83,6 +91,15 @@ class DiskWeights:
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     setattr(module, name, buffer.to(device))
+
+    @contextmanager
+    def once_more(self) -> Iterator[None]:
+        """Let suffix runs keep the inputs of blocks alone; a backward pass may come later."""
+        before, self.runs_again = self.runs_again, True
+        try:
+            yield
+        finally:
+            self.runs_again = before
 
     @contextmanager
     def by_name(self) -> Iterator[None]:
@@ -129,6 +146,73 @@ class _Telling(ModelHook):  # type: ignore[misc]
         return output
 
 
+class RowsOnDisk:
+    """A matrix whose rows are read a few at a time: the head of a language model.
+
+    Args:
+        model: the model.
+        path: of the module.
+    """
+
+    def __init__(self, model: nn.Module, path: str) -> None:
+        self._model, self._path = model, path
+        self._bias = getattr(model.get_submodule(path), "bias", None) is not None
+
+    def __call__(self, x: Tensor, dtype: torch.dtype, biased: bool = True) -> Tensor:
+        """The product (..., D) -> (..., C) in a type, with the bias or without."""
+        out: Tensor = _RowProduct.apply(x.to(dtype), self)  # type: ignore[no-untyped-call]
+        if biased and self._bias:
+            bias = read_weight(self._model, f"{self._path}.bias")
+            out = out + bias.to(out.device, dtype)
+        return out
+
+    def parts(self) -> Iterator[Tensor]:
+        """Rows of the matrix, in order, some megabytes at a time."""
+        whole = f"{self._path}.weight"
+        module = self._model.get_submodule(self._path)
+        place = next((_place(hook, "weight") for hook in _aligning(module)), None)
+        if place is None:
+            yield read_weight(self._model, whole)
+            return
+        file, name, dtype = place
+        with safe_open(file, framework="pt") as stream:
+            rows = stream.get_slice(name)
+            n, size = rows.get_shape()
+            each = max(1, _PART // size)
+            for start in range(0, n, each):
+                yield rows[start : start + each].to(dtype)
+
+
+class _RowProduct(torch.autograd.Function):
+    """x W^T with the rows of W read anew for each pass, so that a graph holds none of them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: RowsOnDisk) -> Tensor:
+        ctx.matrix = matrix
+        return torch.cat([x @ rows.to(x).mT for rows in matrix.parts()], -1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return _RowProductBack.apply(slope, ctx.matrix), None  # type: ignore[no-untyped-call]
+
+
+class _RowProductBack(torch.autograd.Function):
+    """y W; linear as well, so that a slope of a slope can be taken."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, matrix: RowsOnDisk) -> Tensor:
+        ctx.matrix, start, out = matrix, 0, None
+        for rows in matrix.parts():
+            part = y[..., start : start + len(rows)] @ rows.to(y)
+            out, start = part if out is None else out + part, start + len(rows)
+        assert out is not None
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return _RowProduct.apply(slope, ctx.matrix), None  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def run_again(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Let blocks keep their inputs alone of a graph, and run once more in its backward pass.
@@ -143,6 +227,26 @@ def run_again(blocks: Iterable[nn.Module]) -> Iterator[None]:
             forward = partial(checkpoint, block.forward, use_reentrant=False)
             stack.enter_context(forward_replaced(block, forward))
         yield
+
+
+def can_run_again(block: nn.Module) -> bool:
+    """Whether a block gives the same once more later: nothing hangs on it that may be gone then."""
+    return not any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
+
+
+def _place(hook: AlignDevicesHook, own: str) -> tuple[str, str, torch.dtype] | None:
+    """File, name there and type of a weight that lies in a safetensors file."""
+    weights = hook.weights_map
+    if not isinstance(weights, PrefixedDataset):
+        return None
+    full = f"{weights.prefix}{own}"
+    about = getattr(weights.dataset, "index", {}).get(full, {})
+    if full in getattr(weights.dataset, "state_dict", {}) or not about.get("safetensors_file"):
+        return None
+    dtype = getattr(torch, str(about.get("dtype", "")), None)
+    if not isinstance(dtype, torch.dtype):
+        return None
+    return about["safetensors_file"], about.get("weight_name", full), dtype
 
 
 def _aligning(module: nn.Module) -> list[AlignDevicesHook]:

@@ -177,7 +177,7 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     entry, held = banks.fail.entry, hold(base, task, trained.held, trained.layer)
     k, passes = config.schedule.batch_size, config.test.passes_per_edit
     beside = min(passes or len(banks.passing), len(banks.passing))
-    at_once = banks.edits_at_once(config.test.edits_per_batch, k, beside, base.vocabulary)
+    at_once = banks.edits_at_once(config.test.edits_per_batch, k, beside, base.positions_at_once)
     episodes = TestEpisodes(
         banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip

@@ -131,7 +131,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
-        config.seed, prepared.base.vocabulary,
+        config.seed, prepared.base.positions_at_once,
     )  # fmt: skip
     held = None
     if editor.needs_held:

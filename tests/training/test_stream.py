@@ -30,11 +30,11 @@ def streamed(config: RunConfig, cache: Path) -> RunConfig:
     return replace(config, name=f"{config.name}-stream", model=model)
 
 
-@pytest.mark.parametrize("editor", ["mend", "enn"])
+@pytest.mark.parametrize(("editor", "layer"), [("mend", 0), ("enn", 0)])
 def test_a_streamed_run_is_that_of_a_loaded_model(
-    make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str, layer: int
 ) -> None:
-    plain = make("plain", f"editor.name={editor}")
+    plain = make("plain", f"editor.name={editor}", f"site.layer={layer}")
     other = streamed(plain, home / "cache")
     failing = rows(build("bert"), samples(6, seed=7), wrong_share=1.0)
     write_jsonl(tmp_path / "failures.jsonl", failing)
