@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -177,7 +178,8 @@ class Bank:
         """Mean of x x^T over the inputs x of each site, (D_in, D_in)."""
 
         def total(name: str) -> Tensor:
-            return torch.stack([shard[name] for shard in self._shards]).sum(0).to(self.device)
+            parts = (shard[name] for shard in self._shards)  # one at a time: each may be gigabytes
+            return reduce(torch.add, parts).to(self.device)
 
         sites = range(len(self.layer.sites))
         return [total(f"moment.{i}") / total(f"count.{i}") for i in sites]
@@ -189,8 +191,9 @@ class Bank:
             shard_of = index // self._per_shard
             first = self._shards[0][name]
             out = first.new_empty((*places.shape, *first.shape[1:]))
-            for shard in sorted(set(shard_of.tolist())):
-                rows = shard_of == shard
+            touched, counts = torch.unique(shard_of, return_counts=True)
+            groups = torch.split(shard_of.argsort(stable=True), counts.tolist())
+            for shard, rows in zip(touched.tolist(), groups, strict=True):
                 out[rows] = self._shards[shard][name][places[rows]]
         self._room.touched(len(index), out.nbytes)
         return out
