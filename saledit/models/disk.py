@@ -58,6 +58,23 @@ def read_weight(model: nn.Module, name: str) -> Tensor:
     return found
 
 
+def read_parts(model: nn.Module, name: str) -> Iterator[Tensor]:
+    """A weight in parts along its first dimension, some megabytes each where it lies on disk."""
+    path, _, own = name.rpartition(".")
+    places = (_place(hook, own) for hook in _aligning(model.get_submodule(path)))
+    place = next((found for found in places if found is not None), None)
+    shape = model.get_submodule(path).get_parameter(own).shape if place else ()
+    if place is None or len(shape) < 2 or shape.numel() <= _PART:
+        yield read_weight(model, name)
+        return
+    file, stored, dtype = place
+    each = max(1, _PART * shape[0] // shape.numel())
+    for start in range(0, shape[0], each):
+        # Opened anew: pages stay with a mapping until it is closed.
+        with safe_open(file, framework="pt") as stream:
+            yield stream.get_slice(stored)[start : start + each].to(dtype)
+
+
 class DiskWeights:
     """The weights of a model that is offloaded, and where its modules run.
 
@@ -168,19 +185,7 @@ class RowsOnDisk:
 
     def parts(self) -> Iterator[Tensor]:
         """Rows of the matrix, in order, some megabytes at a time."""
-        whole = f"{self._path}.weight"
-        module = self._model.get_submodule(self._path)
-        place = next((_place(hook, "weight") for hook in _aligning(module)), None)
-        if place is None:
-            yield read_weight(self._model, whole)
-            return
-        file, name, dtype = place
-        with safe_open(file, framework="pt") as stream:
-            rows = stream.get_slice(name)
-            n, size = rows.get_shape()
-            each = max(1, _PART // size)
-            for start in range(0, n, each):
-                yield rows[start : start + each].to(dtype)
+        return read_parts(self._model, f"{self._path}.weight")
 
 
 class _RowProduct(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from saledit.models.disk import read_weight
+from saledit.models.disk import read_parts
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -24,17 +24,19 @@ def fingerprint(model: nn.Module) -> str:
         32 hexadecimal digits (BLAKE2b).
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in saved_weights(model):
+    for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        data = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(data.view(torch.uint8).numpy().data)
+        for part in read_parts(model, name) if tensor.is_meta else [tensor]:
+            data = part.detach().cpu().contiguous().reshape(-1)
+            digest.update(data.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def saved_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight and saved buffer, in the order of their names, one at a time."""
+    """Every weight and saved buffer, in the order of their names; of those on disk, parts."""
     for name, tensor in sorted(model.state_dict().items()):
-        yield name, read_weight(model, name) if tensor.is_meta else tensor
+        for part in read_parts(model, name) if tensor.is_meta else [tensor]:
+            yield name, part
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[object]:
