@@ -21,6 +21,8 @@ from saledit.tasks.ends import end_tokens, stop_tables
 from saledit.tasks.prompts import decoder_start
 from saledit.tasks.text import TextTask
 
+_BATCH_TOKENS = 2048  # padded tokens of prompts at a time
+
 
 @torch.no_grad()
 def generate(
@@ -119,8 +121,9 @@ def _say(
         # A model has no position beyond its context.
         read = 1 if base.kind == SEQ2SEQ else len(prompts[i])
         kinds.setdefault((stop, max(1, min(most, base.max_length - read))), []).append(i)
+    at_once = min(_BATCH_TOKENS, base.pass_tokens // 2)
     for (stop, most), members in sorted(kinds.items()):
-        for group in by_length([len(prompts[i]) for i in members], base.pass_tokens // 2):
+        for group in by_length([len(prompts[i]) for i in members], at_once):
             index = [members[j] for j in group]
             own = edits
             if edits is not None and which is not None:
