@@ -296,7 +296,7 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
     assert given["quickstart"] == (None, "nli")
     assert given["fit"] == (config.load("nli/quickstart"), False)
     assert given["test"] == ("some/run", [])
-    assert given["fix"] == ("some/run", "f.jsonl", "o", (None, None, 0, (None, None), False))
+    assert given["fix"] == ("some/run", "f.jsonl", "o", (None, None, 0, (None, None), False, False))
     assert given["log"] == ("o",)
     assert given["undo"] == ("o", 2)
 
