@@ -25,7 +25,7 @@ from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.launching import alone
 
-TWO = ("trainer.devices=2", "train.edits_per_step=5", "loss.margin=0.01")
+TWO = ("trainer.devices=2", "train.edits_per_step=5", "train.steps_per_epoch=5", "loss.margin=0.01")
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m")
 
 

@@ -20,6 +20,7 @@ from saledit.models import load_classifier
 from saledit.run import FixOptions, fit, fix, fixing, saliency
 from saledit.run import test as run_test
 
+SHORT = ("train.epochs=1", "train.steps_per_epoch=4", "train.validation_edits=2")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -34,7 +35,7 @@ def streamed(config: RunConfig, cache: Path) -> RunConfig:
 def test_a_streamed_run_is_that_of_a_loaded_model(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str, layer: int
 ) -> None:
-    plain = make("plain", f"editor.name={editor}", f"site.layer={layer}")
+    plain = make("plain", f"editor.name={editor}", f"site.layer={layer}", *SHORT)
     other = streamed(plain, home / "cache")
     failing = rows(build("bert"), samples(6, seed=7), wrong_share=1.0)
     write_jsonl(tmp_path / "failures.jsonl", failing)
@@ -82,16 +83,10 @@ def test_layers_are_scored_on_disk(make: Callable[..., RunConfig], home: Path) -
     assert one == pytest.approx(other, rel=1e-4)
 
 
-def test_a_merged_model_is_not_made_of_one_on_disk(
-    make: Callable[..., RunConfig], tmp_path: Path
-) -> None:
-    config = make("merged", "model.stream=true")
-    fit(config, False, ui())
-    failing = rows(build("bert"), samples(6, seed=7), wrong_share=1.0)
-    write_jsonl(tmp_path / "failures.jsonl", failing)
+def test_a_merged_model_is_not_made_of_one_on_disk(fitted: RunConfig, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "failures.jsonl", rows(build("bert"), samples(6, seed=7)))
+    options = FixOptions(format="merged", stream=True)
+    given, out = str(tmp_path / "failures.jsonl"), tmp_path / "out"
     with pytest.raises(UserError, match=r"model\.stream"):
-        fix(
-            str(config.folder), str(tmp_path / "failures.jsonl"), str(tmp_path / "out"),
-            FixOptions(format="merged"), ui(),
-        )  # fmt: skip
-    assert not (tmp_path / "out").exists()
+        fix(str(fitted.folder), given, str(out), options, ui())
+    assert not out.exists()
