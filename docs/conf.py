@@ -48,6 +48,7 @@ _INSIDE = (
     "data.part_banks",
     "families",
     "ledger",
+    "models.disk",
     "outcomes",
     "parts",
     "report",
