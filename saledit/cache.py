@@ -102,12 +102,12 @@ def open_several(
     def opened(i: int) -> list[Shard]:
         return _opened(base, task, samples[starts[i] : starts[i] + _SHARD], specs, paths[i], room)
 
+    own: dict[int, list[Shard]] = {}
     if world.size() > 1:  # every process its own shards, before all map them all
-        for i in range(world.rank(), len(starts), world.size()):
-            opened(i)
+        own = {i: opened(i) for i in range(world.rank(), len(starts), world.size())}
         world.meet()
     for i, start in enumerate(starts):
-        for known, shard in zip(shards, opened(i), strict=True):
+        for known, shard in zip(shards, own.get(i) or opened(i), strict=True):
             room.hold(shard, shard.size)
             known.append(shard)
         if progress is not None:

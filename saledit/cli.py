@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from saledit.report.failures import explain
 
         message, status = explain(error, words)
-        if not world.was_launched_beside():  # the first process says it
+        # What is wrong in the input is said by the first process; a fault may be of one alone.
+        if status != 2 or not world.was_launched_beside():
             _say(message)
     _close_stdout()
     return status
@@ -152,7 +153,8 @@ def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) 
         if args.threads is not None:
             report.use_threads(args.threads)
         if name not in _SHARED and world.was_launched_beside():
-            return 0  # the first process does it
+            _say(f"saledit {name}: this process leaves it to the first one of its launcher")
+            return 0
         from saledit import run
 
         result = call(run, args, ui)

@@ -33,7 +33,7 @@ class Room:
 
     Attributes:
         most: bytes of mapped pages to keep; 0 leaves it to the system.
-        found: shards and answers that were in the cache.
+        found: shards that were in the cache.
         made: those that were not.
         size: bytes on disk of the banks in use.
         seconds: time that making took.

@@ -17,7 +17,7 @@ import torch
 from saledit.errors import ModelError
 from saledit.files import read_bytes, read_header
 from saledit.files.reading import check_regular
-from saledit.models.fingerprints import saved_weights
+from saledit.models.disk import read_parts
 
 ADAPTER, _INDEX = "adapter_config.json", "model.safetensors.index.json"
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")
@@ -146,10 +146,9 @@ def check_finite(model: torch.nn.Module, blocks: int, name: str) -> None:
         raise ModelError(
             f"model.name: expected a model with blocks, got none in '{name}'; see its config.json"
         )
-    for key, weight in saved_weights(model):
-        if not weight.is_floating_point() or not weight.numel():
-            continue
-        if not all(torch.isfinite(end) for end in weight.detach().aminmax()):
+    for key, _ in model.named_parameters():
+        parts = (part for part in read_parts(model, key) if part.numel())
+        if not all(torch.isfinite(end) for part in parts for end in part.aminmax()):
             raise ModelError(
                 f"model.name: expected finite weights in '{name}', got {key}, which is not finite; "
                 "take the file from a backup"

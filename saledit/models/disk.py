@@ -10,7 +10,7 @@ where a pass takes many tokens, blocks keep their inputs alone and run again on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,9 +61,10 @@ def read_weight(model: nn.Module, name: str) -> Tensor:
 def read_parts(model: nn.Module, name: str) -> Iterator[Tensor]:
     """A weight in parts along its first dimension, some megabytes each where it lies on disk."""
     path, _, own = name.rpartition(".")
-    places = (_place(hook, own) for hook in _aligning(model.get_submodule(path)))
-    place = next((found for found in places if found is not None), None)
-    shape = model.get_submodule(path).get_parameter(own).shape if place else ()
+    module = model.get_submodule(path)
+    told: Tensor = getattr(module, own)
+    shape, hooks = told.shape, _aligning(module) if told.is_meta else []
+    place = next((found for hook in hooks if (found := _place(hook, own)) is not None), None)
     if place is None or len(shape) < 2 or shape.numel() <= _PART:
         yield read_weight(model, name)
         return
@@ -89,12 +90,16 @@ class DiskWeights:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._hooks: list[AlignDevicesHook] = []
-        self._here: dict[int, str] = {}  # address of a weight that is in place -> its name
+        # A model that was wrapped before has the hooks that tell already.
+        telling = [h for m in model.modules() for h in _hooks(m) if isinstance(h, _Telling)]
+        # address of a weight that is in place -> its name
+        self._here: dict[int, str] = telling[0].here if telling else {}
         for path, module in model.named_modules():
             for hook in _aligning(module):
                 own = {name: f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
                 self._hooks.append(hook)
-                add_hook_to_module(module, _Telling(self._here, own), append=True)
+                if not telling:
+                    add_hook_to_module(module, _Telling(self._here, own), append=True)
         self.device = torch.device(self._hooks[0].execution_device or "cpu")
         self.runs_again = False
         give_back_large_blocks()
@@ -145,7 +150,7 @@ class _Telling(ModelHook):  # type: ignore[misc]
     """Notes which weights are in place while a module runs; comes behind accelerate's own hook."""
 
     def __init__(self, here: dict[int, str], names: Mapping[str, str]) -> None:
-        self._here, self._names = here, names
+        self.here, self._names = here, names
         self._addresses: list[int] = []
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -153,13 +158,13 @@ class _Telling(ModelHook):  # type: ignore[misc]
         named = dict(module.named_parameters(recurse=False))
         found = {named[own].data_ptr(): full for own, full in self._names.items()}
         self._addresses = list(found)
-        self._here |= found
+        self.here |= found
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
         """The module has run."""
         for address in self._addresses:
-            self._here.pop(address, None)
+            self.here.pop(address, None)
         return output
 
 
@@ -255,6 +260,9 @@ def _place(hook: AlignDevicesHook, own: str) -> tuple[str, str, torch.dtype] | N
 
 
 def _aligning(module: nn.Module) -> list[AlignDevicesHook]:
+    return [h for h in _hooks(module) if isinstance(h, AlignDevicesHook) and h.offload]
+
+
+def _hooks(module: nn.Module) -> Sequence[ModelHook]:
     hook = getattr(module, "_hf_hook", None)
-    hooks = hook.hooks if isinstance(hook, SequentialHook) else [hook]
-    return [h for h in hooks if isinstance(h, AlignDevicesHook) and h.offload]
+    return hook.hooks if isinstance(hook, SequentialHook) else [] if hook is None else [hook]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,17 +25,10 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
-        for part in read_parts(model, name) if tensor.is_meta else [tensor]:
+        for part in read_parts(model, name):
             data = part.detach().cpu().contiguous().reshape(-1)
             digest.update(data.view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def saved_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight and saved buffer, in the order of their names; of those on disk, parts."""
-    for name, tensor in sorted(model.state_dict().items()):
-        for part in read_parts(model, name) if tensor.is_meta else [tensor]:
-            yield name, part
 
 
 def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> list[object]:

@@ -185,3 +185,10 @@ def test_a_model_that_the_user_offloaded_is_one_on_disk(tmp_path: Path) -> None:
     asked = tiny_text.samples(N)
     assert streamed.fingerprint == plain.fingerprint
     assert answers(streamed, tiny_text.task(), asked) == answers(plain, tiny_text.task(), asked)
+    # Once more, as for each call of an editor: no hook on top of a hook.
+    before = [getattr(module, "_hf_hook", None) for module in model.modules()]
+    again = wrap(model, plain.tokenizer, "mine")
+    assert [getattr(module, "_hf_hook", None) for module in model.modules()] == before
+    spec = BankSpec(plain.layer(1), rank=2)
+    banks = [memory_bank(base, tiny_text.task(), asked, spec) for base in (plain, again)]
+    same(*(bank.losses for bank in banks))
