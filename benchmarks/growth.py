@@ -36,65 +36,35 @@ Linux only: memory is read from /proc.
 from __future__ import annotations
 
 import argparse
-import importlib
-import itertools
 import json
 import math
 import os
 import platform
-import random
 import shutil
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import made_up
-import numpy as np
-import torch
-from streaming import IMPORTED, status
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch.nn.utils import clip_grad_norm_
+from children import CLEAR, in_a_child
+from growth_models import disk_mb, divisor, pairs, parameters_of, tiny_classifier, word_pieces
+from growth_plots import fits_of, plot, table
+from growth_points import CLOCKS, OTHER, STAGES, Job, measure
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
     LlamaConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
-from saledit import config as configuration
-from saledit import run
-from saledit.artifact import make_editor, make_search, versions
-from saledit.config import RunConfig
-from saledit.data.datamodule import Episodes
-from saledit.data.sources import load_rows
+from saledit.artifact import versions
 from saledit.errors import SaleditError, UserError
 from saledit.files import write_json, write_jsonl
-from saledit.module import EditModule
-from saledit.report import Bar, Ui, quiet_libraries, use_threads, write_plot
-from saledit.run.caching import banks_of, takes_moments
-from saledit.run.prepare import Prepared, prepare
-from saledit.session import EditSession
+from saledit.report import quiet_libraries, use_threads
 from saledit.verbs import positive
 
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-#: How a stage or a bar of ``fit`` begins -> what its time and memory are counted as.
-STAGES = {
-    "reading data": "reading",
-    "task model": "loading",
-    "asking": "asking",
-    "caching": "caching",
-    "training": "training",
-}
-OTHER = "other"
 # What all runs of a curve share; ``--set`` comes behind it.
 FAILURES = (
     "task.name=nli", "task.max_length=64", "site.select=fixed", "site.layer=1",
@@ -111,296 +81,10 @@ STEPS = (
 )  # fmt: skip
 # An answer has as many tokens as the right one: a random model would never come to an end.
 MADE_UP = ("task.stop=", "task.max_length=128", "model.dtype=float32")
-QUESTIONS = "bundled:data/worldfacts/completions_train.jsonl.gz"
-LABELS = ("entailment", "neutral", "contradiction")
-SPECIAL = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "pad", "cls", "sep")}
-WORDS = tuple(a + b for a in "bdfgklmnprst" for b in "aeiou")
-WARM_UP = 2  # steps and fixes that are not counted
-_END = "<|endoftext|>"
-_CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # what is written to it (Linux, Documentation/filesystems/proc.rst)
-_COLORS = ("#1b6ca8", "#d1495b", "#2a9d6f", "#e09f3e", "#7b5ea7", "#5c6b73", "#a0522d")
 
 
-# ------------------------------------------------------------------------------- in a child
-
-
-class Stages:
-    """What the parts of some work take: time, and the largest resident size meanwhile.
-
-    Args:
-        clock: one of ``CLOCKS``.
-
-    Attributes:
-        before: the kernel's counts, in MB, when nothing was done.
-        taken: for each part its seconds, its peak, and what is there at its end, in MB above
-            what was there before.
-    """
-
-    def __init__(self, clock: str) -> None:
-        self._now, self._name, self._began = CLOCKS[clock], "", 0.0
-        self.before = status()
-        self.taken: dict[str, dict[str, float]] = {}
-
-    def begin(self, name: str) -> None:
-        """A part begins; it lasts until the next one, and may come again."""
-        self.end()
-        _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
-        self._name, self._began = name, self._now()
-
-    def end(self) -> None:
-        """The part that has begun is over."""
-        if not self._name:
-            return
-        seconds, now, before = self._now() - self._began, status(), self.before
-        part = self.taken.setdefault(self._name, {"seconds": 0.0, "peak_mb": -math.inf})
-        part["seconds"] += seconds
-        part["peak_mb"] = max(part["peak_mb"], now["VmHWM"] - before["VmRSS"])
-        part["anonymous_mb"] = now["RssAnon"] - before["RssAnon"]
-        part["files_mb"] = now["RssFile"] - before["RssFile"]
-        self._name = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """All of it, and what it comes to; call it at the end."""
-        self.end()
-        now, before = status(), self.before
-        return {
-            "seconds": sum(part["seconds"] for part in self.taken.values()),
-            "peak_mb": max(part["peak_mb"] for part in self.taken.values()),
-            "anonymous_mb": now["RssAnon"] - before["RssAnon"],
-            "files_mb": now["RssFile"] - before["RssFile"],
-            "interpreter_mb": before["VmRSS"],
-            "stages": self.taken,
-        }
-
-
-class Timed(Ui):
-    """Shows nothing; what a run says that it is doing becomes stages."""
-
-    def __init__(self, stages: Stages) -> None:
-        super().__init__(quiet=True)
-        self._stages = stages
-
-    def stage(self, text: str) -> None:
-        """A stage of the run begins."""
-        self._stages.begin(_kind(text))
-        super().stage(text)
-
-    @contextmanager
-    def progress(self, text: str, total: int) -> Iterator[Bar]:
-        """A piece of work with an end; what comes behind it is none of the known stages."""
-        self._stages.begin(_kind(text))
-        with super().progress(text, total) as bar:
-            yield bar
-        self._stages.begin(OTHER)
-
-
-def _kind(text: str) -> str:
-    return next((kind for start, kind in STAGES.items() if text.startswith(start)), OTHER)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one child process does.
-
-    Attributes:
-        what: "fit"; "steps": training steps and fixes; "prepare": ask the model, so that its
-            answers are known.
-        config: name or path of the configuration; None for the defaults.
-        settings: over it.
-        steps: training steps to time.
-        fixes: fixes to time.
-        threads: processor threads.
-        clock: one of ``CLOCKS``.
-        result: file for what was found.
-    """
-
-    what: str
-    config: str | None
-    settings: tuple[str, ...]
-    steps: int
-    fixes: int
-    threads: int
-    clock: str
-    result: str
-
-    def loaded(self) -> RunConfig:
-        """The configuration."""
-        return configuration.load(self.config, self.settings)
-
-    def run(self, stages: Stages) -> dict[str, Any]:
-        """Do it; what was found."""
-        config = self.loaded()
-        stages.begin(OTHER)
-        with Timed(stages) as ui:
-            if self.what == "fit":
-                return run.fit(config, False, ui)
-            prepared = prepare(config, ui)
-            part = prepared.train
-            if self.what == "prepare":
-                return part.counts()
-            return steps_and_fixes(prepared, self, stages)
-
-
-def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, Any]:
-    """Cache the training part at the configured layer, train for some steps, fix failures."""
-    config, base, task, now = prepared.config, prepared.base, prepared.task, CLOCKS[job.clock]
-    c, t, k = config.editor, config.train, config.schedule.batch_size
-    layer = base.layer(config.site.layer, config.site.maps, config.site.span)
-    if c.name != "mend":
-        raise UserError(f"editor.name: expected mend, got {c.name}; leave it out")
-    torch.manual_seed(config.seed)
-    editor = make_editor(c, layer.sites, base.embedding_size)
-    moments = takes_moments(prepared, editor)
-    banks = banks_of(prepared, prepared.train, layer, moments)
-    n = sum(len(bank) for bank in (banks.fail, banks.adapt, banks.passing) if bank is not None)
-    stages.begin("training")
-    length = WARM_UP + job.steps
-    episodes = Episodes(
-        banks, k, t.edits(k), t.passes_per_edit, c.gradient_rank, length, config.seed, 0, t.made
-    )
-    first = episodes[0]
-    editor.prime(first.gradients, banks.passing.moments() if moments else None)
-    search = make_search(c)
-    module = EditModule(base, task, editor, banks.fail.entry, config.loss, t, search)
-    module.train()
-    optimizer = module.configure_optimizers()
-    steps = []
-    for number in range(length):
-        began = now()
-        loss = module.training_step(episodes[number], 0)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        clip_grad_norm_(editor.parameters(), t.gradient_clip)
-        optimizer.step()
-        steps.append(now() - began)
-    stages.begin("fixing")
-    fixes = []
-    for sample in prepared.train.fail[: WARM_UP + job.fixes]:
-        session = EditSession(base, task, editor, layer, c.sample_rank, c.gradient_rank, search)
-        began = now()
-        session.step([sample])
-        fixes.append(now() - began)
-    stages.end()
-    step = statistics.median(steps[WARM_UP:])
-    weights = [*base.model.parameters()]
-    return {
-        "layer": config.site.layer % base.n_blocks,
-        "blocks": base.n_blocks - config.site.layer % base.n_blocks,
-        "parameters": sum(weight.numel() for weight in weights),
-        "weights_mb": sum(weight.nbytes for weight in weights) / 2**20,
-        "samples": n,
-        "rows_per_step": len(first),
-        "step_seconds": step,
-        "edits_per_second": t.edits(k) / step,
-        "fix_seconds": statistics.median(fixes[WARM_UP:]),
-        "caching_seconds": stages.taken["caching"]["seconds"] / n,
-        "all_steps": steps,
-        "all_fixes": fixes,
-    }
-
-
-def measure(job: Job) -> None:
-    """Do a job in this process and write down what it took."""
-    use_threads(job.threads)
-    quiet_libraries()  # training_step logs, and warns that there is no trainer to log to
-    for name in IMPORTED:
-        importlib.import_module(name)
-    stages = Stages(job.clock)
-    found = job.run(stages)
-    write_json(Path(job.result), {"taken": stages.as_json(), "found": found})
-
-
-def in_a_child(job: Job) -> dict[str, Any]:
-    """Do a job in a process of its own.
-
-    Returns:
-        What it took (``taken``) and what was found (``found``).
-    """
-    own = Path(job.result).with_suffix(".job.json")
-    own.write_text(json.dumps(asdict(job)), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    command = [sys.executable, str(Path(__file__).resolve()), "child", str(own)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{job.what} failed:\n{done.stderr.strip()[-3000:]}")
-    found: dict[str, Any] = json.loads(Path(job.result).read_text(encoding="utf-8"))
-    return found
-
-
-# ------------------------------------------------------------------------------- models, data
-
-
-def tiny_classifier(folder: Path) -> None:
-    """Write a random classifier of 60 words, its weights so large that answers depend on texts."""
-    known = {word: i for i, word in enumerate((*SPECIAL.values(), *WORDS))}
-    backend = Tokenizer(models.WordLevel(known, unk_token=SPECIAL["unk_token"]))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, known[name]) for name in ("[CLS]", "[SEP]")],
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=64, **SPECIAL,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )  # fmt: skip
-    config = BertConfig(
-        vocab_size=len(known), hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-        num_attention_heads=2, max_position_embeddings=66, pad_token_id=known["[PAD]"],
-        id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)},
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = BertForSequenceClassification(config)
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20)
-            else:  # biases and norms
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def pairs(n: int) -> Iterator[dict[str, str]]:
-    """Pairs of sentences of about 12 words each with a label, all drawn; the first ones of more."""
-    rng = random.Random(0)
-    for _ in range(n):
-        texts = (" ".join(rng.choices(WORDS, k=rng.randint(8, 16))) for _ in range(2))
-        yield {"premise": next(texts), "hypothesis": next(texts), "label": rng.choice(LABELS)}
-
-
-def word_pieces(most: int) -> PreTrainedTokenizerBase:
-    """A byte-level tokenizer as SmolLM2's, of so few tokens, taught on the questions."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=most, special_tokens=[_END], initial_alphabet=alphabet, show_progress=False
-    )
-    rows = [row for _, row in load_rows(QUESTIONS)]
-    texts = [[row["question"], row["answer"], *row.get("rephrases", ())] for row in rows]
-    backend.train_from_iterator(itertools.chain.from_iterable(texts), trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=_END, eos_token=_END, pad_token=_END,
-        model_input_names=["input_ids", "attention_mask"],
-    )  # fmt: skip
-
-
-def divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is no larger."""
-    return next(d for d in range(max(1, min(n, most)), 0, -1) if n % d == 0)
-
-
-def parameters_of(config: LlamaConfig) -> int:
-    """How many a made-up model has."""
-    return sum(shape.numel() for shape in made_up.tensors_of(config).values())
-
-
-def disk_mb(folder: Path) -> float:
-    """What the files below a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+def _done(job: Job) -> dict[str, Any]:
+    return in_a_child(__file__, "child", asdict(job), job.what)
 
 
 # ------------------------------------------------------------------------------- curves
@@ -524,7 +208,7 @@ class Failures(Curve):
             f"data.max_failures={n}", f"data.max_passes={n}", f"data.validation={share}",
             f"data.test_share={share}",
         )  # fmt: skip
-        done = in_a_child(self.job("fit", None, (*point["settings"], *own), str(n)))
+        done = _done(self.job("fit", None, (*point["settings"], *own), str(n)))
         taken, found = done["taken"], done["found"]
         splits, cache = found["splits"], found["cache"]
         stages = {kind: taken["stages"].get(kind) for kind in (*STAGES.values(), OTHER)}
@@ -579,9 +263,9 @@ class Stepwise(Curve):
     ) -> dict[str, Any]:
         """Ask the model in one process, and measure in another one."""
         settings = (*point["settings"], *own, "name=run")
-        in_a_child(self.job("prepare", config, settings, name))
+        _done(self.job("prepare", config, settings, name))
         counts = (point["steps"], point["fixes"])
-        done = in_a_child(self.job("steps", config, settings, name, *counts))
+        done = _done(self.job("steps", config, settings, name, *counts))
         taken, found = done["taken"], done["found"]
         rounds = {key: found.pop(key) for key in ("all_steps", "all_fixes")}
         peaks = {f"{kind}_peak_mb": part["peak_mb"] for kind, part in taken["stages"].items()}
@@ -679,104 +363,6 @@ CURVES: dict[str, type[Curve]] = {"failures": Failures, "size": Size, "layer": D
 # ------------------------------------------------------------------------------- fits, outputs
 
 
-@dataclass(frozen=True)
-class Power:
-    """y = factor x^exponent.
-
-    Attributes:
-        exponent: b.
-        error: its standard error; None of two points.
-        last: slope between the last two points.
-        factor: a.
-    """
-
-    exponent: float
-    error: float | None
-    last: float
-    factor: float
-
-    def __str__(self) -> str:
-        error = "" if self.error is None else f" ± {self.error:.2f}"
-        return f"{self.exponent:.2f}{error}"
-
-
-def fitted(xs: Sequence[float], ys: Sequence[float]) -> Power | None:
-    """Least squares of log y = log a + b log x over the points above 0; None of fewer than two."""
-    pairs = sorted((x, y) for x, y in zip(xs, ys, strict=True) if x > 0 and y > 0)
-    if len({x for x, _ in pairs}) < 2:
-        return None
-    x, y = np.log(np.array(pairs, dtype=np.float64)).T
-    spread = float(((x - x.mean()) ** 2).sum())
-    exponent = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
-    rest = y - y.mean() - exponent * (x - x.mean())
-    free = len(x) - 2
-    error = math.sqrt(float((rest**2).sum()) / free / spread) if free else None
-    before = int(np.flatnonzero(x < x[-1])[-1])
-    last = float((y[-1] - y[before]) / (x[-1] - x[before]))
-    return Power(exponent, error, last, math.exp(float(y.mean()) - exponent * float(x.mean())))
-
-
-def fits_of(curve: Curve, rows: Sequence[Mapping[str, float]]) -> dict[str, Power]:
-    """The exponent of each column that has one."""
-    drawn = [key for names in curve.panels.values() for key in names]
-    keys = dict.fromkeys([*(c.key for c in curve.columns if c.is_fitted), *drawn])
-    xs = [row[curve.x] for row in rows]
-    found = {key: fitted(xs, [row[key] for row in rows]) for key in keys}
-    return {key: power for key, power in found.items() if power is not None}
-
-
-def table(curve: Curve, rows: Sequence[Mapping[str, float]], fits: Mapping[str, Power]) -> str:
-    """Two markdown tables: the points, and the exponents."""
-    lines: list[Sequence[str]] = [[c.head for c in curve.columns], ["---:"] * len(curve.columns)]
-    lines += [[format(c.scale * row[c.key], c.show) for c in curve.columns] for row in rows]
-    heads = {c.key: c.head for c in curve.columns if c.is_fitted and c.key in fits}
-    lines += [[], [f"against {curve.x}", "exponent", "last two points"], ["---", "---:", "---:"]]
-    lines += [[head, str(fits[key]), f"{fits[key].last:.2f}"] for key, head in heads.items()]
-    return "\n".join("| " + " | ".join(line) + " |" if line else "" for line in lines)
-
-
-def plot(
-    curve: Curve, rows: Sequence[Mapping[str, float]], fits: Mapping[str, Power], path: Path
-) -> None:
-    """Draw the points and, dashed, what is fitted to them, on logarithmic axes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    size = (5.6 * len(curve.panels), 4.6)
-    figure = Figure(figsize=size, layout="constrained", facecolor="white")
-    grid = FigureCanvasAgg(figure).figure.subplots(1, len(curve.panels), squeeze=False)
-    for axes, (label, names) in zip(grid[0], curve.panels.items(), strict=True):
-        for color, (key, name) in zip(_COLORS, names.items(), strict=False):
-            found = sorted((row[curve.x], row[key]) for row in rows if row[key] > 0)
-            if not found:
-                continue
-            xs, ys = (np.array(side, dtype=np.float64) for side in zip(*found, strict=True))
-            power = fits.get(key)
-            text = name if power is None else f"{name}: exponent {power}"
-            axes.plot(xs, ys, "o", color=color, markersize=5, label=text)
-            if power is not None:
-                line = power.factor * xs**power.exponent
-                axes.plot(xs, line, "--", color=color, linewidth=1.2)
-        axes.set(xscale="log", yscale="log", xlabel=curve.x_label, ylabel=label)
-        ticks = sorted({row[curve.x] for row in rows})
-        axes.set_xticks(ticks, labels=[curve.tick(x) for x in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        plain = FuncFormatter(lambda y, _place: f"{y:,.6g}")
-        axes.yaxis.set_major_formatter(plain)
-        axes.yaxis.set_minor_formatter(plain)
-        axes.tick_params(axis="both", which="both", labelsize=8)
-        axes.grid(visible=True, which="both", color="#e6e6e6", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.14),
-            ncols=1 + (len(names) > 4),
-        )  # fmt: skip
-    write_plot(figure, path)
-
-
 class Record:
     """The points that are known, on disk where a file is named.
 
@@ -856,7 +442,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
     curves.add_parser("child").add_argument("job", type=Path)
     args = parser.parse_args(given)
-    if sys.platform != "linux" or not os.access(_CLEAR, os.W_OK):
+    if sys.platform != "linux" or not os.access(CLEAR, os.W_OK):
         parser.error("memory is read from Linux's /proc/self/status and reset by clear_refs: "
                      f"expected both, got none on {sys.platform}")  # fmt: skip
     if args.curve != "child" and args.plot and args.plot.suffix not in {".png", ".svg"}:

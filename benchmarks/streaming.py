@@ -21,13 +21,11 @@ Linux only: memory is read from /proc.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from children import CLEAR, forget_peak, import_everything, in_a_child, status
 from torch import Tensor
 
 from saledit import config as configuration
@@ -46,7 +45,7 @@ from saledit.config import RunConfig
 from saledit.errors import SaleditError, UserError
 from saledit.files import read_tensors, write_json, write_jsonl
 from saledit.records import Sample
-from saledit.report import Ui, quiet_libraries, use_threads
+from saledit.report import Ui, quiet_libraries
 from saledit.run.prepare import prepare
 
 VERBS = ("saliency", "fit", "test", "fix")
@@ -60,15 +59,6 @@ SMALL = (
     "train.validation_edits=4", "trainer.precision=32-true", "trainer.accelerator=cpu",
     "schedule.batch_size=1",
 )  # fmt: skip
-#: What the verbs import when they are called: it is no part of what they take.
-IMPORTED = (
-    "accelerate", "datasets.packaged_modules", "lightning", "matplotlib.backends.backend_agg",
-    "pandas", "saledit.run.fitting", "saledit.run.fixing",
-    "saledit.run.picking", "saledit.run.testing", "scipy.io", "torch.utils.tensorboard",
-    "transformers.generation", "transformers.models.auto.modeling_auto",
-)  # fmt: skip
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # what is written to clear_refs (Linux, Documentation/filesystems/proc.rst)
 
 
 @dataclass(frozen=True)
@@ -114,20 +104,11 @@ class Job:
             return run.fix(str(folder / RUN), failure, str(folder / FIXED), None, ui)
 
 
-def status() -> dict[str, float]:
-    """The kernel's counts of this process's memory, in MB."""
-    lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
-    return {words[0].rstrip(":"): int(words[1]) / 1024 for words in lines if words[-1] == "kB"}
-
-
 def measure(job: Job) -> None:
     """Run a job in this process and write down what it took."""
-    use_threads(job.threads)
-    quiet_libraries()
-    for name in IMPORTED:
-        importlib.import_module(name)
+    import_everything(job.threads)
     before = status()["VmRSS"]
-    _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+    forget_peak()
     began = time.perf_counter()
     found = job.run()
     seconds, after = time.perf_counter() - began, status()
@@ -141,21 +122,8 @@ def measure(job: Job) -> None:
     write_json(Path(job.result), {"taken": taken, "found": found})
 
 
-def in_a_child(job: Job) -> dict[str, Any]:
-    """Run a job in a process of its own.
-
-    Returns:
-        What it took, and what the verb gave.
-    """
-    own = Path(job.result).with_suffix(".job.json")
-    own.write_text(json.dumps(asdict(job)), encoding="utf-8")
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    command = [sys.executable, str(Path(__file__).resolve()), "--child", str(own)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{job.verb} in {job.output} failed:\n{done.stderr.strip()[-3000:]}")
-    found: dict[str, Any] = json.loads(Path(job.result).read_text(encoding="utf-8"))
-    return found
+def _done(job: Job) -> dict[str, Any]:
+    return in_a_child(__file__, "--child", asdict(job), f"{job.verb} in {job.output}")
 
 
 class Bench:
@@ -190,7 +158,7 @@ class Bench:
         """Make what is no part of the measure, and read the weights once, for both."""
         self.job("fit", "plain").loaded()  # refused here in one line
         for mode in MODES:
-            in_a_child(self.job("prepare", mode))
+            _done(self.job("prepare", mode))
 
     def round(self) -> None:
         """Run every verb once in each mode, by turns, with nothing remembered."""
@@ -198,7 +166,7 @@ class Bench:
             forget(self._work / mode)
         for verb in VERBS:
             for mode in MODES:
-                one = in_a_child(self.job(verb, mode))
+                one = _done(self.job(verb, mode))
                 self.taken[verb][mode].append(one["taken"])
                 self.found[verb][mode] = one["found"]
             if verb == "test":
@@ -323,7 +291,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if sys.platform != "linux" or not os.access(_CLEAR, os.W_OK):
+    if sys.platform != "linux" or not os.access(CLEAR, os.W_OK):
         parser.error("memory is read from Linux's /proc/self/status and reset by clear_refs: "
                      f"expected both, got none on {sys.platform}")  # fmt: skip
     if args.repeat < 1:
