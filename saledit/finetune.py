@@ -17,9 +17,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from saledit import world
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
-from saledit.files import new_folder, one_at_a_time
+from saledit.files import new_folder
 from saledit.models import TaskModel
 from saledit.precision import precision_here
 from saledit.records import Record, Sample
@@ -106,10 +107,7 @@ def finetuned(
     plain = load(name)
     check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, config)}"
-    if not place.is_dir():
-        with one_at_a_time(place):
-            if not place.is_dir():
-                _make(place, plain, task, records, config, callbacks)
+    world.once(place, lambda: _make(place, plain, task, records, config, callbacks))
     return load(str(place))
 
 

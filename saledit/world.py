@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from saledit.errors import JobError
+from saledit.files import one_at_a_time
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+_LOOK = 0.2  # seconds between two looks
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun's word, SLURM's, Lightning's
 
 
@@ -47,6 +53,31 @@ def meet() -> None:
     group = _group()
     if group is not None:
         group.barrier()
+
+
+def once(place: Path, make: Callable[[], object]) -> None:
+    """Let a folder be made where it is not there yet: by the first process, the others wait.
+
+    They wait however long it takes, which no barrier does, and cannot make it in its stead:
+    transformers saves nothing in a process that is not the first.
+
+    Args:
+        place: the folder; it has to appear whole.
+        make: makes it.
+
+    Raises:
+        JobError: the process that started this one has ended meanwhile.
+    """
+    parent = os.getppid()
+    while not place.is_dir():
+        if is_main():
+            with one_at_a_time(place):  # runs beside this one wait here
+                if not place.is_dir():
+                    make()
+        elif os.getppid() != parent:
+            raise JobError(f"{place}: expected the first process to make it, got its end")
+        else:
+            time.sleep(_LOOK)
 
 
 def told(value: T) -> T:

@@ -21,8 +21,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from saledit import world
 from saledit.errors import ModelError, SaleditError, did_you_mean
-from saledit.files import is_file, new_folder, one_at_a_time
+from saledit.files import is_file, new_folder
 from saledit.models.base import TaskModel
 from saledit.models.checking import (
     check_finite,
@@ -224,10 +225,7 @@ def _dequantized(weights: Path, name: str, cache: Path) -> Path:
     if not is_file(weights):
         raise ModelError(f"model.name: expected a GGUF file, got no such file '{weights}'")
     place = cache / f"dequantized-{weights.stem}-{weights.stat().st_size}"
-    if not place.is_dir():
-        with one_at_a_time(place):
-            if not place.is_dir():
-                _dequantize(weights, name, place)
+    world.once(place, lambda: _dequantize(weights, name, place))
     return place
 
 

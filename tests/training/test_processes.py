@@ -18,7 +18,7 @@ from whole_runs import ui
 from saledit import config as configuration
 from saledit import world
 from saledit.config import RunConfig
-from saledit.errors import ConfigError
+from saledit.errors import ConfigError, JobError
 from saledit.files import read_tensors, write_text
 from saledit.moments import Normalizer
 from saledit.run import fit
@@ -85,6 +85,20 @@ def test_torchrun_starts_the_processes(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["lightning", "torchrun"])
+def test_a_model_is_fine_tuned_by_the_first_process(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    tuned = ("model.finetune.enabled=true", "model.finetune.records=40")
+    shutil.rmtree(home / "cache", ignore_errors=True)
+    config = make("tuned", *TWO, *tuned)
+    done = shared_run(command(config, tmp_path, *launcher))
+    assert done.returncode == 0, done.stderr
+    (folder,) = (home / "cache").glob("finetuned-*/")
+    assert (folder / "config.json").exists()
+
+
+@pytest.mark.slow
 def test_a_shared_run_goes_on(make: Callable[..., RunConfig], tmp_path: Path) -> None:
     own = (*TWO, "train.decay=false")  # whose end is that of all epochs
     whole, part = make("whole", *own), make("part", *own)
@@ -118,6 +132,30 @@ def test_one_process_is_made_of_several() -> None:
     }  # fmt: skip
     assert alone({"devices": [3, 4]}) == {"devices": [3]}
     assert alone({"accelerator": "cpu", "devices": 1}) == {"accelerator": "cpu", "devices": 1}
+
+
+def test_what_the_first_process_makes_the_others_wait_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Path] = []
+    place = tmp_path / "made"
+
+    def make() -> None:
+        place.mkdir()
+        made.append(place)
+
+    world.once(place, make)
+    world.once(place, make)
+    assert made == [place]
+    monkeypatch.setitem(sys.modules, "torch.distributed", Peers(1, None))
+    later = tmp_path / "later"
+    monkeypatch.setattr(world.time, "sleep", lambda _seconds: later.mkdir())
+    world.once(later, make)
+    assert made == [place]  # this process makes nothing
+    parents = iter([1, 2])
+    monkeypatch.setattr(world.os, "getppid", lambda: next(parents))
+    with pytest.raises(JobError, match="expected the first process to make it"):
+        world.once(tmp_path / "never", make)
 
 
 def test_a_world_of_one() -> None:
