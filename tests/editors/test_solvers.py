@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import mpmath  # comes with torch
 import pytest
 import torch
 from hypothesis import given, settings
@@ -105,8 +106,13 @@ def test_memit_is_its_dense_definition(seed: int, n: int, weight: float) -> None
     change = memit(facts, kept, None, replace(NUMBERS, weight=weight))[0].dense()
     for e in range(2):
         k, r = facts.keys[e].mT, facts.residuals[e].mT
-        dense = r @ k.mT @ torch.linalg.inv(weight * kept.moment + k @ k.mT)
-        torch.testing.assert_close(change[e], dense, rtol=1e-8, atol=1e-8)
+        # In doubles the definition itself is off by 1e-8: its matrix has a condition of 1e8.
+        with mpmath.workdps(40):
+            keys, moment = mpmath.matrix(k.tolist()), mpmath.matrix(kept.moment.tolist())
+            inverse = mpmath.inverse(mpmath.mpf(weight) * moment + keys * keys.T)
+            dense = (mpmath.matrix(r.tolist()) * keys.T * inverse).tolist()
+        wanted = torch.tensor([[float(x) for x in row] for row in dense], dtype=torch.double)
+        torch.testing.assert_close(change[e], wanted, rtol=1e-10, atol=1e-10)
 
 
 @given(seeds, counts)
