@@ -12,12 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from saledit import world
 from saledit.bank import Bank, BankSpec
-from saledit.files import keep_tensors, one_at_a_time
+from saledit.files import keep_tensors
 from saledit.filling import build, entry_of
 from saledit.models import TaskModel
 from saledit.records import Sample
@@ -103,7 +102,8 @@ def open_several(
         return _opened(base, task, samples[starts[i] : starts[i] + _SHARD], specs, paths[i], room)
 
     own: dict[int, list[Shard]] = {}
-    if world.size() > 1:  # every process its own shards, before all map them all
+    if world.size() > 1 and not base.weights.is_divided:
+        # Every process its own shards, before all map them all.
         own = {i: opened(i) for i in range(world.rank(), len(starts), world.size())}
         world.meet()
     for i, start in enumerate(starts):
@@ -124,7 +124,8 @@ def _opened(
 ) -> list[Shard]:  # fmt: skip
     """Shards of some samples; those that are missing are built in one pass."""
     found = [open_shard(path) for path in paths]
-    if any(shard is None for shard in found):
+    in_step, is_missing = base.weights.is_divided, None in found
+    if world.told(is_missing) if in_step else is_missing:
         with room.making():
             _make_shards(base, task, part, specs, paths)
         return [Shard(path) for path in paths]
@@ -137,14 +138,16 @@ def _make_shards(
     paths: Sequence[Path],
 ) -> None:  # fmt: skip
     """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
-    with ExitStack() as locks:
-        for path in sorted(set(paths)):  # in one order, so that no two wait for each other
-            locks.enter_context(one_at_a_time(path))
+    in_step = base.weights.is_divided
+    with world.one_run_at_a_time(*paths, in_step=in_step):
         missing = [i for i, path in enumerate(paths) if open_shard(path) is None]
+        if in_step:
+            missing = world.told(missing)
         if missing:
             built = build(base, task, part, [specs[i] for i in missing])
             for i, tensors in zip(missing, built, strict=True):
-                keep_tensors(paths[i], tensors)
+                if not in_step or world.is_main():
+                    keep_tensors(paths[i], tensors)
 
 
 def memory_bank(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> Bank:

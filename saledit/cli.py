@@ -30,7 +30,7 @@ _COMMON = {
 }
 
 
-_SHARED = ("fit",)  # verbs that several processes run together
+_SHARED = ("fit", "test")  # verbs that several processes run together
 
 
 class _Parser(argparse.ArgumentParser):

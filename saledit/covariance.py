@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from saledit import world
 from saledit.batching import by_length
 from saledit.errors import ArtifactError, DataError, ModelError
-from saledit.files import keep_tensors, kept_tensors, one_at_a_time
+from saledit.files import keep_tensors, kept_tensors
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.places import Reached
 from saledit.site import Layer, Site
@@ -81,7 +82,7 @@ def second_moments(
     entry = entry_for(base, layer.index, tuple(site.name for site in sites))
     corpus = replace(corpus, first_only=entry.first_token_only)
     kept = folder / f"moments-{_key(base, sites, corpus)}.safetensors"
-    with one_at_a_time(kept):
+    with world.one_run_at_a_time(kept, in_step=base.weights.is_divided):
         sums = _Sums.read(kept, sites)
         if not sums.is_whole:
             _go_on(base, sites, corpus, sums, kept, progress)
@@ -138,7 +139,8 @@ def _go_on(
             sums.tokens += _add(base, sites, inputs, sums.totals, read)
         sums.texts += len(some)
         sums.is_whole = sums.is_whole or sums.tokens >= corpus.tokens
-        sums.write(kept)
+        if not base.weights.is_divided or world.is_main():
+            sums.write(kept)
         if progress is not None:
             progress(sums.tokens)
 

@@ -64,7 +64,7 @@ class EditModule(L.LightningModule):
         super().__init__()
         self.held = held
         self.base, self.task, self.entry = base, task, entry
-        if base.disk is None:  # what is on disk comes to where it runs by itself
+        if base.weights.in_place:  # others come to where they run by themselves
             self.model = base.model
         self.editor = editor
         self.loss_weights = c = loss or LossConfig()
@@ -99,6 +99,8 @@ class EditModule(L.LightningModule):
             )
             + 1
         )
+        if self.base.weights.is_divided:
+            n = world.highest(n)  # as many passes in every process
         if n == 1:
             loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
             return loss, self._logged(seen, batch, batch.share, batch.pass_share)
@@ -139,7 +141,7 @@ class EditModule(L.LightningModule):
             share: of the mean over failures and rewordings that the part is.
             pass_share: of the mean over pass rows.
         """
-        with self.base.once_more():
+        with self.base.weights.once_more():
             seen = outcome(self.base, self.task, self.entry, edits, batch)
         c = self.loss_weights
         # The damage of an edit grows with its failures, the mean likelihood does not. The root

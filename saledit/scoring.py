@@ -44,7 +44,7 @@ def forward(
         What the head reads at these positions (B, A, D); logits (B, C) of a classifier.
     """
     if base.kind == CLASSIFIER:
-        with base.graph():
+        with base.weights.graph():
             logits: Tensor = base.model(**inputs, **base.no_cache, **extra).logits
         return logits
     if base.kind == CAUSAL:
@@ -63,7 +63,7 @@ def forward(
     with (
         _head_reads(base, gather),
         forward_replaced(head, lambda x: x.new_zeros(*x.shape[:-1], size)),
-        base.graph(),
+        base.weights.graph(),
     ):
         base.model(**inputs, use_cache=False, **extra)
     return seen[0]
@@ -146,7 +146,7 @@ def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Te
     with (
         forward_replaced(stack, lambda *_args, **_kwargs: result),
         forward_replaced(head, partial(product, head)),
-        base.graph(),
+        base.weights.graph(),
     ):
         logits: Tensor = base.model(**inputs, use_cache=False).logits
     return logits

@@ -158,7 +158,7 @@ def run(
         extra["encoder_outputs"] = BaseModelOutput(last_hidden_state=states[ENCODER])
     with ExitStack() as stack:
         for index in range(entry.block if base.skips_blocks else 0):
-            stack.enter_context(forward_replaced(base.block(index), _skipped(base, index)))
+            stack.enter_context(base.passing_by(index, _skipped(base, index)))
         block = base.block(entry.block)
         stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
         if entry.after_attention:

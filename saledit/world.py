@@ -2,6 +2,9 @@
 
 Every process reads the same configuration and comes to the same calls in the same order. What only
 one may decide or write is up to the first; what takes long is divided.
+
+Where the model is divided between them (``models/divided.py``) they also go through it in step:
+nothing that the model has a part in is left to one of them (``in_step``).
 """
 
 from __future__ import annotations
@@ -9,7 +12,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,6 +84,36 @@ def once(place: Path, make: Callable[[], object]) -> None:
             time.sleep(_LOOK)
 
 
+@contextmanager
+def one_run_at_a_time(*paths: Path, in_step: bool = False) -> Iterator[None]:
+    """Hold the locks of files: runs beside this one wait, and so do its other processes.
+
+    Args:
+        paths: the files that are to be made.
+        in_step: the processes of this run hold the locks as one, and only the first writes; the
+            others find what it has written behind this.
+    """
+    with ExitStack() as locks:
+        if not in_step or is_main():
+            for path in sorted(set(paths)):  # in one order, so that no two wait for each other
+                locks.enter_context(one_at_a_time(path))
+        if in_step:
+            meet()
+        yield
+        if in_step:
+            meet()
+
+
+def highest(number: int) -> int:
+    """The largest of the numbers that the processes have."""
+    group = _group()
+    if group is None:
+        return number
+    numbers = [0] * size()
+    group.all_gather_object(numbers, number)
+    return max(numbers)
+
+
 def told(value: T) -> T:
     """What the first process has for a value."""
     group = _group()
@@ -100,26 +134,36 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return out
 
 
-def spread(items: Sequence[T], work: Callable[[list[T]], Sequence[Any]]) -> list[Any]:
+def spread(
+    items: Sequence[T], work: Callable[[list[T]], Sequence[Any]], in_step: bool = False
+) -> list[Any]:
     """Work on items, every process on its share of them.
 
     Args:
         items: the same in every process.
         work: gives a value for each of the items that it is given.
+        in_step: all processes work on all of them.
 
     Returns:
         The values of all items, in order, in every process.
     """
     group = _group()
-    if group is None:
+    if group is None or in_step:
         return list(work(list(items)))
-    n, first = size(), rank()
-    own = list(items[first::n])
-    shares: list[Any] = [None] * n
-    group.all_gather_object(shares, list(work(own)) if own else [])
-    out: list[Any] = [None] * len(items)
+    own = list(items[rank() :: size()])
+    return woven(list(work(own)) if own else [], len(items))
+
+
+def woven(own: Sequence[T], n: int) -> list[T]:
+    """The n results of work of which this process has done every size()-th, from its rank on."""
+    group = _group()
+    if group is None:
+        return list(own)
+    shares: list[Any] = [None] * size()
+    group.all_gather_object(shares, list(own))
+    out: list[Any] = [None] * n
     for i, share in enumerate(shares):
-        out[i::n] = share
+        out[i :: len(shares)] = share
     return out
 
 

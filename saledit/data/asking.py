@@ -30,7 +30,7 @@ class Asked:
     ) -> None:
         self._base, self._task, self._progress = base, task, progress
         context = [_SCHEMA, base.reading, task.name, task_settings(task)]
-        self._memo = Memo(folder, "answers", context)
+        self._memo = Memo(folder, "answers", context, base.weights.is_divided)
         self._done = 0
 
     def __call__(self, samples: Sequence[Sample]) -> list[Answer]:

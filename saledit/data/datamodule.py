@@ -151,14 +151,17 @@ class EditDataModule(L.LightningDataModule):
         rank: terms kept of an aggregated gradient.
         seed: of all draws.
         positions: scored positions whose logits fit (``TaskModel.positions_at_once``).
+        in_step: processes go through a divided model together, so each validates on everything;
+            sums over processes are multiples then, and shares the same.
     """
 
     def __init__(
         self, train: PartBanks, validation: PartBanks, schedule: ScheduleConfig,
         config: TrainConfig, rank: int, seed: int, positions: int = 100_000_000,
+        in_step: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._positions = positions
+        self._positions, self._in_step = positions, in_step
         self._train, self._validation = train, validation
         self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
 
@@ -194,7 +197,7 @@ class EditDataModule(L.LightningDataModule):
         c = self._config
         k, passes = min(self._k, self._validation.n_real), c.validation_passes
         edits = self._validation.edits_at_once(c.edits(k), k, passes, self._positions)
-        first, n = self._part()
+        first, n = (0, 1) if self._in_step else self._part()
         whole = TestEpisodes(
             self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits
         )

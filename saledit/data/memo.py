@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from saledit import world
-from saledit.files import Store, one_at_a_time
+from saledit.files import Store
 
 
 class Memo:
@@ -24,9 +23,11 @@ class Memo:
         folder: where the memo's file is.
         topic: begins the file's name.
         context: everything besides the question that an answer depends on.
+        in_step: answers come from a model that is divided between the processes of the run.
     """
 
-    def __init__(self, folder: Path, topic: str, context: object) -> None:
+    def __init__(self, folder: Path, topic: str, context: object, in_step: bool = False) -> None:
+        self._in_step = in_step
         self._path = folder / f"{topic}-{_hash(context)}.sqlite"
         self._store = Store(self._path)
 
@@ -47,15 +48,16 @@ class Memo:
             JobError: the disk is full.
         """
         keys = [_hash(question) for question in questions]
-        # Processes of one run answer their share each; what is known is up to the first.
+        # What is known is up to the first of the processes; each answers its share of the rest.
         known = self._known(keys)
         if all(key in known for key in keys):
             return [known[key] for key in keys]
-        with one_at_a_time(self._path) if world.is_main() else nullcontext():
+        with world.one_run_at_a_time(self._path, in_step=True):
             # What another run has learned since.
             known |= self._known(keys)
             new = [i for i, key in enumerate(keys) if key not in known]
-            found = dict(zip((keys[i] for i in new), world.spread(new, compute), strict=True))
+            answers = world.spread(new, compute, self._in_step)
+            found = dict(zip((keys[i] for i in new), answers, strict=True))
             if world.is_main() and found:
                 self._store.keep(found)
         known |= found

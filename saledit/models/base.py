@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from saledit.detour import forward_replaced
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
-from saledit.models.disk import DiskWeights, RowsOnDisk, can_run_again, read_weight, run_again
 from saledit.models.fingerprints import fingerprint, tokenizer_facts
+from saledit.models.weights import Weights
 from saledit.site import Layer, Site, list_sites, resolve
 
 # Where a model came from, and which version wrote it down, say nothing about what it does.
@@ -27,7 +27,7 @@ _NOT_READ = ("_name_or_path", "transformers_version")
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
 UNKNOWN = "unknown"  # what a block returns
-_TOKENS, _GROUPS, _LOGITS = 4096, 8, 100_000_000
+_TOKENS, _LOGITS = 4096, 100_000_000
 
 
 @dataclass(frozen=True)
@@ -36,23 +36,23 @@ class TaskModel:
 
     Attributes:
         model: the transformers model, in eval mode, without gradients on its weights.
+        weights: where these are.
         tokenizer: its tokenizer.
         name: what the user called it.
         family: names inside the architecture.
         blocks_path: dotted path of the list of blocks inside ``model``.
         kind: "classifier", "causal" or "seq2seq".
         head_path: dotted path of the stack whose output the language-model head reads.
-        disk: the weights of a model that stays on disk; None of one that is loaded.
     """
 
     model: PreTrainedModel
+    weights: Weights
     tokenizer: PreTrainedTokenizerBase
     name: str
     family: Family
     blocks_path: str
     kind: str = CLASSIFIER
     head_path: str = ""
-    disk: DiskWeights | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -60,19 +60,12 @@ class TaskModel:
         return fingerprint(self.model)
 
     def weight(self, name: str) -> torch.Tensor:
-        """A weight by its name, detached, where the model runs; read from disk if it lies there."""
-        return read_weight(self.model, name).to(self.device)
-
-    def graph(self) -> AbstractContextManager[None]:
-        """For building a graph in: of a model on disk it keeps the names of weights alone."""
-        return nullcontext() if self.disk is None else self.disk.by_name()
+        """A weight by its name, detached, where the model runs."""
+        return self.weights.read(name)
 
     def thrifty(self) -> AbstractContextManager[None]:
-        """For a forward and a backward pass of the whole model over many tokens.
-
-        Of a model on disk, activations inside of blocks would take more memory than its weights.
-        """
-        return nullcontext() if self.disk is None else run_again(self._blocks)
+        """For a forward and a backward pass of the whole model over many tokens."""
+        return self.weights.thrifty(self._blocks)
 
     @cached_property
     def no_cache(self) -> dict[str, bool]:
@@ -81,25 +74,16 @@ class TaskModel:
         return {"use_cache": False} if takes else {}
 
     def groups(self, layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-        """Layers that one pass looks at: all, or of a model on disk an eighth of its blocks.
-
-        What is kept of a layer, a mean gradient or second moments, may be as large as the layer.
-        """
-        size = len(layers) if self.disk is None else -(-self.n_blocks // _GROUPS)
+        """Layers that one pass looks at."""
+        groups = self.weights.layer_groups
+        size = len(layers) if groups == 1 else -(-self.n_blocks // groups)
         for start in range(0, len(layers), size):
             yield layers[start : start + size]
 
     @property
     def pass_tokens(self) -> int:
         """Padded tokens that a pass of the whole model takes at a time."""
-        return _TOKENS if self.disk is None else _TOKENS // 4
-
-    def place(self, device: torch.device) -> None:
-        """Let the model run on a device."""
-        if self.disk is not None:
-            self.disk.to(device)
-        else:
-            self.model.to(device)  # type: ignore[arg-type]
+        return int(_TOKENS * self.weights.token_share)
 
     @cached_property
     def reading(self) -> str:
@@ -118,7 +102,7 @@ class TaskModel:
     @property
     def device(self) -> torch.device:
         """Where the model reads its inputs."""
-        return self.model.device if self.disk is None else self.disk.device
+        return self.weights.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,39 +157,36 @@ class TaskModel:
 
     def project(self, x: torch.Tensor, dtype: torch.dtype, biased: bool = True) -> torch.Tensor:
         """The product of the language-model head, (N, D) -> (N, C), in a type."""
-        if self.disk is not None:
-            return self._head_rows(x, dtype, biased)
+        if self._own_head is not None:
+            return self._own_head(x, dtype, biased)
         weight, bias = self.head_weights(dtype)
         return nn.functional.linear(x.to(dtype), weight, bias if biased else None)
 
     @cached_property
-    def _head_rows(self) -> RowsOnDisk:
+    def _own_head(self) -> Callable[..., torch.Tensor] | None:
         head = self.model.get_output_embeddings()
-        path = next(path for path, module in self.model.named_modules() if module is head)
-        return RowsOnDisk(self.model, path)
+        paths = (path for path, module in self.model.named_modules() if module is head)
+        return None if head is None else self.weights.head(next(paths))
 
     def leaving_head(self) -> AbstractContextManager[None]:
-        """For runs with the model's own head: of a model on disk its rows are read in turn."""
+        """For runs with the model's own head, in the place of which another product may stand."""
         head: Any = self.model.get_output_embeddings()
-        if self.disk is None or head is None:
-            return nullcontext()
-        return forward_replaced(head, lambda x: self._head_rows(x, x.dtype))
+        own = self._own_head
+        return nullcontext() if own is None else forward_replaced(head, lambda x: own(x, x.dtype))
 
     @property
     def positions_at_once(self) -> int:
         """Scored positions whose logits are in memory at a time."""
-        return _LOGITS // (1 if self.disk is None else 8) // self.vocabulary
-
-    def once_more(self) -> AbstractContextManager[None]:
-        """For suffix runs whose graph is gone through once, without a slope of a slope."""
-        return nullcontext() if self.disk is None else self.disk.once_more()
+        return int(_LOGITS * self.weights.logit_share) // self.vocabulary
 
     def thrifty_suffix(self, block: int) -> AbstractContextManager[None]:
-        """Inside ``once_more``: blocks above one keep their inputs alone of a graph."""
-        if self.disk is None or not self.disk.runs_again:
-            return nullcontext()
-        above = [self.block(i) for i in range(block + 1, self.n_blocks - 1)]
-        return run_again(b for b in above if can_run_again(b))
+        """For one suffix run from a block upward."""
+        above = range(block + 1, self.n_blocks - 1)
+        return self.weights.thrifty_suffix(self.block(i) for i in above)
+
+    def passing_by(self, index: int, forward: Callable[..., Any]) -> AbstractContextManager[None]:
+        """For passes in which another forward takes the place of a block."""
+        return self.weights.passing_by(self._blocks, index, forward)
 
     @cached_property
     def _converted(self) -> dict[torch.dtype, tuple[torch.Tensor, torch.Tensor | None]]:

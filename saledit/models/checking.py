@@ -17,7 +17,7 @@ import torch
 from saledit.errors import ModelError
 from saledit.files import read_bytes, read_header
 from saledit.files.reading import check_regular
-from saledit.models.disk import read_parts
+from saledit.models.reading import read_parts
 
 ADAPTER, _INDEX = "adapter_config.json", "model.safetensors.index.json"
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")

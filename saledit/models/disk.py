@@ -10,23 +10,20 @@ where a pass takes many tokens, blocks keep their inputs alone and run again on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook, add_hook_to_module
-from accelerate.utils.offload import PrefixedDataset
-from safetensors import safe_open
+from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from transformers import PreTrainedModel
 
-from saledit.detour import forward_replaced
+from saledit.models.again import can_run_again, run_again
 from saledit.models.heap import give_back_large_blocks
-
-_PART = 1 << 21  # numbers of a matrix that are read at a time
+from saledit.models.reading import aligning, hooks_of, read_parts, read_weight
+from saledit.models.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,75 +35,41 @@ class _Saved:
     stride: tuple[int, ...]
 
 
-def is_offloaded(model: nn.Module) -> bool:
-    """Whether weights of a model are elsewhere until they are needed."""
-    return any(parameter.is_meta for parameter in model.parameters())
-
-
-def read_weight(model: nn.Module, name: str) -> Tensor:
-    """A parameter or buffer of a model, from where accelerate has it if it is not in place.
-
-    Raises:
-        AttributeError: the model has none of that name.
-    """
-    path, _, own = name.rpartition(".")
-    module = model.get_submodule(path)
-    found: Tensor = getattr(module, own).detach()
-    for hook in _aligning(module) if found.is_meta else ():
-        assert hook.weights_map is not None
-        found = hook.weights_map[own]
-    return found
-
-
-def read_parts(model: nn.Module, name: str) -> Iterator[Tensor]:
-    """A weight in parts along its first dimension, some megabytes each where it lies on disk."""
-    path, _, own = name.rpartition(".")
-    module = model.get_submodule(path)
-    told: Tensor = getattr(module, own)
-    shape, hooks = told.shape, _aligning(module) if told.is_meta else []
-    place = next((found for hook in hooks if (found := _place(hook, own)) is not None), None)
-    if place is None or len(shape) < 2 or shape.numel() <= _PART:
-        yield read_weight(model, name)
-        return
-    file, stored, dtype = place
-    each = max(1, _PART * shape[0] // shape.numel())
-    for start in range(0, shape[0], each):
-        # Opened anew: pages stay with a mapping until it is closed.
-        with safe_open(file, framework="pt") as stream:
-            yield stream.get_slice(stored)[start : start + each].to(dtype)
-
-
-class DiskWeights:
+class DiskWeights(Weights):
     """The weights of a model that is offloaded, and where its modules run.
 
     Args:
         model: the model; its modules get hooks that tell which weights are in place.
-
-    Attributes:
-        device: where modules run.
-        runs_again: inside of ``once_more``.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    where, in_place = "on disk", False
+    token_share, logit_share, layer_groups = 1 / 4, 1 / 8, 8
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
         self._hooks: list[AlignDevicesHook] = []
         # A model that was wrapped before has the hooks that tell already.
-        telling = [h for m in model.modules() for h in _hooks(m) if isinstance(h, _Telling)]
+        telling = [h for m in model.modules() for h in hooks_of(m) if isinstance(h, _Telling)]
         # address of a weight that is in place -> its name
         self._here: dict[int, str] = telling[0].here if telling else {}
         for path, module in model.named_modules():
-            for hook in _aligning(module):
+            for hook in aligning(module):
                 own = {name: f"{path}.{name}" for name, _ in module.named_parameters(recurse=False)}
                 self._hooks.append(hook)
                 if not telling:
                     add_hook_to_module(module, _Telling(self._here, own), append=True)
-        self.device = torch.device(self._hooks[0].execution_device or "cpu")
-        self.runs_again = False
+        self._device = torch.device(self._hooks[0].execution_device or "cpu")
+        self._runs_again = False
         give_back_large_blocks()
+
+    @property
+    def device(self) -> torch.device:
+        """Where modules run."""
+        return self._device
 
     def to(self, device: torch.device) -> None:
         """Let modules run on a device."""
-        self.device = device
+        self._device = device
         for hook in self._hooks:
             hook.execution_device = device
         for module in self._model.modules():
@@ -114,17 +77,31 @@ class DiskWeights:
                 if not buffer.is_meta:
                     setattr(module, name, buffer.to(device))
 
+    def head(self, path: str) -> Callable[..., Tensor]:
+        """The map whose rows are read in turn."""
+        return RowsOnDisk(self._model, path)
+
+    def thrifty(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """Inside, blocks keep their inputs alone of a graph: they are larger than their weights."""
+        return run_again(blocks)
+
     @contextmanager
     def once_more(self) -> Iterator[None]:
         """Let suffix runs keep the inputs of blocks alone; a backward pass may come later."""
-        before, self.runs_again = self.runs_again, True
+        before, self._runs_again = self._runs_again, True
         try:
             yield
         finally:
-            self.runs_again = before
+            self._runs_again = before
+
+    def thrifty_suffix(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """Inside of ``once_more`` some blocks of a suffix run keep their inputs alone."""
+        if not self._runs_again:
+            return nullcontext()
+        return run_again(block for block in blocks if can_run_again(block))
 
     @contextmanager
-    def by_name(self) -> Iterator[None]:
+    def graph(self) -> Iterator[None]:
         """Let a graph that is built inside keep the names of weights, not the weights."""
 
         def pack(tensor: Tensor) -> Tensor | _Saved:
@@ -221,48 +198,3 @@ class _RowProductBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         return _RowProduct.apply(slope, ctx.matrix), None  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def run_again(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Let blocks keep their inputs alone of a graph, and run once more in its backward pass.
-
-    Both passes have to be inside, so that a block meets the same hooks. Source: Chen et al., 2016
-    (arXiv:1604.06174), with a block for a segment.
-    """
-    with ExitStack() as stack:
-        # A block that is stopped half-way would leave its last weights in place.
-        stack.enter_context(set_checkpoint_early_stop(False))
-        for block in blocks:
-            forward = partial(checkpoint, block.forward, use_reentrant=False)
-            stack.enter_context(forward_replaced(block, forward))
-        yield
-
-
-def can_run_again(block: nn.Module) -> bool:
-    """Whether a block gives the same once more later: nothing hangs on it that may be gone then."""
-    return not any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
-
-
-def _place(hook: AlignDevicesHook, own: str) -> tuple[str, str, torch.dtype] | None:
-    """File, name there and type of a weight that lies in a safetensors file."""
-    weights = hook.weights_map
-    if not isinstance(weights, PrefixedDataset):
-        return None
-    full = f"{weights.prefix}{own}"
-    about = getattr(weights.dataset, "index", {}).get(full, {})
-    if full in getattr(weights.dataset, "state_dict", {}) or not about.get("safetensors_file"):
-        return None
-    dtype = getattr(torch, str(about.get("dtype", "")), None)
-    if not isinstance(dtype, torch.dtype):
-        return None
-    return about["safetensors_file"], about.get("weight_name", full), dtype
-
-
-def _aligning(module: nn.Module) -> list[AlignDevicesHook]:
-    return [h for h in _hooks(module) if isinstance(h, AlignDevicesHook) and h.offload]
-
-
-def _hooks(module: nn.Module) -> Sequence[ModelHook]:
-    hook = getattr(module, "_hf_hook", None)
-    return hook.hooks if isinstance(hook, SequentialHook) else [] if hook is None else [hook]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from saledit.models.disk import read_parts
+from saledit.models.reading import read_parts
 
 
 def fingerprint(model: nn.Module) -> str:

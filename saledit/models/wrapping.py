@@ -12,7 +12,8 @@ from saledit.attention import prefer_float_attention
 from saledit.errors import ModelError, did_you_mean
 from saledit.families import ENCODERS, FAMILIES, Family
 from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, UNKNOWN, TaskModel
-from saledit.models.disk import DiskWeights, is_offloaded
+from saledit.models.disk import DiskWeights
+from saledit.models.weights import Weights
 from saledit.site import list_sites
 
 _STACKS = ("decoder", "encoder")
@@ -51,8 +52,9 @@ def wrap(
     prefer_float_attention(model)
     model.requires_grad_(False)
     model.eval()
-    disk = DiskWeights(model) if is_offloaded(model) else None
-    return TaskModel(model, tokenizer, name, family, path, kind, head, disk)
+    is_offloaded = any(parameter.is_meta for parameter in model.parameters())
+    weights = DiskWeights(model) if is_offloaded else Weights(model)
+    return TaskModel(model, weights, tokenizer, name, family, path, kind, head)
 
 
 def _kind(model: PreTrainedModel) -> str:

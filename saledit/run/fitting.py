@@ -17,7 +17,7 @@ from saledit.files import write_text
 from saledit.losses import penalty
 from saledit.report import Ui
 from saledit.run.caching import kept_as
-from saledit.run.launching import check_strategy, launch
+from saledit.run.launching import DIVIDES, check_strategy, launch
 from saledit.run.picking import SWEEP, check_site, pick_layer
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.training import LAST, train_at
@@ -52,6 +52,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     check_strategy(config.trainer)
     check_site(config.site)
     check_editor(config.editor)
+    _check_slopes(config)
     penalty(config.loss.penalty)  # refuses unknown names
     kept_as(config.caches)
     launch(config.trainer, ui)
@@ -98,6 +99,15 @@ def _check_trainer(config: RunConfig) -> None:
             raise ConfigError(
                 f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
             )
+
+
+def _check_slopes(config: RunConfig) -> None:
+    c = config.editor
+    if config.trainer.get("strategy") == DIVIDES and c.name == "enn" and c.enn.second_order:
+        raise ConfigError(
+            "editor.enn.second_order: expected false beside trainer.strategy=fsdp, which gathers "
+            "weights for a slope, not for the slope of one, got true; turn it off, or use ddp"
+        )
 
 
 def _check_same(config: RunConfig, folder: Path) -> None:

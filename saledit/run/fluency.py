@@ -95,20 +95,21 @@ class Fluency:
     """
 
     def __init__(self, base: TaskModel, task: TextTask, part: Part, most: int) -> None:
-        self._base, self._part, self._room = base, part, most
+        self._base, self._part = base, part
         self._task = task if task.by_perplexity else task.bare(min(_LENGTH, base.max_length))
         self._tfidf = TfIdf([text for own in part.writing for text in own.references])
         self._before, self._after = _Means(), _Means()
+        writes = [i for i in range(len(part.fail)) if self._beginnings(i)]
+        self._chosen = frozenset(writes[:most])
 
     def count(self, members: Tensor, edits: Edits) -> None:
         """Let the model write on failures (E, K), each under its edit of a batch (E,)."""
-        asked: list[tuple[int, int, tuple[Sample, ...]]] = []  # edit, failure, beginnings
-        for edit, own in enumerate(members.tolist()):
-            for i in own:
-                beginnings = self._beginnings(i)
-                if beginnings and self._room > 0:
-                    self._room -= 1
-                    asked.append((edit, i, beginnings))
+        asked = [
+            (edit, i, self._beginnings(i))
+            for edit, own in enumerate(members.tolist())
+            for i in own
+            if i in self._chosen
+        ]
         if not asked:
             return
         samples = [sample for *_, own in asked for sample in own]
@@ -141,6 +142,6 @@ class Fluency:
         out = {}
         for when, means in (("before", self._before), ("after", self._after)):
             for name, mean in (("fluency", means.entropy), ("consistency", means.likeness)):
-                if mean.total:
+                if mean.count():
                     out[f"{name}_{when}"] = float(mean.compute())
         return out

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch import strategies
 
 from saledit import world
 from saledit.errors import ConfigError
@@ -17,19 +18,20 @@ from saledit.report import Ui
 _PLACES = ("accelerator", "devices", "num_nodes")
 #: Strategies of Lightning that copy the model to every process; "auto" is one of them or none.
 _COPIES = ("auto", "ddp", "ddp_find_unused_parameters_false")
+DIVIDES = "fsdp"  # between them
 
 
 def check_strategy(trainer: Mapping[str, Any]) -> None:
-    """Refuse what divides a model between processes, or starts them in another way.
+    """Refuse what divides the work in other ways, or starts processes in another way.
 
     Raises:
         ConfigError: such a strategy.
     """
     strategy = trainer.get("strategy", "auto")
-    if strategy not in _COPIES:
+    if strategy not in (*_COPIES, DIVIDES):
         raise ConfigError(
-            f"trainer.strategy: expected auto or ddp, got {strategy!r}: edits act through hooks on "
-            "whole matrices; for a model that does not fit, leave it on disk: model.stream=true"
+            f"trainer.strategy: expected auto, ddp or fsdp, got {strategy!r}; for a model that "
+            "does not fit take fsdp, or leave it on disk: model.stream=true"
         )
 
 
@@ -50,7 +52,9 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
     try:
         fabric = Fabric(**places, strategy="auto")
         if fabric.world_size > 1:
-            fabric.launch()
+            # Metrics and words are told to each other in main memory, whatever trains.
+            backend = "cpu:gloo,cuda:nccl" if fabric.device.type == "cuda" else None
+            Fabric(**places, strategy=DDPStrategy(process_group_backend=backend)).launch()
     except (MisconfigurationException, ValueError, TypeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(f"trainer: cannot run on {places}: {reason}") from error
@@ -58,13 +62,20 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
         ui.hush()
 
 
-def strategy_of(trainer: Mapping[str, Any]) -> str | Strategy:
+def divides(trainer: Mapping[str, Any]) -> bool:
+    """Whether the processes that were launched divide the model between them."""
+    return trainer.get("strategy") == DIVIDES and world.size() > 1
+
+
+def strategy_of(trainer: Mapping[str, Any]) -> str | strategies.Strategy:
     """What lightning.Trainer gets for its strategy."""
     if world.size() == 1:
-        return str(trainer.get("strategy", "auto"))
+        strategy = str(trainer.get("strategy", "auto"))
+        return "auto" if strategy == DIVIDES else strategy
+    # Of a divided model, too: what is trained is the editor, and the model is no part of it.
     # Statistics of an editor are taken before training, by every process of the same samples;
     # to exchange them before each batch would also make processes wait that have no batch left.
-    return DDPStrategy(broadcast_buffers=False)
+    return strategies.DDPStrategy(broadcast_buffers=False)
 
 
 def alone(trainer: Mapping[str, Any]) -> dict[str, Any]:

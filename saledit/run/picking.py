@@ -16,7 +16,7 @@ from saledit.bank import BankSpec
 from saledit.cache import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
-from saledit.files import keep_json, kept_json, one_at_a_time, read_json, write_json
+from saledit.files import keep_json, kept_json, read_json, write_json
 from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
@@ -87,13 +87,15 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     by_training = site.select == SWEEP
     key, score = (_swept if by_training else _probed)(prepared, site, layers)
     kept = prepared.config.cache / f"layers-{key}.json"
-    with one_at_a_time(kept):  # runs beside this one wait for its table
+    in_step = prepared.base.weights.is_divided
+    with world.one_run_at_a_time(kept, in_step=in_step):  # others wait for its table
         with contextlib.suppress(ArtifactError):
             table: dict[str, Any] = kept_json(kept, "layer scores")
             return table
         prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
         table = score().as_json()
-        keep_json(kept, table)
+        if not in_step or world.is_main():
+            keep_json(kept, table)
     return table
 
 

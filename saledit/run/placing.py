@@ -23,7 +23,7 @@ def place(base: TaskModel, trainer: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: see ``device_of``.
     """
-    base.place(device_of(trainer))
+    base.weights.to(device_of(trainer))
 
 
 def device_of(trainer: Mapping[str, Any]) -> torch.device:

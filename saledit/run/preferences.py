@@ -122,8 +122,8 @@ class _Counts:
             self._lead[kind].update(lead, weight)
 
     def metrics(self) -> dict[str, float]:
-        share = {k: float(m.compute()) for k, m in self._share.items() if float(m.total)}
-        lead = {f"{k}_lead": float(m.compute()) for k, m in self._lead.items() if float(m.total)}
+        share = {k: float(m.compute()) for k, m in self._share.items() if m.count()}
+        lead = {f"{k}_lead": float(m.compute()) for k, m in self._lead.items() if m.count()}
         return share | lead | ({"score": _harmonic([*share.values()])} if share else {})
 
 

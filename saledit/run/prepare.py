@@ -22,7 +22,8 @@ from saledit.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
 from saledit.room import Room
-from saledit.run.placing import device_of, place
+from saledit.run.launching import divides
+from saledit.run.placing import device_of
 from saledit.tasks.base import Task
 
 _ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
@@ -150,7 +151,9 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     """
     if not config.data.train:
         raise ConfigError("data.train: expected a file or a hub name, got nothing; name your data")
-    device_of(config.trainer)  # refused before minutes are spent
+    device = device_of(config.trainer)  # refused before minutes are spent
+    is_divided = divides(config.trainer)
+    stream = config.model.stream or is_divided  # no process reads all of it into memory
     task = make_task(config.task)
     d, f = config.data, config.model.finetune
     accelerator = str(config.trainer.get("accelerator", "auto"))
@@ -192,7 +195,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
         def load(name: str) -> TaskModel:
             is_trained = name != config.model.name
             fresh = None if task.generates or is_trained else labels
-            model = replace(config.model, name=name, stream=config.model.stream and is_trained)
+            model = replace(config.model, name=name, stream=stream and is_trained)
             return load_model(task, model, config.cache, fresh)
 
         base = finetuned(
@@ -201,8 +204,12 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
         )  # fmt: skip
     else:
         ui.stage(f"task model: {config.model.name}")
-        base = load_model(task, config.model, config.cache)
-    place(base, config.trainer)
+        base = load_model(task, replace(config.model, stream=stream), config.cache)
+    if is_divided:
+        from saledit.models.divided import divided  # slow, and of several processes only
+
+        base = divided(base, device)
+    base.weights.to(device)
     others = apart_from(locality, [*pool, *test])
     return Prepared(config, base, task, pool, test, learned, ui, others)
 

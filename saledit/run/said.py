@@ -42,7 +42,7 @@ class Seen:
 
 
 class Said:
-    """Collects rows for ``answers.jsonl``: failures and rewordings all, pass samples lost.
+    """Makes rows for ``answers.jsonl``: failures and rewordings all, pass samples lost.
 
     What is said without edits was asked when the parts were made, and comes from its memo; a
     failure's rewordings are asked here, once, and remembered beside.
@@ -59,21 +59,19 @@ class Said:
         self._samples = {FAIL: part.fail, ADAPT: reworded, PASS: part.passing}
         ask = Asked(base, task, folder, lambda _done: None)
         self._before = {name: ask(self._samples[name]) for name in (FAIL, ADAPT)}
-        self._n_edits = 0
-        self.rows: list[dict[str, Any]] = []
 
     @property
     def reworded(self) -> Sequence[Answer]:
         """What the rewordings are answered without edits."""
         return self._before[ADAPT]
 
-    def count(self, edits: int, parts: Sequence[Seen]) -> None:
-        """Take down what is said under a batch of edits.
+    def rows(self, parts: Sequence[Seen]) -> list[dict[str, Any]]:
+        """What is said under a batch of edits, which are numbered from 0.
 
         Args:
-            edits: how many edits there are.
             parts: what they are judged on.
         """
+        out = []
         for seen in parts:
             counts = torch.ones_like(seen.index) if seen.weights is None else seen.weights
             wanted, index, rights = (counts > 0).cpu(), seen.index.cpu(), seen.right.cpu()
@@ -83,9 +81,9 @@ class Said:
                 place, right = int(index[e, i]), bool(rights[e, i])
                 sample = self._samples[seen.part][place]
                 said = seen.words.get((e, i), sample.target if right else "")
-                row = {"edit": self._n_edits + e, "part": seen.part}
-                self.rows.append(row | self._row(seen.part, place, sample, said, right))
-        self._n_edits += edits
+                row = {"edit": e, "part": seen.part}
+                out.append(row | self._row(seen.part, place, sample, said, right))
+        return out
 
     def _row(self, part: str, place: int, sample: Sample, said: str, right: bool) -> dict[str, Any]:
         before = Answer(sample.target, True, 1.0) if part == PASS else self._before[part][place]

@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from saledit import world
 from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, load_memory, save_edits
 from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
@@ -95,7 +96,8 @@ class _Kept:
         steps, memory = session.state
         told = {"fingerprint": self._base.fingerprint}
         points = {"points": course.points, "seal": seal_of(course.points)}
-        save_edits(self._folder, steps, {"base_model": told, **points}, memory)
+        if world.is_main():
+            save_edits(self._folder, steps, {"base_model": told, **points}, memory)
 
     def restore(self, session: EditSession, course: Course) -> int:
         """Take up what is there; how many failures have been edited, 0 where there is nothing."""
@@ -116,4 +118,5 @@ class _Kept:
 
     def remove(self) -> None:
         """Forget a sequence that has come to its end."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if world.is_main():
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.decoding import generate
 from saledit.delta import Edits
-from saledit.metrics import Mean
+from saledit.metrics import Accuracy, Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
 from saledit.records import Answer, Sample
@@ -46,7 +46,7 @@ class Spoken:
         reworded = [sample for group in part.adapt for sample in group]
         self._samples: dict[str, Sequence[Sample]]
         self._samples = {FAIL: part.fail, ADAPT: reworded, PASS: part.passing}
-        self._n_generated = self._n_asked = 0
+        self._generated = Accuracy()  # of all that is asked
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> list[Seen]:
         """Count a batch.
@@ -93,11 +93,11 @@ class Spoken:
         self, part: str, index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
     ) -> Seen:
         """Samples at positions (E, n), each under its row's edit."""
-        open_ = ((~draft) & (weights > 0)).nonzero()  # (rows, 2)
+        is_open = (~draft) & (weights > 0)
+        open_ = is_open.nonzero()  # (rows, 2)
         right, f1 = draft.clone(), draft.double()
         words: dict[tuple[int, int], str] = {}
-        self._n_asked += int((weights > 0).sum())
-        self._n_generated += len(open_)
+        self._generated.update(is_open, (weights > 0).double())
         if len(open_):
             asked = [self._samples[part][int(index[e, i])] for e, i in open_.tolist()]
             found = generate(self._base, self._task, asked, edits, open_[:, 0])
@@ -118,9 +118,8 @@ class Spoken:
         found = self._metrics.compute()
         if self._task.by_perplexity:
             del found["drawdown"]
-        f1 = {f"{n}_f1": float(m.compute()) for n, m in self._f1.items() if float(m.total)}
-        share = self._n_generated / max(1, self._n_asked)
-        return found | f1 | {"share_generated": share}
+        f1 = {f"{n}_f1": float(m.compute()) for n, m in self._f1.items() if m.count()}
+        return found | f1 | {"share_generated": float(self._generated.compute())}
 
     def unedited(self) -> dict[str, float]:
         """The same without edits: failures are wrong by choice, rewordings need not be."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saledit import world
 from saledit.bank import Bank
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
@@ -25,11 +27,33 @@ from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 
+
+@dataclass(slots=True)
+class _Batch:
+    """What is written down of a batch of edits.
+
+    Attributes:
+        n_edits: how many they are.
+        answers: rows for ``answers.jsonl``, with edits numbered from 0.
+        right: right rewordings by kind.
+        total: all of them.
+        per_edit: lists by name, see ``Tally.per_edit``.
+    """
+
+    n_edits: int
+    answers: list[dict[str, Any]]
+    right: Counter[str] = field(default_factory=Counter)
+    total: Counter[str] = field(default_factory=Counter)
+    per_edit: dict[str, list[int]] = field(default_factory=dict)
+
+
 _PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 
 
 class Tally:
     """Counts outcomes, rewordings by kind and, of text, what is said freely.
+
+    Processes may count a batch each; all numbers are then those of the whole (``gather``).
 
     Args:
         base: the task model.
@@ -56,9 +80,7 @@ class Tally:
             self._spoken = Spoken(base, task, part, banks, said.reworded)
         self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
         self._reworded = [sample for group in part.adapt for sample in group]
-        self._right: Counter[str] = Counter()
-        self._total: Counter[str] = Counter()
-        self._per_edit: dict[str, list[int]] = {name: [] for name in _PER_EDIT}
+        self._batches: list[_Batch] = []
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
         """Count a batch of edits (E,) that are each judged on the base."""
@@ -74,8 +96,8 @@ class Tally:
         kept = found[2].right if len(found) > 2 else torch.ones_like(batch.members[2]).bool()
         self._count_decided(batch.members[2], kept)
         before = kept.new_ones(kept.shape) if before is None else before
-        self._count_each(fail.right, adapt.right, batch.weights, before, kept)
-        self._count_rest(found, batch.members[0], edits)
+        noted = self._count_rest(found, batch.members[0], edits)
+        noted.per_edit = self._each(fail.right, adapt.right, batch.weights, before, kept)
 
     def count_final(self, edits: Edits) -> None:
         """Count one edit that all failures went into."""
@@ -117,18 +139,20 @@ class Tally:
         if self._decided is not None:
             self._decided.count(index, kept)
 
-    def _count_rest(self, found: Sequence[Seen], failures: Tensor, edits: Edits) -> None:
+    def _count_rest(self, found: Sequence[Seen], failures: Tensor, edits: Edits) -> _Batch:
         """Kinds of rewordings, free text, rivals and the answers themselves, of edits (E,)."""
-        self._said.count(len(failures), found)
-        self._count_kinds(found[1])
+        noted = _Batch(len(failures), self._said.rows(found))
+        self._batches.append(noted)
+        self._count_kinds(found[1], noted)
         if self._fluency is not None:
             self._fluency.count(failures, edits)
         if self._preferences is not None:
             self._preferences.count(failures, edits)
+        return noted
 
-    def _count_each(
+    def _each(
         self, fail: Tensor, adapt: Tensor, weights: Tensor, before: Tensor, after: Tensor
-    ) -> None:
+    ) -> dict[str, list[int]]:
         """Edits one by one: right failures (E, K), rewordings (E, K m), pass samples (E, n)."""
         k, by_text = fail.shape[1], self._task.by_perplexity
         rows = (
@@ -138,24 +162,46 @@ class Tally:
             # What texts lose is their perplexity's, not a number of them.
             torch.full(fail.shape[:1], 0 if by_text else before.shape[1]),
         )  # fmt: skip
-        for name, values in zip(_PER_EDIT, rows, strict=True):
-            self._per_edit[name] += [int(value) for value in values.tolist()]
+        return {
+            name: [int(value) for value in values.tolist()]
+            for name, values in zip(_PER_EDIT, rows, strict=True)
+        }
+
+    def gather(self, n: int) -> None:
+        """Bring together what processes counted of n batches, every one its share."""
+        self._batches = world.woven(self._batches, n)
+
+    @property
+    def n_edits(self) -> int:
+        """Edits that were counted."""
+        return sum(batch.n_edits for batch in self._batches)
+
+    def answers(self) -> list[dict[str, Any]]:
+        """Rows for ``answers.jsonl`` (``saledit.run.said``)."""
+        out, first = [], 0
+        for batch in self._batches:
+            out += [{**row, "edit": first + row["edit"]} for row in batch.answers]
+            first += batch.n_edits
+        return out
 
     def per_edit(self) -> dict[str, list[int]]:
         """For each edit: right failures and rewordings, lost pass samples, and out of how many.
 
         Of text under free generation. Of edits that pile up there are none.
         """
-        return self._per_edit
+        return {
+            name: [value for batch in self._batches for value in batch.per_edit.get(name, ())]
+            for name in _PER_EDIT
+        }
 
-    def _count_kinds(self, seen: Seen) -> None:
+    def _count_kinds(self, seen: Seen, noted: _Batch) -> None:
         weights = torch.ones(seen.index.shape) if seen.weights is None else seen.weights
         for i, weight, ok in zip(
             *(x.flatten().tolist() for x in (seen.index, weights, seen.right)), strict=True
         ):
             if weight:
-                self._total[self._reworded[i].kind] += 1
-                self._right[self._reworded[i].kind] += ok
+                noted.total[self._reworded[i].kind] += 1
+                noted.right[self._reworded[i].kind] += ok
 
     def metrics(self) -> dict[str, Any]:
         """The numbers, those of free generation under ``generated``."""
@@ -171,10 +217,11 @@ class Tally:
 
     def by_kind(self) -> dict[str, dict[str, float]]:
         """Accuracy on rewordings of each kind, of text under free generation."""
-        return {
-            kind: {"accuracy": self._right[kind] / n, "n": n}
-            for kind, n in sorted(self._total.items())
-        }
+        right, total = Counter[str](), Counter[str]()
+        for batch in self._batches:
+            right += batch.right
+            total += batch.total
+        return {kind: {"accuracy": right[kind] / n, "n": n} for kind, n in sorted(total.items())}
 
     def unedited(self) -> dict[str, Any]:
         """The same shares without any edit."""

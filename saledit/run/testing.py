@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
+from saledit import world
 from saledit.artifact import (
     TrainedEditor,
     check_editor,
@@ -29,6 +30,7 @@ from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
+from saledit.run.launching import check_strategy, launch
 from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.said import Said
@@ -56,6 +58,8 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
     check_editor(config.editor)
+    check_strategy(config.trainer)
+    launch(config.trainer, ui)
     trained = replace(trained, config=config)
     prepared = prepare(config, ui)
     trained.check(prepared.base)
@@ -79,6 +83,8 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
         JobError: the disk is full.
     """
     results = measured.results
+    if not world.is_main():
+        return results
     results["timing"] |= training_times(folder)
     write_jsonl(folder / f"answers{suffix}.jsonl", measured.answers)
     if "course" in results:
@@ -134,7 +140,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         course = course_of(prepared, trained, banks)
         n_edits = pile_up(prepared, trained, tally, course)
     else:
-        n_edits = _one_by_one(prepared, trained, banks, tally)
+        _one_by_one(prepared, trained, banks, tally)
+        n_edits = tally.n_edits
     seconds = time.perf_counter() - began
     metrics = tally.metrics()
     if any(value != value for value in metrics.values() if isinstance(value, float)):
@@ -163,16 +170,21 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         },
         "memory": _memory(prepared.base.device),
         "cache": prepared.room.as_json(),
+        "processes": world.size(),
+        "weights": prepared.base.weights.where,
         "versions": versions(),
         "environment": environment(prepared.base.device, prepared.ui.command),
         "seed": config.seed,
     }
-    return Measured(results, said.rows)
+    return Measured(results, tally.answers())
 
 
 @torch.no_grad()
-def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> int:
-    """Schedule "batch": each edit is judged on the base, many edits side by side."""
+def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> None:
+    """Schedule "batch": each edit is judged on the base, many edits side by side.
+
+    Of several processes each judges its share of the batches; in step, all of them.
+    """
     config, base, task = prepared.config, prepared.base, prepared.task
     entry, held = banks.fail.entry, hold(base, task, trained.held, trained.layer)
     k, passes = config.schedule.batch_size, config.test.passes_per_edit
@@ -181,17 +193,18 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     episodes = TestEpisodes(
         banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip
-    n_edits = 0
-    with prepared.ui.progress("editing", len(episodes)) as bar:
-        for i in range(len(episodes)):
+    n = len(episodes)
+    own = range(n) if base.weights.is_divided else range(world.rank(), n, world.size())
+    with prepared.ui.progress("editing", n) as bar:
+        for i in own:
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
             edits = edits_for(trained.editor, request, trained.search)
             seen = outcome(base, task, entry, edits, batch)
             tally.count_batch(batch, seen, edits)
-            n_edits += len(batch.targets)
             bar.update(i + 1)
-    return n_edits
+    if not base.weights.is_divided:
+        tally.gather(n)
 
 
 def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> float:

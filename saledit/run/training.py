@@ -95,6 +95,7 @@ def train_at(
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
         "processes": world.size(),
+        "weights": prepared.base.weights.where,
         "cache": prepared.room.as_json(),
         "environment": environment(prepared.base.device, ui.command),
     }
@@ -131,7 +132,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
-        config.seed, prepared.base.positions_at_once,
+        config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,
     )  # fmt: skip
     held = None
     if editor.needs_held:

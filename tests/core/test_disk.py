@@ -20,7 +20,6 @@ from saledit.bank import BankSpec
 from saledit.cache import memory_bank, memory_banks
 from saledit.errors import UserError
 from saledit.models import TaskModel, load_classifier, load_text_model, wrap
-from saledit.models.disk import is_offloaded
 from saledit.overlay import applied, merge
 from saledit.rows import run_edits
 from saledit.saliency.base import Probes
@@ -64,9 +63,9 @@ def same(one: Tensor, other: Tensor) -> None:
 
 def test_it_is_the_same_model(pair: Pair) -> None:
     plain, streamed, task, asked = pair
-    assert streamed.disk is not None
-    assert is_offloaded(streamed.model)
-    assert plain.disk is None
+    assert not streamed.weights.in_place
+    assert any(parameter.is_meta for parameter in streamed.model.parameters())
+    assert plain.weights.in_place
     assert streamed.fingerprint == plain.fingerprint
     assert streamed.reading == plain.reading
     site = plain.layer(1).sites[0]
@@ -114,7 +113,7 @@ def test_layer_scores_are_the_same(pair: Pair, request: pytest.FixtureRequest) -
 
 def test_a_graph_keeps_names_in_the_place_of_weights(pair: Pair) -> None:
     _, streamed, task, asked = pair
-    assert streamed.disk is not None
+    assert not streamed.weights.in_place
     kept: list[object] = []
     whole = torch.autograd.graph.saved_tensors_hooks
 

@@ -82,8 +82,8 @@ def test_a_made_up_checkpoint_is_one_model_loaded_or_streamed(
     loaded = load_text_model(str(folder), tmp_path, dtype="bfloat16")
     disk = tmp_path / "disk"
     streamed = load_text_model(str(folder), tmp_path, dtype="bfloat16", on_disk=disk)
-    assert loaded.disk is None
-    assert streamed.disk is not None
+    assert loaded.weights.in_place
+    assert not streamed.weights.in_place
     assert loaded.fingerprint == streamed.fingerprint
     inputs = loaded.tokenizer("ba be bi", return_tensors="pt")
     with torch.no_grad():

@@ -1,0 +1,134 @@
+"""A model that is divided between processes: each holds its part of every block.
+
+torch's FSDP2 (``fully_shard``) does it: the weights of a block are gathered from all processes
+before it runs and given up behind it, forward and backward. So every pass needs all processes, in
+step: they run the same passes, or passes of the same shape, in the same order. What is outside of
+the blocks (embeddings, head) each process holds whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.hooks import remove_hook_from_module
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel
+
+from saledit import world
+from saledit.errors import ModelError
+from saledit.models.again import run_again
+from saledit.models.base import TaskModel
+from saledit.models.reading import read_weight
+from saledit.models.weights import Weights
+
+
+def divided(base: TaskModel, device: torch.device) -> TaskModel:
+    """Divide a model between the processes that share the run.
+
+    A model that lies on disk is read block by block, so that no process ever holds it whole.
+
+    Args:
+        base: the task model, loaded or on disk; its model is changed in place.
+        device: where this process runs its passes.
+
+    Returns:
+        The task model, to be used in the place of the given one.
+
+    Raises:
+        ModelError: weights of one block are of several types.
+    """
+    model: Any = base.model
+    blocks = [base.block(i) for i in range(base.n_blocks)]
+    mesh = init_device_mesh(device.type, (world.size(),))
+    for i, block in enumerate(blocks):
+        _bring(block)
+        if len({parameter.dtype for parameter in block.parameters()}) > 1:
+            raise ModelError(
+                f"trainer.strategy: expected blocks of one type of weights, got several in block "
+                f"{i} of {base.name}; use model.stream=true in the place of fsdp"
+            )
+        # Position biases of T5's kin, which are asked for outside of their block's forward.
+        tables = {p for m in block.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        fully_shard(block, mesh=mesh, ignored_params=tables)
+    _bring(model)
+    model.tie_weights()  # what was tied has been read twice
+    outside = {weight for weight in model.parameters() if not isinstance(weight, DTensor)}
+    for parameter in outside:
+        parameter.data = parameter.data.to(device)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))
+    # The model itself has nothing to divide, but knows where a pass begins and ends.
+    fully_shard(model, mesh=mesh, ignored_params=outside)
+    model.requires_grad_(False)
+    return replace(base, weights=DividedWeights(model, device))
+
+
+class DividedWeights(Weights):
+    """The weights of a divided model.
+
+    Args:
+        model: the model.
+        device: where this process runs its passes.
+    """
+
+    where, in_place, is_divided = "divided", False, True
+    layer_groups = 8
+
+    def __init__(self, model: PreTrainedModel, device: torch.device) -> None:
+        super().__init__(model)
+        self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process runs its passes."""
+        return self._device
+
+    def to(self, device: torch.device) -> None:
+        """Stay: the parts are where they were put."""
+
+    def thrifty(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """Inside, blocks keep their inputs alone of a graph."""
+        return run_again(blocks)
+
+    @contextmanager
+    def passing_by(
+        self, blocks: nn.ModuleList, index: int, forward: Callable[..., Any]
+    ) -> Iterator[None]:
+        """Another module in the place of a block, whose weights nobody then gathers."""
+        block = blocks[index]
+        blocks[index] = _InPlaceOf(block, forward)
+        try:
+            yield
+        finally:
+            blocks[index] = block
+
+
+class _InPlaceOf(nn.Module):
+    """A block with another forward; everything else is that block's."""
+
+    def __init__(self, block: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        vars(self)["_block"] = block  # not a module of this one
+        self.forward = forward
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(vars(self)["_block"], name)
+
+
+def _bring(module: nn.Module) -> None:
+    """Put in place what lies on disk."""
+    lying = [name for name, parameter in module.named_parameters() if parameter.is_meta]
+    for name in lying:
+        path, _, own = name.rpartition(".")
+        holder = module.get_submodule(path)
+        weight = read_weight(module, name).clone()  # not a view of the file
+        holder.register_parameter(own, nn.Parameter(weight, requires_grad=False))
+    remove_hook_from_module(module, recurse=True)

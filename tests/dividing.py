@@ -1,0 +1,111 @@
+"""What one of two processes finds of tiny models that are divided between them; see test_divided.
+
+    torchrun --standalone --nproc-per-node 2 tests/dividing.py FOLDER FAMILY ...
+
+The first process prints a line of JSON for each family: what is not as in the whole model.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tiny
+import tiny_text
+import torch
+from tiny import random_edits
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from saledit import world
+from saledit.answering import answers
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
+from saledit.models import TaskModel, load_classifier, load_text_model
+from saledit.models.divided import divided
+from saledit.overlay import applied
+from saledit.saliency.base import Probes
+from saledit.saliency.gradient import GradientSaliency
+from saledit.suffix import run
+from saledit.tasks.base import Task
+from saledit.tasks.nli import Nli
+
+N, CPU = 12, torch.device("cpu")
+
+
+def models(family: str, folder: Path) -> tuple[TaskModel, TaskModel, Task, list[Any]]:
+    """A model, the same divided, and what to ask them; of text what is divided lay on disk."""
+    kind, _, name = family.partition("/")
+    folder = folder / family.replace("/", "-").replace(" ", "-")
+    plain = tiny.build(kind) if kind != "text" else tiny_text.build(name)
+    if world.is_main():
+        folder.mkdir()
+        tiny.save(plain, folder)
+    world.meet()
+    if kind != "text":
+        found, task, asked = load_classifier(str(folder)), Nli(), tiny.samples(N)
+    else:
+        stack = name.partition("/")[2] or "decoder"
+        found = load_text_model(str(folder), folder, stack, on_disk=folder)
+        task, asked = tiny_text.task(), tiny_text.samples(N)
+    return plain, replace(divided(found, CPU), tokenizer=plain.tokenizer), task, asked
+
+
+def numbers(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
+    """Banks, slopes through a suffix run that is cut into parts, and layer scores."""
+    spec = BankSpec(base.layer(1), rank=3, moments=True, batch_tokens=60)
+    bank = memory_bank(base, task, asked, spec)
+    index = torch.arange(N)
+    out = {"losses": bank.losses}
+    for i, pair in enumerate(bank.factors(index)):
+        out |= {f"u{i}": pair.u, f"v{i}": pair.v}
+    edits = random_edits(bank.layer.sites, batch=(3,), seed=1).map(lambda t: t.requires_grad_())
+    total = torch.zeros(())
+    for part in index.view(2, -1):  # two runs in one graph
+        rows = bank.rows(part)
+        with applied(base.model, edits):
+            outputs = run(base, bank.entry, rows.states, rows.inputs, rows.at)
+            targets = bank.targets_of(part)
+            total = total + task.losses(base, task.logits(base, outputs, targets), targets).sum()
+    slopes = torch.autograd.grad(total, edits.tensors())
+    out |= {"total": total.detach(), **{f"slope{i}": s for i, s in enumerate(slopes)}}
+    probes = Probes(asked[:4], asked[4:8], asked[8:])
+    table = GradientSaliency(batch_tokens=60)(base, task, base.layers(), probes)
+    return out | {"scores": torch.tensor([score.score for score in table.scores])}
+
+
+def differences(family: str, folder: Path) -> list[str]:
+    """What differs between a model and the same divided, or is held whole."""
+    plain, parts, task, asked = models(family, folder)
+    wrong = []
+    one, other = (numbers(base, task, asked) for base in (plain, parts))
+    for name, tensor in one.items():
+        if not torch.allclose(other[name], tensor, rtol=1e-4, atol=1e-6):
+            wrong.append(f"{name}: {(other[name] - tensor).abs().max():.2g}")
+    if parts.fingerprint != plain.fingerprint or parts.reading != plain.reading:
+        wrong.append("fingerprint")
+    if answers(parts, task, asked) != answers(plain, task, asked):
+        wrong.append("answers")
+    for i in range(parts.n_blocks):
+        held = parts.block(i).named_parameters()
+        whole = [name for name, weight in held if not isinstance(weight, DTensor)]
+        wrong += [name for name in whole if "relative_attention_bias" not in name]
+    return wrong
+
+
+def main() -> None:
+    """Try all families."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    for family in sys.argv[2:]:
+        wrong = differences(family, Path(sys.argv[1]))
+        if world.is_main():
+            print(json.dumps({"family": family, "wrong": wrong}), flush=True)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
