@@ -197,11 +197,14 @@ class EditDataModule(L.LightningDataModule):
         c = self._config
         k, passes = min(self._k, self._validation.n_real), c.validation_passes
         edits = self._validation.edits_at_once(c.edits(k), k, passes, self._positions)
-        first, n = (0, 1) if self._in_step else self._part()
+        first, n = self._part()
         whole = TestEpisodes(
             self._validation, k, edits, passes, self._rank, self._seed, c.validation_edits
         )
-        return _loader(whole if n == 1 else Subset(whole, range(first, len(whole), n)))
+        # Where there are more processes than batches, each takes all of them, too.
+        if n == 1 or self._in_step or len(whole) < n:
+            return _loader(whole)
+        return _loader(Subset(whole, range(first, len(whole), n)))
 
 
 def _loader(dataset: Dataset[EditBatch]) -> DataLoader[EditBatch]:

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from saledit import world
 from saledit.errors import ModelError
 from saledit.models.again import run_again
-from saledit.models.base import TaskModel
+from saledit.models.base import SEQ2SEQ, TaskModel
 from saledit.models.reading import read_weight
 from saledit.models.weights import Weights
 
@@ -68,6 +68,7 @@ def divided(base: TaskModel, device: torch.device) -> TaskModel:
     # The model itself has nothing to divide, but knows where a pass begins and ends.
     fully_shard(model, mesh=mesh, ignored_params=outside)
     model.requires_grad_(False)
+    _run_once(base, device)
     return replace(base, weights=DividedWeights(model, device))
 
 
@@ -121,6 +122,17 @@ class _InPlaceOf(nn.Module):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(vars(self)["_block"], name)
+
+
+@torch.no_grad()
+def _run_once(base: TaskModel, device: torch.device) -> None:
+    """Run all of the model: FSDP learns in its first pass which module is the root.
+
+    Generation of an encoder-decoder would begin with the encoder alone.
+    """
+    ids = torch.zeros((1, 1), dtype=torch.long, device=device)
+    more = {"decoder_input_ids": ids} if base.kind == SEQ2SEQ else {}
+    base.model(input_ids=ids, attention_mask=torch.ones_like(ids), **more)
 
 
 def _bring(module: nn.Module) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_text
+from processes import TORCHRUN, check_tested_alike, command, shared_run, verb
 from tiny import save, untouched
 from whole_runs import check_answers
 
@@ -214,16 +216,22 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(make: Callable[..., RunConfi
     assert all(ends[0][name].equal(ends[1][name]) for name in first)
 
 
-def test_generation_is_held_to_the_perplexity_of_texts(
-    make: Callable[..., RunConfig], home: Path
-) -> None:
+@pytest.fixture
+def texts(home: Path) -> list[str]:
     rng = random.Random(5)
     texts = [" ".join(rng.choices(tiny_text.WORDS, k=40)) for _ in range(60)]
     write_jsonl(home / "texts.jsonl", [{"text": text} for text in texts])
-    config = make(
-        "gpt2", "task.name=generation", f"data.train={home / 'texts.jsonl'}",
-        "data.locality=[]", "data.max_failures=20", "data.max_test_failures=5",
-    )  # fmt: skip
+    return texts
+
+
+GENERATION = ("task.name=generation", "data.locality=[]", "data.max_failures=20",
+              "data.max_test_failures=5")  # fmt: skip
+
+
+def test_generation_is_held_to_the_perplexity_of_texts(
+    make: Callable[..., RunConfig], home: Path, texts: list[str]
+) -> None:
+    config = make("gpt2", *GENERATION, f"data.train={home / 'texts.jsonl'}")
     with Ui(quiet=True) as ui:
         run.fit(config, False, ui)
         found = run.test(str(config.folder), [], ui)["metrics"]
@@ -320,3 +328,38 @@ def test_a_model_can_be_taught_first(make: Callable[..., RunConfig], home: Path)
     asked = [Sample(r["id"], (r["question"],), r["answer"], "", (r["answer"],)) for r in lines]
     before = sum(a.right for a in answers(tiny_text.build("gpt2"), task, asked))
     assert sum(a.right for a in answers(taught, task, asked)) > before
+
+
+SOLVER = ("editor.name=locate", "editor.locate.at=last", "editor.locate.shrink=0.1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("llama", ("test.fluency=4",)),
+        ("t5", ("site.select=gradient", "site.samples=6", "site.layer=-1")),
+        ("bart/encoder", ("schedule.cumulative=true", "test.every=3")),
+        ("llama", (*SOLVER, "editor.locate.solver=memit", "editor.locate.contexts=2")),
+        ("gpt2", (*GENERATION, "test.fluency=4")),
+    ],
+    ids=["llama", "t5", "bart in turn", "memit", "generation"],
+)
+def test_processes_say_together_what_one_says(
+    name: str, own: tuple[str, ...], strategy: str, make: Callable[..., RunConfig], home: Path,
+    tmp_path: Path, texts: list[str],
+) -> None:  # fmt: skip
+    data = (f"data.train={home / 'texts.jsonl'}",) if own[0] == GENERATION[0] else ()
+    two = ("trainer.devices=2", f"trainer.strategy={strategy}", "train.edits_per_step=4")
+    config = make(name, *data, *two, *own)
+    shutil.rmtree(home / "cache", ignore_errors=True)
+    done = shared_run(command(config, tmp_path, *TORCHRUN))
+    assert done.returncode == 0, done.stderr
+    with Ui(quiet=True) as ui:
+        shutil.rmtree(home / "cache")
+        alone = run.test(str(config.folder), ["trainer.devices=1"], ui)
+    shutil.rmtree(home / "cache")
+    done = shared_run(verb("test", config.folder, *TORCHRUN))
+    assert done.returncode == 0, done.stderr
+    check_tested_alike(config, alone, json.loads(done.stdout))
