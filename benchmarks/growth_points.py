@@ -154,7 +154,7 @@ class Job:
             prepared = prepare(config, ui)
             part = prepared.train
             if self.what == "prepare":
-                return part.counts()
+                return {**part.counts(), "n_blocks": prepared.base.n_blocks}
             return steps_and_fixes(prepared, self, stages)
 
 
