@@ -130,7 +130,7 @@ class TrainedEditor:
         )  # fmt: skip
 
     @cached_property
-    def held(self) -> list[Sample]:
+    def held(self) -> Sequence[Sample]:
         """The pass samples that the editor may look at; none for one that needs none.
 
         Raises:

@@ -5,7 +5,7 @@ A model's own failures are few, and an editor that meets each a dozen times lear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from saledit.models import TaskModel
@@ -30,7 +30,7 @@ class Made:
 
 def counterfactual(
     base: TaskModel, task: Task, passing: Sequence[Sample], groups: Sequence[tuple[Sample, ...]]
-) -> list[Made]:
+) -> Iterator[Made]:
     """Pass samples with every other answer of a classifier for a target.
 
     Args:
@@ -39,11 +39,11 @@ def counterfactual(
         passing: the first pass samples.
         groups: rewordings of each.
     """
-    return [
+    return (
         Made(_retarget(sample, answer), tuple(_retarget(s, answer) for s in group), i)
         for i, (sample, group) in enumerate(zip(passing, groups, strict=True))
         for answer in task.other_answers(base, sample.target)
-    ]
+    )
 
 
 def _retarget(sample: Sample, answer: str) -> Sample:
@@ -52,22 +52,21 @@ def _retarget(sample: Sample, answer: str) -> Sample:
 
 def reworded(
     fail: Sequence[Sample], groups: Sequence[tuple[Sample, ...]], own: Sequence[int]
-) -> list[Made]:
+) -> Iterator[Made]:
     """Rewordings as failures: what they reword, and its other rewordings, then reword them.
 
     Args:
         fail: failures.
-        groups: rewordings of each, at least.
+        groups: rewordings of each.
         own: for each failure the pass sample that never stands beside it, see ``Made``; () for
             none at all.
 
     Returns:
         First one rewording of every failure, then a second one, and so on.
     """
-    groups, places = groups[: len(fail)], own or (-1,) * len(fail)
-    return [
-        Made(group[j], (sample, *group[:j], *group[j + 1 :]), place)
+    return (
+        Made(group[j], (sample, *group[:j], *group[j + 1 :]), own[i] if own else -1)
         for j in range(max(map(len, groups), default=0))
-        for sample, group, place in zip(fail, groups, places, strict=True)
+        for i, (sample, group) in enumerate(zip(fail, groups, strict=True))
         if j < len(group)
-    ]
+    )

@@ -13,7 +13,9 @@ from saledit.bank import IGNORED, Bank, BankSpec
 from saledit.cache import Progress, open_several
 from saledit.conditions import conditions
 from saledit.data.episodes import EditBatch
+from saledit.data.hashes import number
 from saledit.data.splits import Part
+from saledit.data.spool import Joined, samples_in
 from saledit.editors.base import aggregate
 from saledit.models import TaskModel
 from saledit.records import Sample
@@ -181,11 +183,11 @@ def open_banks(
     def opened(samples: Sequence[Sample], wanted: Sequence[BankSpec]) -> list[Bank]:
         return open_several(base, task, samples, wanted, folder, progress, room)
 
-    rewordings, index, weight = _adapt_table(part.adapt, part.made_adapt)
+    rewordings, index, weight = _adapt_table(part, folder)
     own = part.own_from or (-1,) * len(part.fail)
     apart = torch.tensor([*own, *part.made_from], dtype=torch.long)
     bare = [replace(spec, rank=0, moments=False) for spec in specs]
-    failures = [*part.fail, *part.made]
+    failures = Joined(part.fail, part.made)
     fail = opened(failures, [replace(spec, moments=False) for spec in specs])
     adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
     passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
@@ -196,23 +198,37 @@ def open_banks(
     ]
 
 
-def _adapt_table(
-    real: Sequence[Sequence[Sample]], made: Sequence[Sequence[Sample]]
-) -> tuple[list[Sample], Tensor, Tensor]:
+def n_rewordings(part: Part) -> int:
+    """How many rewordings a part has; made failures may share those of real ones."""
+    if not len(part.made):
+        return sum(map(len, part.adapt))
+    groups = Joined(part.adapt, part.made_adapt)
+    return len({_mark(sample) for group in groups for sample in group})
+
+
+def _adapt_table(part: Part, folder: Path) -> tuple[Sequence[Sample], Tensor, Tensor]:
     """All rewordings, and for each failure their positions and weights, padded: (N_fail, m).
 
     Those of real failures stand first, one after another; made ones may share them.
     """
-    rewordings = [sample for group in real for sample in group]
-    places = {sample: i for i, sample in enumerate(rewordings)}
-    for sample in (sample for group in made for sample in group):
-        if places.setdefault(sample, len(rewordings)) == len(rewordings):
-            rewordings.append(sample)
-    groups = (*real, *made)
+    rewordings = samples_in(folder)
+    places: dict[int, int] = {}
+    groups, n_real = Joined(part.adapt, part.made_adapt), len(part.adapt)
     width = max(map(len, groups), default=0)
     index = torch.zeros(len(groups), width, dtype=torch.long)
     weight = torch.zeros(len(groups), width)
     for i, group in enumerate(groups):
-        index[i, : len(group)] = torch.tensor([places[sample] for sample in group]).long()
+        for j, sample in enumerate(group):
+            place = len(rewordings)
+            if len(part.made):
+                place = places.setdefault(_mark(sample), place) if i >= n_real else place
+                places[_mark(sample)] = place
+            if place == len(rewordings):
+                rewordings.append(sample)
+            index[i, j] = place
         weight[i, : len(group)] = 1
     return rewordings, index, weight
+
+
+def _mark(sample: Sample) -> int:
+    return number(repr(sample))

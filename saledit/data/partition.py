@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from saledit.data.hashes import number
+from saledit.data.spool import Picked
 from saledit.records import Record
 
+_Numbers = NDArray[np.uint64]
+_Places = NDArray[np.int64]
 
-def components(records: Sequence[Record]) -> list[list[int]]:
+
+def roots(records: Sequence[Record]) -> _Places:
     """Group records that share a text, a rewording or a subject, directly or in a chain.
 
     Args:
         records: the records.
 
     Returns:
-        Positions, grouped; groups and their members in order of first appearance.
+        For each record the position of the first one of its group (N,).
     """
-    parent = list(range(len(records)))
+    return _roots(*_keys(records), len(records))
+
+
+def _keys(records: Iterable[Record]) -> tuple[_Numbers, _Places]:
+    """Numbers of all keys of records, and which record each is of."""
+    numbers, owners = array("Q"), array("q")
+    for i, record in enumerate(records):
+        for key in record.keys():  # noqa: SIM118  (a method of Record, not a dict)
+            numbers.append(number(key))
+            owners.append(i)
+    return np.asarray(numbers, dtype=np.uint64), np.asarray(owners, dtype=np.int64)
+
+
+def _roots(numbers: _Numbers, owners: _Places, n: int) -> _Places:
+    parent = array("q", range(n))
 
     def find(i: int) -> int:
         while parent[i] != i:
@@ -25,28 +48,22 @@ def components(records: Sequence[Record]) -> list[list[int]]:
             i = parent[i]
         return i
 
-    owner: dict[str, int] = {}
-    for i, record in enumerate(records):
-        for key in record.keys():  # noqa: SIM118  (a method of Record, not a dict)
-            first = owner.setdefault(key, i)
-            a, b = find(first), find(i)
-            parent[max(a, b)] = min(a, b)
-    groups: dict[int, list[int]] = {}
-    for i in range(len(records)):
-        groups.setdefault(find(i), []).append(i)
-    return list(groups.values())
+    order = np.argsort(numbers, kind="stable")
+    same = np.flatnonzero(numbers[order][1:] == numbers[order][:-1])
+    for i in same.tolist():
+        a, b = find(int(owners[order[i]])), find(int(owners[order[i + 1]]))
+        parent[max(a, b)] = min(a, b)
+    return np.fromiter((find(i) for i in range(n)), dtype=np.int64, count=n)
 
 
-def partition(
-    records: Sequence[Record], sizes: Sequence[int], seed: int
-) -> list[tuple[Record, ...]]:
+def partition(records: Sequence[Record], sizes: Sequence[int], seed: int) -> list[Sequence[Record]]:
     """Divide records into parts of about given sizes, whole components at a time.
 
     The order in which components and their members are dealt out depends on the seed and
     on the records' texts alone, not on their position in the file or on ids made from it.
 
     Args:
-        records: the records.
+        records: the records; gone through twice.
         sizes: wanted size of each part but the last, which takes the rest.
         seed: the shuffle's seed.
 
@@ -61,29 +78,42 @@ def partition(
         >>> {r.subjects for r in small} & {r.subjects for r in rest}  # no subject on both sides
         set()
     """
-    ranks = [_rank(record, str(seed)) for record in records]
-    groups = [sorted(group, key=ranks.__getitem__) for group in components(records)]
+    root = roots(records)
+    ranks, names = (_ranks(records, salt) for salt in (str(seed), "name"))
     # A component is ranked by one member that the seed has no say in. By the first of its
     # ranks large components would come first, and the parts would differ in kind.
-    names = [_rank(record, "name") for record in records]
-    groups.sort(key=lambda group: ranks[min(group, key=names.__getitem__)])
-    room = list(sizes)
-    parts: list[list[int]] = [[] for _ in range(len(sizes) + 1)]
-    for group in groups:
+    by_name = np.lexsort((names[:, 1], names[:, 0], root))
+    first = np.flatnonzero(np.diff(root[by_name], prepend=-1))  # of each component, by name
+    leader = by_name[first]
+    order = np.lexsort((ranks[leader, 1], ranks[leader, 0]))  # of the components
+    counts = np.diff(np.append(first, len(root)))[order]
+    turn = np.empty(len(root), dtype=np.int64)  # of the component that begins with a record
+    turn[root[leader][order]] = np.arange(len(order))
+    dealt = np.lexsort((ranks[:, 1], ranks[:, 0], turn[root]))
+    room, places = list(sizes), array("q")
+    for count in counts.tolist():
         # A group larger than the room left would overfill a small part.
-        place = next((p for p, free in enumerate(room) if free >= len(group)), len(sizes))
-        parts[place] += group
+        place = next((p for p, free in enumerate(room) if free >= count), len(sizes))
         if place < len(sizes):
-            room[place] -= len(group)
-    return [tuple(records[i] for i in part) for part in parts]
+            room[place] -= count
+        places.append(place)
+    part_of = np.repeat(np.asarray(places, dtype=np.int64), counts)
+    return [
+        Picked(records, array("q", dealt[part_of == p].tolist())) for p in range(len(sizes) + 1)
+    ]
 
 
-def apart_from(records: Sequence[Record], others: Sequence[Record]) -> tuple[Record, ...]:
+def apart_from(records: Sequence[Record], others: Sequence[Record]) -> Sequence[Record]:
     """The records that share no text and no subject with any of the others."""
-    taken: set[str] = set().union(*(other.keys() for other in others))
-    return tuple(record for record in records if not taken & record.keys())
+    numbers, owners = _keys(records)
+    shared = owners[np.isin(numbers, _keys(others)[0])]
+    return Picked(records, np.setdiff1d(np.arange(len(records)), shared).tolist())
 
 
-def _rank(record: Record, salt: str) -> bytes:
-    text = "\x1f".join((salt, *record.sample.inputs, record.sample.target))
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def _ranks(records: Iterable[Record], salt: str) -> _Numbers:
+    """For each record 16 bytes that its text and the salt decide, as two numbers (N, 2)."""
+    digests = bytearray()
+    for record in records:
+        text = "\x1f".join((salt, *record.sample.inputs, record.sample.target))
+        digests += hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return np.frombuffer(bytes(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from saledit.data.memo import Memo
+from saledit.data.spool import groups_in
 from saledit.records import Record, Sample
+
+_CHUNK = 4096  # records at a time
 
 
 class Rewriter(Protocol):
@@ -28,7 +31,7 @@ class Rewriter(Protocol):
 
 def adapt_samples(
     records: Sequence[Record], limit: int, rewriter: Rewriter | None, folder: Path
-) -> tuple[tuple[Sample, ...], ...]:
+) -> Sequence[tuple[Sample, ...]]:
     """Rewordings of records: the data's own where there are any, else the rewriter's.
 
     Args:
@@ -40,16 +43,27 @@ def adapt_samples(
     Returns:
         For each record up to ``limit`` samples.
     """
-    bare = [record.sample for record in records if not record.rewordings]
-    made: dict[str, tuple[Sample, ...]] = {}
-    if rewriter is not None and bare and limit:
-        texts = Memo(folder, "rewordings", rewriter.name)(
-            [sample.inputs for sample in bare],
-            lambda missing: rewriter([bare[i] for i in missing]),
+    out = groups_in(folder)
+    for start in range(0, len(records), _CHUNK):
+        some = records[start : start + _CHUNK]
+        bare = [record.sample for record in some if not record.rewordings]
+        made = _made(bare, rewriter, folder) if rewriter is not None and bare and limit else {}
+        out.extend((r.rewordings or made.get(r.sample.id, ()))[:limit] for r in some)
+    return out
+
+
+def _made(
+    bare: Sequence[Sample], rewriter: Rewriter, folder: Path
+) -> dict[str, tuple[Sample, ...]]:
+    """Rewordings of samples that bring none, by id."""
+    texts = Memo(folder, "rewordings", rewriter.name)(
+        [sample.inputs for sample in bare],
+        lambda missing: rewriter([bare[i] for i in missing]),
+    )
+    return {
+        own.id: tuple(
+            Sample(f"{own.id}#{n}", tuple(inputs), own.target, kind)
+            for n, (inputs, kind) in enumerate(variants)
         )
-        for own, variants in zip(bare, texts, strict=True):
-            made[own.id] = tuple(
-                Sample(f"{own.id}#{n}", tuple(inputs), own.target, kind)
-                for n, (inputs, kind) in enumerate(variants)
-            )
-    return tuple((r.rewordings or made.get(r.sample.id, ()))[:limit] for r in records)
+        for own, variants in zip(bare, texts, strict=True)
+    }

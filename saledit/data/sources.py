@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import random
 import re
-from collections.abc import Generator, Iterable, Iterator
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from saledit.bundled import PREFIX, bundled
+from saledit.data.hashes import Known, number
 from saledit.data.readers import Row, dataset_rows, file_rows, kind_of, silent
+from saledit.data.spool import Spool, records_in
 from saledit.errors import DataError, UserError, did_you_mean
 from saledit.files import file_hash, reason
 from saledit.files.reading import check_regular
@@ -111,19 +114,23 @@ def _drawn(rows: Iterable[Row], limit: int) -> list[Row]:
     return [row for _, row in sorted(kept, key=itemgetter(0))]
 
 
-def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ...]:
+def load_records(
+    task: Task, source: str, *, limit: int = 0, folder: Path | None = None
+) -> Sequence[Record]:
     """Read records.
 
     Args:
         task: parses the rows.
         source: as in `load_rows`.
         limit: as in `load_rows`.
+        folder: where the records lie from then on, in a file without a name; None for memory.
 
     Returns:
         The records in the order of the data. One without an ``id`` gets ``stem:line``.
 
     Raises:
         DataError: no such source, a broken one, a wrong field, or an id that comes twice.
+        JobError: the folder cannot be written.
 
     Example:
         >>> from saledit.tasks.qa import Qa
@@ -133,21 +140,26 @@ def load_records(task: Task, source: str, *, limit: int = 0) -> tuple[Record, ..
         (('The name of the country with Asunción as its capital is',), 'Paraguay', 4)
     """
     stem = _stem(source)
-    records = []
-    lines: dict[str, str] = {}  # id -> line
+    records: list[Record] | Spool[Record] = [] if folder is None else records_in(folder)
+    ids, owners, lines = array("Q"), array("q"), array("q")
     with closing(_rows(source, limit, None)) as rows:
         for where, row in rows:
             line = where.rpartition(":")[2]
             record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
             for sample in (record.sample, *record.rewordings):
-                if sample.id in lines:
-                    raise DataError(
-                        f"{where}: expected a unique 'id', got '{sample.id}' as on line "
-                        f"{lines[sample.id]}; rename one of them, or leave 'id' out"
-                    )
-                lines[sample.id] = line
+                ids.append(number(sample.id))
+                owners.append(len(records))
+            lines.append(int(line))
             records.append(record)
-    return tuple(records)
+    if (twice := Known(ids).twice()) is not None:
+        later, first = (owners[i] for i in twice)
+        samples = (records[later].sample, *records[later].rewordings)
+        same = next(sample.id for sample in samples if number(sample.id) == ids[twice[0]])
+        raise DataError(
+            f"{where.rpartition(':')[0]}:{lines[later]}: expected a unique 'id', got '{same}' as "
+            f"on line {lines[first]}; rename one of them, or leave 'id' out"
+        )
+    return records
 
 
 def _id(row: dict[str, Any], where: str) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 
 from saledit.data.asking import Asked
-from saledit.data.made import counterfactual, reworded
+from saledit.data.hashes import Known, number
+from saledit.data.made import Made, counterfactual, reworded
 from saledit.data.rewordings import Rewriter, adapt_samples
+from saledit.data.spool import Joined, Mapped, Picked, Spool, groups_in, samples_in
 from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Answer, Record, Sample, Writing
@@ -42,6 +48,7 @@ class Limits:
 
 
 _CHUNK = 256  # records asked at a time
+_SAMPLE: Callable[[Record], Sample] = attrgetter("sample")
 _REMEDIES = {
     False: "check that its labels mean what the data's do",
     True: "name questions that it can answer, or other ones, in data.locality; or change "
@@ -70,15 +77,24 @@ class Part:
         writing: for each of ``fail`` what the model is let write on.
     """
 
-    fail: tuple[Sample, ...]
-    adapt: tuple[tuple[Sample, ...], ...]
-    passing: tuple[Sample, ...]
-    made: tuple[Sample, ...] = ()
-    made_adapt: tuple[tuple[Sample, ...], ...] = ()
-    made_from: tuple[int, ...] = ()
-    own_from: tuple[int, ...] = ()
-    near: tuple[tuple[Sample, ...], ...] = ()
-    writing: tuple[Writing, ...] = ()
+    fail: Sequence[Sample]
+    adapt: Sequence[tuple[Sample, ...]]
+    passing: Sequence[Sample]
+    made: Sequence[Sample] = ()
+    made_adapt: Sequence[tuple[Sample, ...]] = ()
+    made_from: Sequence[int] = ()
+    own_from: Sequence[int] = ()
+    near: Sequence[tuple[Sample, ...]] = ()
+    writing: Sequence[Writing] = ()
+
+    def digest(self) -> str:
+        """A fingerprint of all that is in it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for field in fields(self):
+            digest.update(f"{field.name}\n".encode())
+            for value in getattr(self, field.name):
+                digest.update(f"{value!r}\n".encode("utf-8", "backslashreplace"))
+        return digest.hexdigest()
 
     def counts(self) -> dict[str, object]:
         """Sizes, and the kinds of the rewordings."""
@@ -102,7 +118,7 @@ def make_part(
     learned: Sequence[Record] = (),
     locality: Sequence[Sample] = (),
     progress: Callable[[int], object] = lambda _done: None,
-    seen: frozenset[tuple[str, ...]] = frozenset(),
+    seen: Container[tuple[str, ...]] = frozenset(),
 ) -> Part:
     """Run the task model over records and sort them into pass, fail and adapt.
 
@@ -134,107 +150,123 @@ def make_part(
     if task.by_perplexity and not locality:
         # Passages serve as failures or as what must not change, not as both.
         limits = replace(limits, failures=min(limits.failures, (len(records) + 1) // 2))
-    failing, right, rest = _sorted_out(task, records, limits, ask)
+    failing, right, passing, rest = _sorted_out(task, records, limits, ask, samples_in(folder))
     if not failing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
             f"{len(records)}: the model makes no mistake here; give other data or another model"
         )
-    right = right[: limits.passes]
-    sources = [] if task.generates else right[: limits.made]
-    passing = [_own(answer, record.sample) for record, answer in right]
-    room = limits.passes - len(passing)
-    if room and learned:
-        found = zip(learned, ask([record.sample for record in learned]), strict=True)
-        passing += [_own(answer, record.sample) for record, answer in found if answer.right][:room]
-    room = limits.passes - len(passing)
-    if room:
-        others = [*locality, *(s for r in records for s in r.locality)]
+    sources = right[: 0 if task.generates else min(limits.made, limits.passes)]
+    _add_right(passing, (record.sample for record in learned), limits, ask)
+    if len(passing) < limits.passes:
+        others: Iterable[Sample] = chain(locality, (s for r in records for s in r.locality))
         if limits.own_answers and task.generates:
-            others += [record.sample for record in rest]
+            others = chain(others, (record.sample for record in rest))
             # An edit of one failure is to leave the others to their own edits. Of records beyond
             # the failures there may be few, and a KL term learns few samples by heart.
-            others += [] if task.by_perplexity else [record.sample for record in failing]
-        others = [sample for sample in others if matter_key(sample) not in seen]
-        passing += _kept(task, others, {r.sample.id for r in failing}, limits, room, ask)
+            if not task.by_perplexity:
+                others = chain(others, (record.sample for record in failing))
+        others = (sample for sample in others if matter_key(sample) not in seen)
+        failures = Known(number(record.sample.id) for record in failing)
+        _add_kept(passing, others, failures, limits, ask)
     if not passing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers rightly, got none among "
             f"{len(records)}; {_REMEDIES[task.generates]}"
         )
-    asked = [*failing, *(record for record, _ in sources)]
-    groups = adapt_samples(asked, limits.rewordings, rewriter, folder)
-    fail, own = tuple(record.sample for record in failing), _places(failing, passing)
+    groups = adapt_samples(Joined(failing, sources), limits.rewordings, rewriter, folder)
+    n, fail, own = len(failing), Mapped(_SAMPLE, failing), _places(failing, passing)
+    adapt = Picked(groups, range(n))
     if task.generates:
-        made = reworded(fail, groups, own)[: limits.made]
+        found: Iterable[Made] = islice(reworded(fail, adapt, own), limits.made)
     else:
-        asked_otherwise = [record.sample for record, _ in sources]
-        made = counterfactual(base, task, asked_otherwise, groups[len(fail) :])
+        other = Picked(groups, range(n, len(groups)))
+        found = counterfactual(base, task, Mapped(_SAMPLE, sources), other)
+    made, made_adapt, made_from = samples_in(folder), groups_in(folder), list[int]()
+    for one in found:
+        made.append(one.sample)
+        made_adapt.append(one.rewordings)
+        made_from.append(one.apart)
     return Part(
         fail,
-        groups[: len(fail)],
-        tuple(passing),
-        tuple(one.sample for one in made),
-        tuple(one.rewordings for one in made),
-        tuple(one.apart for one in made),
+        adapt,
+        passing,
+        made,
+        made_adapt,
+        tuple(made_from),
         own,
-        tuple(record.locality for record in failing),
-        tuple(record.writing for record in failing),
+        Mapped(attrgetter("locality"), failing),
+        Mapped(attrgetter("writing"), failing),
     )
 
 
 def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, ...]:
     """Where the failures' own questions stand among the pass samples; () if nowhere."""
-    places = {sample.id: i for i, sample in enumerate(passing)}
-    found = tuple(places.get(record.sample.id, -1) for record in failing)
+    places = Known(number(sample.id) for sample in passing)
+    found = tuple(places.place(record.sample.id) for record in failing)
     return found if any(place >= 0 for place in found) else ()
 
 
 def _sorted_out(
-    task: Task, records: Sequence[Record], limits: Limits, ask: Asked
-) -> tuple[list[Record], list[tuple[Record, Answer]], list[Record]]:
-    """Records answered wrongly, those answered rightly with the answer, and what is left over."""
-    failing: list[Record] = []
-    right: list[tuple[Record, Answer]] = []
+    task: Task, records: Sequence[Record], limits: Limits, ask: Asked, passing: Spool[Sample]
+) -> tuple[Sequence[Record], Sequence[Record], Spool[Sample], Sequence[Record]]:
+    """Records answered wrongly, those answered rightly (in ``passing``), and what is left over."""
+    failing, right, used = array("q"), array("q"), bytearray(len(records))
     for start in range(0, len(records), _CHUNK):
-        chunk = [r for r in records[start : start + _CHUNK] if r.sample.kind != TEXT]
-        for record, answer in zip(chunk, ask([r.sample for r in chunk]), strict=True):
-            if answer.right:
-                right.append((record, answer))
-            else:
-                failing.append(record)
+        found = enumerate(records[start : start + _CHUNK], start=start)
+        chunk = [(i, record.sample) for i, record in found if record.sample.kind != TEXT]
+        said = ask([sample for _, sample in chunk])
+        for (i, sample), answer in zip(chunk, said, strict=True):
+            if not answer.right:
+                failing.append(i)
+                continue
+            right.append(i)
+            if len(passing) < limits.passes and not task.by_perplexity:
+                passing.append(_own(answer, sample))
         # Of texts none is right or wrong: what must stay is given apart. In training the model's
         # own answers fill up what is right.
         enough = len(right) >= limits.passes or task.by_perplexity
         enough |= limits.own_answers and task.generates
         if len(failing) >= limits.failures and enough:
             break
-    used = {record.sample.id for record in failing[: limits.failures]}
-    used |= {record.sample.id for record, _ in right}
-    rest = [record for record in records if record.sample.id not in used]
-    return failing[: limits.failures], [] if task.by_perplexity else right, rest
+    del failing[limits.failures :]
+    for i in (*failing, *right):
+        used[i] = True
+    rest = Picked(records, (i for i, is_used in enumerate(used) if not is_used))
+    if task.by_perplexity:
+        del right[:]
+    return Picked(records, failing), Picked(records, right), passing, rest
 
 
-def _kept(
-    task: Task, samples: Sequence[Sample], failing: set[str], limits: Limits, room: int, ask: Asked
-) -> list[Sample]:
-    """Samples of other matters: those answered right, in training also the model's own answers."""
+def _add_right(
+    passing: Spool[Sample], samples: Iterable[Sample], limits: Limits, ask: Asked
+) -> None:
+    """Fill pass samples up with those that are answered right."""
+    while len(passing) < limits.passes and (chunk := list(islice(samples, _CHUNK))):
+        found = zip(chunk, ask(chunk), strict=True)
+        right = (_own(answer, sample) for sample, answer in found if answer.right)
+        passing.extend(islice(right, limits.passes - len(passing)))
+
+
+def _add_kept(
+    passing: Spool[Sample], samples: Iterable[Sample], failing: Known, limits: Limits, ask: Asked
+) -> None:
+    """Fill up with other matters: answered right, in training also with the model's own answers."""
     # A passage that begins with the prompt of a failure is no other matter.
-    others = [s for s in samples if s.kind != TEXT or s.id.split("@")[0] not in failing]
+    others = (s for s in samples if s.kind != TEXT or (s.id.split("@")[0],) not in failing)
     if not limits.own_answers:  # what has no right answer cannot be answered right
-        others = [s for s in others if s.target or s.kind == TEXT]
-    out: dict[tuple[str, ...], Sample] = {}
-    for start in range(0, len(others), _CHUNK):
-        if len(out) >= room:
-            break
-        chunk = others[start : start + _CHUNK]
+        others = (s for s in others if s.target or s.kind == TEXT)
+    known: set[int] = set()
+    while len(passing) < limits.passes and (chunk := list(islice(others, _CHUNK))):
         for sample, answer in zip(chunk, ask(chunk), strict=True):
             # Words that were cut off are no answer: a row of them is long, and half of its
             # positions are of a kind that no question is judged by.
             if answer.text and (answer.right or (answer.ended and limits.own_answers)):
                 own = _own(answer, sample)
-                out.setdefault((*own.inputs, own.target), own)
-    return list(out.values())[:room]
+                mark = number(*own.inputs, own.target)
+                if mark not in known and len(passing) < limits.passes:
+                    known.add(mark)
+                    passing.append(own)
 
 
 def _own(answer: Answer, sample: Sample) -> Sample:
@@ -254,8 +286,8 @@ def matter_key(sample: Sample) -> tuple[str, ...]:
     return (*sample.inputs, sample.target if sample.kind == TEXT else "")
 
 
-def other_matters(task: Task, records: Sequence[Record]) -> list[Sample]:
+def other_matters(task: Task, records: Sequence[Record]) -> Sequence[Sample]:
     """What must stay as it is in records that are given for that: passages, or the questions."""
     if task.by_perplexity:
         return [sample for record in records for sample in record.locality or (record.sample,)]
-    return [record.sample for record in records]
+    return Mapped(_SAMPLE, records)

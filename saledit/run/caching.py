@@ -10,7 +10,7 @@ from torch import Tensor
 from saledit.bank import BankSpec
 from saledit.config import CachesConfig
 from saledit.covariance import Corpus, second_moments
-from saledit.data.part_banks import PartBanks, open_banks
+from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
 from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
 from saledit.editors.base import Editor
@@ -34,8 +34,7 @@ def banks_at(
 ) -> list[PartBanks]:  # fmt: skip
     """Cached samples of a part for several layers; what is missing is computed in one pass."""
     config = prepared.config
-    rewordings = {sample for group in (*part.adapt, *part.made_adapt) for sample in group}
-    n = len(part.fail) + len(part.made) + len(rewordings) + len(part.passing)
+    n = len(part.fail) + len(part.made) + n_rewordings(part) + len(part.passing)
     dtype = kept_as(config.caches)
     specs = [
         BankSpec(layer, rank=config.editor.sample_rank, moments=moments, dtype=dtype)

@@ -11,10 +11,12 @@ from functools import cached_property
 from saledit import config as configuration
 from saledit.artifact import load_model, make_task
 from saledit.config import RunConfig, SiteConfig
+from saledit.data.hashes import Known, number
 from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.sources import load_records
 from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
+from saledit.data.spool import Joined
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
@@ -61,12 +63,12 @@ class Prepared:
         return Room(self.config.caches.memory_mb * 2**20)
 
     @cached_property
-    def _sides(self) -> list[tuple[Record, ...]]:
+    def _sides(self) -> list[Sequence[Record]]:
         share = max(1, round(self.config.data.validation * len(self.pool)))
         return partition(self.pool, [share], self.config.seed)
 
     @cached_property
-    def _other_sides(self) -> list[tuple[Record, ...]]:
+    def _other_sides(self) -> list[Sequence[Record]]:
         """Records of other matters: for validation, for the test, and the rest for training."""
         d, n = self.config.data, len(self.locality)
         sizes = [round(d.validation * n), round(d.test_share * n)]
@@ -81,7 +83,7 @@ class Prepared:
     def fingerprint(self, config: RunConfig, *parts: Part) -> str:
         """Of a run's settings but its name, the model, and all samples of some parts."""
         plain = replace(config, name="", output="")
-        head = (self.base.reading, configuration.to_yaml(plain), *map(repr, parts))
+        head = (self.base.reading, configuration.to_yaml(plain), *(p.digest() for p in parts))
         return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
 
     @cached_property
@@ -130,7 +132,8 @@ class Prepared:
         most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
         # Records of both sides may bring the same question that is to stay as it is.
         trained = () if side == 2 else self._sides[1]
-        seen = frozenset(matter_key(s) for r in trained for s in (r.sample, *r.locality))
+        matters = (matter_key(s) for r in trained for s in (r.sample, *r.locality))
+        seen = Known(number(*matter) for matter in matters)
         with self.ui.progress(f"asking the model: {name}", most) as bar:
             return make_part(
                 self.base, task, records, limits, rewriter, self.config.cache, learned, others,
@@ -161,11 +164,15 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     if any(precision_here(precision, accelerator) != precision for precision in wanted):
         ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
     ui.stage("reading data")
-    pool: Sequence[Record] = load_records(task, d.train, limit=d.limit)
-    test: Sequence[Record] = load_records(task, d.test, limit=d.limit) if d.test else ()
+
+    def load_data(source: str, limit: int) -> Sequence[Record]:
+        return load_records(task, source, limit=limit, folder=config.cache)
+
+    pool = load_data(d.train, d.limit)
+    test = load_data(d.test, d.limit) if d.test else ()
     learned: Sequence[Record] = ()
     if f.enabled and f.data:
-        learned = load_records(task, f.data, limit=f.records)
+        learned = load_data(f.data, f.records)
         pool = apart_from(pool, learned)
     elif f.enabled:
         learned, pool = partition(pool, [f.records], f.seed)
@@ -177,18 +184,16 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     if not d.test:
         test, pool = partition(pool, [round(d.test_share * len(pool))], config.seed)
     # In an order of its own: the first failures of a file by topic would be of one topic.
-    (test,) = partition(apart_from(test, [*learned, *pool]), [], _ORDER)
+    (test,) = partition(apart_from(test, Joined(learned, pool)), [], _ORDER)
     if not test or not pool:
         side = "test" if not test else "train"
         raise DataError(
             f"data.{side}: expected records that share no text and no subject with the others, "
             "got none; check task.subjects and that the files differ"
         )
-    locality: list[Record] = []
-    for source in d.locality:
-        locality += load_records(task, source, limit=d.limit)
+    locality = Joined(*(load_data(source, d.limit) for source in d.locality))
     if f.enabled:
-        labels = sorted({r.sample.target for r in (*learned, *pool)})
+        labels = sorted({r.sample.target for r in Joined(learned, pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
 
@@ -210,7 +215,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
 
         base = divided(base, device)
     base.weights.to(device)
-    others = apart_from(locality, [*pool, *test])
+    others = apart_from(locality, Joined(pool, test))
     return Prepared(config, base, task, pool, test, learned, ui, others)
 
 

@@ -260,7 +260,7 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
 def test_made_failures_share_the_rewordings_that_are_known(
     base: TaskModel, part: Part, tmp_path: Path
 ) -> None:
-    made = reworded(part.fail, part.adapt, ())
+    made = list(reworded(part.fail, part.adapt, ()))
     own = replace(
         part, made=tuple(m.sample for m in made), made_from=(-1,) * len(made),
         made_adapt=tuple(m.rewordings for m in made),

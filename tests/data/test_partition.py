@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saledit.data.partition import apart_from, components, partition
+from saledit.data.partition import apart_from, partition, roots
 from saledit.records import Record, Sample
 
 Draw = st.DrawFn
@@ -42,6 +42,14 @@ def keys(records: Sequence[Record]) -> set[str]:
 
 def ids(records: Sequence[Record]) -> list[str]:
     return [record.sample.id for record in records]
+
+
+def components(records: Sequence[Record]) -> list[list[int]]:
+    """Positions by component, in order of first appearance."""
+    groups: dict[int, list[int]] = {}
+    for i, root in enumerate(roots(records).tolist()):
+        groups.setdefault(root, []).append(i)
+    return list(groups.values())
 
 
 sizes = st.lists(st.integers(0, 20), min_size=1, max_size=3)
