@@ -19,14 +19,16 @@ from saledit.bank import Bank, BankSpec
 from saledit.files import keep_tensors
 from saledit.filling import build, entry_of
 from saledit.models import TaskModel
+from saledit.models.heap import give_back
 from saledit.records import Sample
 from saledit.room import Room
 from saledit.shards import Shard, open_shard
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 8
-_SHARD = 1024  # samples a shard
+_SCHEMA = 9
+_SHARD = 1024  # samples a shard at most
+_SMALLEST, _PARTS = 128, 8  # of few samples there are several, too, for several processes
 
 Progress = Callable[[int, int], None]
 
@@ -94,12 +96,13 @@ def open_several(
     assert samples, "a bank needs at least one sample"
     room = room or Room()
     places = [folder / bank_key(base, task, samples, spec) for spec in specs]
-    starts = range(0, len(samples), _SHARD)
+    size = min(_SHARD, max(_SMALLEST, -(-len(samples) // _PARTS)))
+    starts = range(0, len(samples), size)
     paths = [[place / f"shard-{i:05d}.safetensors" for place in places] for i in range(len(starts))]
     shards: list[list[Shard]] = [[] for _ in specs]
 
     def opened(i: int) -> list[Shard]:
-        return _opened(base, task, samples[starts[i] : starts[i] + _SHARD], specs, paths[i], room)
+        return _opened(base, task, samples[starts[i] : starts[i] + size], specs, paths[i], room)
 
     own: dict[int, list[Shard]] = {}
     if world.size() > 1 and not base.weights.is_divided:
@@ -111,7 +114,7 @@ def open_several(
             room.hold(shard, shard.size)
             known.append(shard)
         if progress is not None:
-            progress(min(start + _SHARD, len(samples)), len(samples))
+            progress(min(start + size, len(samples)), len(samples))
     return [
         Bank(parts, entry_of(base, spec), spec.layer, base.device, room, base.dtype)
         for parts, spec in zip(shards, specs, strict=True)
@@ -148,6 +151,8 @@ def _make_shards(
             for i, tensors in zip(missing, built, strict=True):
                 if not in_step or world.is_main():
                     keep_tensors(paths[i], tensors)
+            del built
+            give_back()
 
 
 def memory_bank(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> Bank:

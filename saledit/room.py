@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 _STATM = Path("/proc/self/statm")  # Linux: pages of the process; the third number is of files
-_AROUND = 16 * 4096  # bytes that come with a touched one, where nobody counts pages
+_AROUND = 1 << 19  # bytes that may come with a touched one: 64 kB, or a large folio of the cache
 
 
 class Mapped(Protocol):
@@ -51,11 +51,12 @@ class Room:
     _touched: int = 0
 
     def hold(self, mapped: Mapped, size: int) -> None:
-        """Take in something mapped of a size in bytes."""
+        """Take in something mapped of a size in bytes, all of which was read to check it."""
+        if self._ground < 0:
+            self._ground = max(0, _file_pages() - size)
         self._maps.append(mapped)
         self.size += size
-        if self._ground < 0:
-            self._ground = _file_pages()
+        self.touched(0, size)
 
     def touched(self, rows: int, size: int) -> None:
         """Rows were gathered, of so many bytes together; drops pages where they are too many."""

@@ -78,16 +78,16 @@ def test_pages_are_asked_for_only_when_enough_was_touched(monkeypatch: pytest.Mo
         def drop(self) -> None:
             let_go.append(1)
 
-    here = Room(most=10**6)
+    here = Room(most=10**7)
     here.hold(Mapped(), 7)
     asked.clear()
     here.touched(1, 100)
     assert not asked
-    here.touched(100, 100)  # 65,536 bytes a row may have come with them
+    here.touched(100, 100)  # 512 kB a row may have come with them
     assert asked
     assert not let_go  # the system has dropped them already
     monkeypatch.setattr(room, "_file_pages", lambda: -1)  # it does not say
-    here.touched(1, 10**6)
+    here.touched(1, 10**7)
     assert let_go
 
 

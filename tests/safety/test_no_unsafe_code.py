@@ -39,6 +39,7 @@ ALLOWED = {
     "run/resuming.py": {"torch.load"},  # weights_only, behind a check of its packing
     "models/checking.py": {"json.loads"},  # as leniently as transformers, of bounded bytes
     "models/fingerprints.py": {"json.loads"},  # of what the tokenizer has just said
+    "data/spool.py": {"json.loads"},  # of what this process has written into a file without a name
     "covariance.py": {"json.loads"},  # of sealed metadata
     "files/values.py": {"json.loads"},
 }
