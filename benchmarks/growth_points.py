@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from saledit import run
 from saledit.artifact import make_editor, make_search
 from saledit.config import RunConfig
 from saledit.data.datamodule import Episodes
+from saledit.data.episodes import EditBatch
+from saledit.data.part_banks import PartBanks
 from saledit.errors import UserError
 from saledit.files import write_json
 from saledit.module import EditModule
@@ -207,12 +209,37 @@ def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, A
         "weights_mb": sum(weight.nbytes for weight in weights) / 2**20,
         "samples": n,
         "rows_per_step": len(first),
+        **counted(prepared, banks, [episodes[i] for i in range(WARM_UP, length)]),
         "step_seconds": step,
         "edits_per_second": t.edits(k) / step,
         "fix_seconds": statistics.median(fixes[WARM_UP:]),
         "caching_seconds": stages.taken["caching"]["seconds"] / n,
         "all_steps": steps,
         "all_fixes": fixes,
+    }
+
+
+#: Sizes of a Llama-shaped configuration that ``estimate.py`` counts by.
+_SIZES = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "vocab_size",
+)  # fmt: skip
+
+
+def counted(prepared: Prepared, banks: PartBanks, batches: Sequence[EditBatch]) -> dict[str, Any]:
+    """What operations are counted by: tokens of steps and of samples, and the model's sizes."""
+    every = [bank for bank in (banks.fail, banks.adapt, banks.passing) if bank is not None]
+    lengths = torch.cat([bank.lengths for bank in every]).float()
+    scored = [bank.answer_lengths for bank in every if bank.answer_lengths is not None]
+    rows = [batch.rows.inputs.get("attention_mask") for batch in batches]
+    tokens = [float(mask.sum()) for mask in rows if mask is not None]
+    own = prepared.base.model.config.to_dict()
+    return {
+        "step_tokens": statistics.mean(tokens) if tokens else 0.0,
+        "step_scored": statistics.mean(batch.n_scored for batch in batches),
+        "sample_tokens": float(lengths.mean()),
+        "sample_scored": float(torch.cat(scored).float().mean()) if scored else 1.0,
+        "shape": {name: own[name] for name in _SIZES if name in own},
     }
 
 

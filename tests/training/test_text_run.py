@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import tiny_text
+import torch
 from processes import TORCHRUN, check_tested_alike, command, shared_run, verb
 from tiny import save, untouched
 from whole_runs import check_answers
@@ -20,6 +21,8 @@ import saledit
 from saledit import config as configuration
 from saledit import run
 from saledit.answering import answers
+from saledit.bank import BankSpec
+from saledit.cache import memory_bank
 from saledit.config import RunConfig
 from saledit.decoding import generate
 from saledit.files import read_tensors, write_jsonl
@@ -363,3 +366,35 @@ def test_processes_say_together_what_one_says(
     done = shared_run(verb("test", config.folder, *TORCHRUN))
     assert done.returncode == 0, done.stderr
     check_tested_alike(config, alone, json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_base_of_half_precision_has_an_editor_of_single(
+    dtype: str, make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = make("llama", f"name={dtype}", f"model.dtype={dtype}", "train.epochs=1")
+    failures = tmp_path / "failures.jsonl"
+    failures.write_text("\n".join(Path(config.data.train).read_text().splitlines()[:4]))
+    with Ui(quiet=True) as ui:
+        run.fit(config, False, ui)
+        found = run.test(str(config.folder), [], ui)
+        fixed = run.fix(str(config.folder), str(failures), str(tmp_path / "fixed"), None, ui)
+        prepared = prepare(config, ui)
+    assert math.isfinite(found["metrics"]["locality_kl"])
+    assert fixed["check"]["accuracy_before"] == 1
+    weights = read_tensors(config.folder / "editor.safetensors", "an editor")
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} <= {
+        torch.float32, torch.float64,
+    }  # fmt: skip
+    # Gradient factors are of single precision too, and near those of the base in float32.
+    half, whole = prepared.base, tiny_text.build("llama")
+    assert half.dtype == getattr(torch, dtype)
+    samples, index = prepared.train.fail[:6], torch.arange(6)
+    factors = []
+    for base in (half, whole):
+        bank = memory_bank(base, prepared.task, samples, BankSpec(base.layer(1), rank=2))
+        factors += [[pair.dense().double() for pair in bank.factors(index)]]
+        assert all(pair.u.dtype == torch.float32 for pair in bank.factors(index))
+    for one, other in zip(*factors, strict=True):
+        error = (one - other).norm() / other.norm()
+        assert error < 30 * torch.finfo(half.dtype).eps
