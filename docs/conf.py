@@ -47,6 +47,7 @@ _INSIDE = (
     "data.episodes",
     "data.part_banks",
     "data.spool",
+    "data.views",
     "families",
     "ledger",
     "models.disk",

@@ -35,8 +35,21 @@ Progress = Callable[[int, int], None]
 
 def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> str:
     """Fingerprint of everything that a bank's numbers depend on."""
+    return _key(base, task, _digest(samples), spec)
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Of what a model reads of samples."""
     digest = hashlib.blake2b(digest_size=16)
+    for sample in samples:
+        passage = sample.kind == TEXT  # is scored at all of its positions
+        digest.update(json.dumps([*sample.inputs, sample.target, passage]).encode())
+    return digest.hexdigest()
+
+
+def _key(base: TaskModel, task: Task, asked: str, spec: BankSpec) -> str:
     head = {
+        "samples": asked,
         "schema": _SCHEMA,
         "model": base.reading,
         "stack": base.blocks_path,
@@ -47,11 +60,7 @@ def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankS
     }
     if spec.dtype is not None:
         head["dtype"] = str(spec.dtype)
-    digest.update(json.dumps(head, sort_keys=True).encode())
-    for sample in samples:
-        passage = sample.kind == TEXT  # is scored at all of its positions
-        digest.update(json.dumps([*sample.inputs, sample.target, passage]).encode())
-    return digest.hexdigest()
+    return hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def open_bank(
@@ -95,14 +104,20 @@ def open_several(
     """
     assert samples, "a bank needs at least one sample"
     room = room or Room()
-    places = [folder / bank_key(base, task, samples, spec) for spec in specs]
+    room.begin()
+    asked = _digest(samples)
+    places = [folder / _key(base, task, asked, spec) for spec in specs]
     size = min(_SHARD, max(_SMALLEST, -(-len(samples) // _PARTS)))
     starts = range(0, len(samples), size)
     paths = [[place / f"shard-{i:05d}.safetensors" for place in places] for i in range(len(starts))]
     shards: list[list[Shard]] = [[] for _ in specs]
 
     def opened(i: int) -> list[Shard]:
-        return _opened(base, task, samples[starts[i] : starts[i] + size], specs, paths[i], room)
+        own = slice(starts[i], starts[i] + size)
+        found = _opened(base, task, lambda: samples[own], specs, paths[i], room)
+        for shard in found:
+            room.hold(shard, shard.size)
+        return found
 
     own: dict[int, list[Shard]] = {}
     if world.size() > 1 and not base.weights.is_divided:
@@ -111,7 +126,6 @@ def open_several(
         world.meet()
     for i, start in enumerate(starts):
         for known, shard in zip(shards, own.get(i) or opened(i), strict=True):
-            room.hold(shard, shard.size)
             known.append(shard)
         if progress is not None:
             progress(min(start + size, len(samples)), len(samples))
@@ -122,7 +136,7 @@ def open_several(
 
 
 def _opened(
-    base: TaskModel, task: Task, part: Sequence[Sample], specs: Sequence[BankSpec],
+    base: TaskModel, task: Task, part: Callable[[], Sequence[Sample]], specs: Sequence[BankSpec],
     paths: Sequence[Path], room: Room,
 ) -> list[Shard]:  # fmt: skip
     """Shards of some samples; those that are missing are built in one pass."""
@@ -133,11 +147,11 @@ def _opened(
             _make_shards(base, task, part, specs, paths)
         return [Shard(path) for path in paths]
     room.found += 1
-    return [shard for shard in found if shard is not None]
+    return [shard or Shard(path) for shard, path in zip(found, paths, strict=True)]
 
 
 def _make_shards(
-    base: TaskModel, task: Task, part: Sequence[Sample], specs: Sequence[BankSpec],
+    base: TaskModel, task: Task, part: Callable[[], Sequence[Sample]], specs: Sequence[BankSpec],
     paths: Sequence[Path],
 ) -> None:  # fmt: skip
     """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
@@ -147,7 +161,7 @@ def _make_shards(
         if in_step:
             missing = world.told(missing)
         if missing:
-            built = build(base, task, part, [specs[i] for i in missing])
+            built = build(base, task, part(), [specs[i] for i in missing])
             for i, tensors in zip(missing, built, strict=True):
                 if not in_step or world.is_main():
                     keep_tensors(paths[i], tensors)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from saledit import world
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.delta import Edits
@@ -87,6 +88,7 @@ class FactsFound:
         base, samples = self._base, self._samples
         kept = self._kept
         known = [None if kept is None else kept.read(s) for s in samples]
+        known = base.weights.agreed(known)
         delta = torch.zeros_like(bare)
         for i, value in enumerate(known):
             if value is not None:
@@ -100,7 +102,7 @@ class FactsFound:
                 base, self._task, self._sites[-1], block, self._prompts, essence, bare[some], some,
                 self._spec,
             )  # fmt: skip
-            if kept is not None:
+            if kept is not None and (world.is_main() or not base.weights.is_divided):
                 for i in some.tolist():
                     kept.write(samples[i], delta[i])
         return delta

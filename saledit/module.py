@@ -158,9 +158,11 @@ class EditModule(L.LightningModule):
             JobError: the loss is NaN or infinite.
         """
         loss, logged = self._loss(batch)
-        self._check_finite(loss)
+        # The mean over processes: all of them see where one has diverged.
+        mean = torch.stack(world.gathered(loss.detach())).mean()
+        self._check_finite(mean)
         n = len(batch.targets)
-        self.log("train/loss", loss, prog_bar=True, batch_size=n, sync_dist=True)
+        self.log("train/loss", mean, prog_bar=True, batch_size=n)
         for name, value in logged.items():
             self.log(f"train/{name}", value, batch_size=n, sync_dist=True)
         return loss

@@ -85,7 +85,7 @@ def request_for(
 
     harm, texts = damage(base, task, entry, held), batch.texts
     facts = facts_of(base, task, entry, batch.failures, folder=folder)
-    request = Request(batch.gradients, losses, harm, facts=facts)
+    request = Request(batch.gradients, losses, harm, facts=facts, agreed=base.weights.agreed)
     if texts is None:
         return request
     return replace(request, condition=lambda: embedded(base, texts))

@@ -50,13 +50,16 @@ class Room:
     _ground: int = -1
     _touched: int = 0
 
-    def hold(self, mapped: Mapped, size: int) -> None:
-        """Take in something mapped of a size in bytes, all of which was read to check it."""
+    def begin(self) -> None:
+        """Before anything is mapped: what is in memory of files now is none of the caches'."""
         if self._ground < 0:
-            self._ground = max(0, _file_pages() - size)
+            self._ground = max(0, _file_pages())
+
+    def hold(self, mapped: Mapped, size: int) -> None:
+        """Take in something mapped of a size in bytes, of which a page or two were read."""
         self._maps.append(mapped)
         self.size += size
-        self.touched(0, size)
+        self.touched(1, 0)
 
     def touched(self, rows: int, size: int) -> None:
         """Rows were gathered, of so many bytes together; drops pages where they are too many."""

@@ -216,8 +216,9 @@ class EditSession:
         harm = damage(base, task, entry, held)
         facts = facts_of(base, task, entry, [failures], self.edits)
         request = Request(
-            gradients, self._on_top(own), self._on_top(harm), facts=facts, memory=self._memory
-        )
+            gradients, self._on_top(own), self._on_top(harm), facts=facts, memory=self._memory,
+            agreed=base.weights.agreed,
+        )  # fmt: skip
         if not self.editor.needs_text:
             return request
         texts = conditions(base, task, bank, failures)[None]

@@ -87,6 +87,7 @@ def wanted_change(
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
         going = active.clone()
         going[active] = losses.detach() >= spec.enough
+        going = base.weights.agreed(going)
         if not going.any():
             break
         adam.step([delta], [torch.zeros_like(delta).index_put_((active,), slope)], going)

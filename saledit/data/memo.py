@@ -57,6 +57,7 @@ class Memo:
             known |= self._known(keys)
             new = [i for i, key in enumerate(keys) if key not in known]
             answers = world.spread(new, compute, self._in_step)
+            answers = world.told(answers) if self._in_step else answers
             found = dict(zip((keys[i] for i in new), answers, strict=True))
             if world.is_main() and found:
                 self._store.keep(found)

@@ -15,7 +15,8 @@ from saledit.conditions import conditions
 from saledit.data.episodes import EditBatch
 from saledit.data.hashes import number
 from saledit.data.splits import Part
-from saledit.data.spool import Joined, samples_in
+from saledit.data.spool import samples_in
+from saledit.data.views import Joined, Picked
 from saledit.editors.base import aggregate
 from saledit.models import TaskModel
 from saledit.records import Sample
@@ -127,7 +128,8 @@ class PartBanks:
             pass_targets,
             (fail, reworded, passing),
             None if self._texts is None else self._texts[fail],
-            [[self._samples[i] for i in own] for own in fail.tolist()] if self._samples else (),
+            # Read by few editors: made when they are looked at.
+            [Picked(self._samples, own) for own in fail.tolist()] if len(self._samples) else (),
         )
 
     def weight_of(self, fail: Tensor, column: Tensor | None) -> float:
@@ -218,15 +220,18 @@ def _adapt_table(part: Part, folder: Path) -> tuple[Sequence[Sample], Tensor, Te
     index = torch.zeros(len(groups), width, dtype=torch.long)
     weight = torch.zeros(len(groups), width)
     for i, group in enumerate(groups):
-        for j, sample in enumerate(group):
+        own = []
+        for sample in group:
             place = len(rewordings)
             if len(part.made):
-                place = places.setdefault(_mark(sample), place) if i >= n_real else place
-                places[_mark(sample)] = place
+                mark = _mark(sample)
+                place = places.setdefault(mark, place) if i >= n_real else place
+                places[mark] = place
             if place == len(rewordings):
                 rewordings.append(sample)
-            index[i, j] = place
-        weight[i, : len(group)] = 1
+            own.append(place)
+        index[i, : len(own)] = torch.tensor(own, dtype=torch.long)
+        weight[i, : len(own)] = 1
     return rewordings, index, weight
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saledit.data.hashes import number
-from saledit.data.spool import Picked
+from saledit.data.views import Picked
 from saledit.records import Record
 
 _Numbers = NDArray[np.uint64]
@@ -26,17 +26,32 @@ def roots(records: Sequence[Record]) -> _Places:
     Returns:
         For each record the position of the first one of its group (N,).
     """
-    return _roots(*_keys(records), len(records))
+    numbers, owners, _ = _read(records)
+    return _roots(numbers, owners, len(records))
 
 
-def _keys(records: Iterable[Record]) -> tuple[_Numbers, _Places]:
-    """Numbers of all keys of records, and which record each is of."""
+def _read(records: Iterable[Record], *salts: str) -> tuple[_Numbers, _Places, tuple[_Numbers, ...]]:
+    """What is asked of records, in one pass.
+
+    Returns:
+        Numbers of all their keys; which record each is of; and for each salt 16 bytes of every
+        record that its text and the salt decide, as two numbers (N, 2).
+    """
     numbers, owners = array("Q"), array("q")
+    digests = tuple(bytearray() for _ in salts)
     for i, record in enumerate(records):
         for key in record.keys():  # noqa: SIM118  (a method of Record, not a dict)
             numbers.append(number(key))
             owners.append(i)
-    return np.asarray(numbers, dtype=np.uint64), np.asarray(owners, dtype=np.int64)
+        for salt, digest in zip(salts, digests, strict=True):
+            text = "\x1f".join((salt, *record.sample.inputs, record.sample.target))
+            digest += hashlib.blake2b(text.encode(), digest_size=16).digest()
+    ranks = (np.frombuffer(bytes(d), dtype=">u8").reshape(-1, 2) for d in digests)
+    return (
+        np.asarray(numbers, dtype=np.uint64),
+        np.asarray(owners, dtype=np.int64),
+        tuple(rank.astype(np.uint64) for rank in ranks),
+    )
 
 
 def _roots(numbers: _Numbers, owners: _Places, n: int) -> _Places:
@@ -63,7 +78,7 @@ def partition(records: Sequence[Record], sizes: Sequence[int], seed: int) -> lis
     on the records' texts alone, not on their position in the file or on ids made from it.
 
     Args:
-        records: the records; gone through twice.
+        records: the records.
         sizes: wanted size of each part but the last, which takes the rest.
         seed: the shuffle's seed.
 
@@ -78,8 +93,8 @@ def partition(records: Sequence[Record], sizes: Sequence[int], seed: int) -> lis
         >>> {r.subjects for r in small} & {r.subjects for r in rest}  # no subject on both sides
         set()
     """
-    root = roots(records)
-    ranks, names = (_ranks(records, salt) for salt in (str(seed), "name"))
+    numbers, owners, (ranks, names) = _read(records, str(seed), "name")
+    root = _roots(numbers, owners, len(records))
     # A component is ranked by one member that the seed has no say in. By the first of its
     # ranks large components would come first, and the parts would differ in kind.
     by_name = np.lexsort((names[:, 1], names[:, 0], root))
@@ -105,15 +120,6 @@ def partition(records: Sequence[Record], sizes: Sequence[int], seed: int) -> lis
 
 def apart_from(records: Sequence[Record], others: Sequence[Record]) -> Sequence[Record]:
     """The records that share no text and no subject with any of the others."""
-    numbers, owners = _keys(records)
-    shared = owners[np.isin(numbers, _keys(others)[0])]
+    numbers, owners, _ = _read(records)
+    shared = owners[np.isin(numbers, _read(others)[0])]
     return Picked(records, np.setdiff1d(np.arange(len(records)), shared).tolist())
-
-
-def _ranks(records: Iterable[Record], salt: str) -> _Numbers:
-    """For each record 16 bytes that its text and the salt decide, as two numbers (N, 2)."""
-    digests = bytearray()
-    for record in records:
-        text = "\x1f".join((salt, *record.sample.inputs, record.sample.target))
-        digests += hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return np.frombuffer(bytes(digests), dtype=">u8").reshape(-1, 2).astype(np.uint64)

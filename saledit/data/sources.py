@@ -8,7 +8,6 @@ import re
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +64,19 @@ def _rows(source: str, limit: int, root: Path | None) -> Generator[Row, None, No
     assert limit >= 0
     path, n = _locate(source, root), 0
     with silent():
-        rows = _hub_rows(source) if path is None else file_rows(path, source)
-        for row in _drawn(rows, limit) if limit else rows:
-            n += 1
-            yield row
+        chosen = _drawn(_read(path, source), limit) if limit else None
+        for i, row in enumerate(_read(path, source)):
+            if chosen is not None and n == len(chosen):
+                break
+            if chosen is None or chosen[n] == i:
+                n += 1
+                yield row
     if not n:
         raise DataError(f"{source}: expected at least one record, got none; name data with records")
+
+
+def _read(path: Path | None, source: str) -> Iterator[Row]:
+    return _hub_rows(source) if path is None else file_rows(path, source)
 
 
 def stream_texts(source: str, field: str = "text") -> Iterator[str]:
@@ -84,7 +90,7 @@ def stream_texts(source: str, field: str = "text") -> Iterator[str]:
         DataError: no such source, a broken one, or a row without text in this field.
     """
     path = _locate(source, None)
-    rows = _hub_rows(source) if path is None else file_rows(path, source)
+    rows = _read(path, source)
     while True:
         with silent():  # not for whoever reads on in between
             found = next(rows, None)
@@ -102,16 +108,15 @@ def source_digest(source: str) -> str:
     return file_hash(path)
 
 
-def _drawn(rows: Iterable[Row], limit: int) -> list[Row]:
-    """At most ``limit`` rows in their order, each set of them as likely (Vitter's algorithm R)."""
-    kept: list[tuple[int, Row]] = []
-    draws = random.Random(0)
-    for i, row in enumerate(rows):
+def _drawn(rows: Iterable[Row], limit: int) -> Sequence[int]:
+    """At most ``limit`` rows by number, each set of them as likely (Vitter's algorithm R)."""
+    kept, draws = array("q"), random.Random(0)
+    for i, _ in enumerate(rows):
         if i < limit:
-            kept.append((i, row))
+            kept.append(i)
         elif (place := draws.randrange(i + 1)) < limit:
-            kept[place] = (i, row)
-    return [row for _, row in sorted(kept, key=itemgetter(0))]
+            kept[place] = i
+    return array("q", sorted(kept))
 
 
 def load_records(
@@ -142,23 +147,34 @@ def load_records(
     stem = _stem(source)
     records: list[Record] | Spool[Record] = [] if folder is None else records_in(folder)
     ids, owners, lines = array("Q"), array("q"), array("q")
-    with closing(_rows(source, limit, None)) as rows:
-        for where, row in rows:
-            line = where.rpartition(":")[2]
-            record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
-            for sample in (record.sample, *record.rewordings):
-                ids.append(number(sample.id))
-                owners.append(len(records))
-            lines.append(int(line))
-            records.append(record)
-    if (twice := Known(ids).twice()) is not None:
+    name = ""
+
+    def check() -> None:
+        """Raises where an id has come twice so far."""
+        if (twice := Known(ids).twice()) is None:
+            return
         later, first = (owners[i] for i in twice)
         samples = (records[later].sample, *records[later].rewordings)
         same = next(sample.id for sample in samples if number(sample.id) == ids[twice[0]])
         raise DataError(
-            f"{where.rpartition(':')[0]}:{lines[later]}: expected a unique 'id', got '{same}' as "
-            f"on line {lines[first]}; rename one of them, or leave 'id' out"
+            f"{name}:{lines[later]}: expected a unique 'id', got '{same}' as on line "
+            f"{lines[first]}; rename one of them, or leave 'id' out"
         )
+
+    try:
+        with closing(_rows(source, limit, None)) as rows:
+            for where, row in rows:
+                name, _, line = where.rpartition(":")
+                record = task.parse(row | {"id": _id(row, where) or f"{stem}:{line}"}, where)
+                for sample in (record.sample, *record.rewordings):
+                    ids.append(number(sample.id))
+                    owners.append(len(records))
+                lines.append(int(line))
+                records.append(record)
+    except DataError:
+        check()  # of the faults of a file the first one is told
+        raise
+    check()
     return records
 
 

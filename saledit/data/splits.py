@@ -15,7 +15,8 @@ from saledit.data.asking import Asked
 from saledit.data.hashes import Known, number
 from saledit.data.made import Made, counterfactual, reworded
 from saledit.data.rewordings import Rewriter, adapt_samples
-from saledit.data.spool import Joined, Mapped, Picked, Spool, groups_in, samples_in
+from saledit.data.spool import Spool, groups_in, samples_in
+from saledit.data.views import Flat, Joined, Mapped, Picked
 from saledit.errors import DataError
 from saledit.models import TaskModel
 from saledit.records import Answer, Record, Sample, Writing
@@ -156,7 +157,8 @@ def make_part(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
             f"{len(records)}: the model makes no mistake here; give other data or another model"
         )
-    sources = right[: 0 if task.generates else min(limits.made, limits.passes)]
+    n_sources = 0 if task.generates else min(limits.made, limits.passes, len(right))
+    sources = Picked(right, range(n_sources))
     _add_right(passing, (record.sample for record in learned), limits, ask)
     if len(passing) < limits.passes:
         others: Iterable[Sample] = chain(locality, (s for r in records for s in r.locality))
@@ -175,7 +177,8 @@ def make_part(
             f"{len(records)}; {_REMEDIES[task.generates]}"
         )
     groups = adapt_samples(Joined(failing, sources), limits.rewordings, rewriter, folder)
-    n, fail, own = len(failing), Mapped(_SAMPLE, failing), _places(failing, passing)
+    n, fail, own = len(failing), samples_in(folder), _places(failing, passing)
+    fail.extend(record.sample for record in failing)  # looked at more often than their records
     adapt = Picked(groups, range(n))
     if task.generates:
         found: Iterable[Made] = islice(reworded(fail, adapt, own), limits.made)
@@ -289,5 +292,5 @@ def matter_key(sample: Sample) -> tuple[str, ...]:
 def other_matters(task: Task, records: Sequence[Record]) -> Sequence[Sample]:
     """What must stay as it is in records that are given for that: passages, or the questions."""
     if task.by_perplexity:
-        return [sample for record in records for sample in record.locality or (record.sample,)]
+        return Flat(Mapped(lambda record: record.locality or (record.sample,), records))
     return Mapped(_SAMPLE, records)

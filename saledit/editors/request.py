@@ -25,6 +25,10 @@ def _no_text() -> tuple[Tensor, Tensor]:
     raise AssertionError("this request has no text")
 
 
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """E edits that are asked for, of K failures each.
@@ -39,6 +43,7 @@ class Request:
             tokens (E, K, T, D), and bool (E, K, T), which of them are real.
         facts: the failures as facts (E, K) at a site of each block, found as is asked for; the
             same question has the same answer and is worked out once.
+        agreed: of what decides how often the model is run, what all processes go by.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
     """
 
@@ -47,6 +52,7 @@ class Request:
     damage: PerEdit = _not_there
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
     facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
+    agreed: Callable[[Tensor], Tensor] = _as_it_is
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -10,8 +10,8 @@ where a pass takes many tokens, blocks keep their inputs alone and run again on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,9 @@ from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from saledit.models.again import can_run_again, run_again
+from saledit.models.again import ThriftyWeights
 from saledit.models.heap import give_back_large_blocks
 from saledit.models.reading import aligning, hooks_of, read_parts, read_weight
-from saledit.models.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class _Saved:
     stride: tuple[int, ...]
 
 
-class DiskWeights(Weights):
+class DiskWeights(ThriftyWeights):
     """The weights of a model that is offloaded, and where its modules run.
 
     Args:
@@ -59,7 +58,6 @@ class DiskWeights(Weights):
                 if not telling:
                     add_hook_to_module(module, _Telling(self._here, own), append=True)
         self._device = torch.device(self._hooks[0].execution_device or "cpu")
-        self._runs_again = False
         give_back_large_blocks()
 
     @property
@@ -80,25 +78,6 @@ class DiskWeights(Weights):
     def head(self, path: str) -> Callable[..., Tensor]:
         """The map whose rows are read in turn."""
         return RowsOnDisk(self._model, path)
-
-    def thrifty(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
-        """Inside, blocks keep their inputs alone of a graph: they are larger than their weights."""
-        return run_again(blocks)
-
-    @contextmanager
-    def once_more(self) -> Iterator[None]:
-        """Let suffix runs keep the inputs of blocks alone; a backward pass may come later."""
-        before, self._runs_again = self._runs_again, True
-        try:
-            yield
-        finally:
-            self._runs_again = before
-
-    def thrifty_suffix(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
-        """Inside of ``once_more`` some blocks of a suffix run keep their inputs alone."""
-        if not self._runs_again:
-            return nullcontext()
-        return run_again(block for block in blocks if can_run_again(block))
 
     @contextmanager
     def graph(self) -> Iterator[None]:

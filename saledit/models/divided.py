@@ -9,13 +9,13 @@ the blocks (embeddings, head) each process holds whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.hooks import remove_hook_from_module
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -23,10 +23,11 @@ from transformers import PreTrainedModel
 
 from saledit import world
 from saledit.errors import ModelError
-from saledit.models.again import run_again
+from saledit.models.again import ThriftyWeights
 from saledit.models.base import SEQ2SEQ, TaskModel
 from saledit.models.reading import read_weight
-from saledit.models.weights import Weights
+
+T = TypeVar("T")
 
 
 def divided(base: TaskModel, device: torch.device) -> TaskModel:
@@ -68,11 +69,13 @@ def divided(base: TaskModel, device: torch.device) -> TaskModel:
     # The model itself has nothing to divide, but knows where a pass begins and ends.
     fully_shard(model, mesh=mesh, ignored_params=outside)
     model.requires_grad_(False)
+    model._is_fsdp_managed_module = True  # so that generation ends in all processes at once
+    model.register_forward_hook(_forget_passes)
     _run_once(base, device)
     return replace(base, weights=DividedWeights(model, device))
 
 
-class DividedWeights(Weights):
+class DividedWeights(ThriftyWeights):
     """The weights of a divided model.
 
     Args:
@@ -95,9 +98,18 @@ class DividedWeights(Weights):
     def to(self, device: torch.device) -> None:
         """Stay: the parts are where they were put."""
 
-    def thrifty(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
-        """Inside, blocks keep their inputs alone of a graph."""
-        return run_again(blocks)
+    def thrifty_suffix(self, blocks: Iterable[nn.Module]) -> AbstractContextManager[None]:
+        """As others; but only where autocast is on, whose copies of weights a graph would keep."""
+        if not torch.is_autocast_enabled(self._device.type):
+            return nullcontext()
+        return super().thrifty_suffix(blocks)
+
+    def agreed(self, value: T) -> T:
+        """The first process's value, a tensor on this one's device."""
+        found: Any = value.detach().cpu() if isinstance(value, Tensor) else value
+        found = world.told(found)
+        agreed: T = found.to(value.device) if isinstance(value, Tensor) else found
+        return agreed
 
     @contextmanager
     def passing_by(
@@ -133,6 +145,16 @@ def _run_once(base: TaskModel, device: torch.device) -> None:
     ids = torch.zeros((1, 1), dtype=torch.long, device=device)
     more = {"decoder_input_ids": ids} if base.kind == SEQ2SEQ else {}
     base.model(input_ids=ids, attention_mask=torch.ones_like(ids), **more)
+
+
+def _forget_passes(model: Any, _args: object, _output: object) -> None:
+    """Forget in which order blocks ran: FSDP notes it for a way back, and forgets it there."""
+    if torch.is_grad_enabled():
+        return
+    groups = [state._fsdp_param_group for state in model._get_fsdp_state()._state_ctx.all_states]
+    for group in (group for group in groups if group is not None):
+        group.comm_ctx.post_forward_order.clear()
+        group._post_forward_indices.clear()
 
 
 def _bring(module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 
 from saledit.detour import forward_replaced
 from saledit.models.reading import read_weight
+
+T = TypeVar("T")
 
 
 class Weights:
@@ -74,6 +76,13 @@ class Weights:
     def head(self, _path: str) -> Callable[..., Tensor] | None:
         """The product of the module at a path, where it is better not run as it is."""
         return None
+
+    def agreed(self, value: T) -> T:
+        """What decides about passes to come: of processes in step the first one's.
+
+        Sums on a GPU may differ in their last digit from one process to the next.
+        """
+        return value
 
     def passing_by(
         self, blocks: nn.ModuleList, index: int, forward: Callable[..., Any]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import time
 from collections.abc import Mapping
+from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import torch
@@ -15,6 +20,9 @@ from saledit import world
 from saledit.errors import ConfigError
 from saledit.report import Ui
 
+_LOOK = 2.0  # seconds between two looks
+#: One process may work for hours on what the others wait for.
+_PATIENCE = timedelta(days=7)
 _PLACES = ("accelerator", "devices", "num_nodes")
 #: Strategies of Lightning that copy the model to every process; "auto" is one of them or none.
 _COPIES = ("auto", "ddp", "ddp_find_unused_parameters_false")
@@ -54,12 +62,30 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
         if fabric.world_size > 1:
             # Metrics and words are told to each other in main memory, whatever trains.
             backend = "cpu:gloo,cuda:nccl" if fabric.device.type == "cuda" else None
-            Fabric(**places, strategy=DDPStrategy(process_group_backend=backend)).launch()
+            strategy = DDPStrategy(process_group_backend=backend, timeout=_PATIENCE)
+            Fabric(**places, strategy=strategy).launch()
+            atexit.register(_part)
+            if not world.is_main():
+                Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     except (MisconfigurationException, ValueError, TypeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(f"trainer: cannot run on {places}: {reason}") from error
     if not world.is_main():
         ui.hush()
+
+
+def _part() -> None:
+    """Leave the other processes."""
+    group: Any = torch.distributed
+    if group.is_initialized():
+        group.destroy_process_group()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process when the one that started it has ended: nobody else would tell it."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def divides(trainer: Mapping[str, Any]) -> bool:

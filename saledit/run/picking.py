@@ -88,12 +88,13 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     key, score = (_swept if by_training else _probed)(prepared, site, layers)
     kept = prepared.config.cache / f"layers-{key}.json"
     in_step = prepared.base.weights.is_divided
+    agreed = prepared.base.weights.agreed
     with world.one_run_at_a_time(kept, in_step=in_step):  # others wait for its table
         with contextlib.suppress(ArtifactError):
             table: dict[str, Any] = kept_json(kept, "layer scores")
             return table
         prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
-        table = score().as_json()
+        table = agreed(score().as_json())
         if not in_step or world.is_main():
             keep_json(kept, table)
     return table

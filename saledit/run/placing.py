@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from saledit import world
 from saledit.errors import ConfigError
 from saledit.models import TaskModel
 
@@ -27,7 +28,7 @@ def place(base: TaskModel, trainer: Mapping[str, Any]) -> None:
 
 
 def device_of(trainer: Mapping[str, Any]) -> torch.device:
-    """The device that lightning.Trainer would train on, of several the first.
+    """The device that lightning.Trainer would train on, of several this process's or the first.
 
     Accelerators other than CUDA have no double precision, which whitening and metrics need: what
     is done outside training stays on the CPU there.
@@ -36,6 +37,9 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
         ConfigError: there is no such accelerator here.
     """
     chosen = {name: trainer[name] for name in _PLACES if name in trainer}
+    on_gpu = chosen.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    if world.size() > 1 and on_gpu and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())  # as the launch has set it
     if chosen.get("devices") == 1:
         del chosen["devices"]
     if chosen == {"accelerator": "cpu"}:

@@ -16,7 +16,7 @@ from saledit.data.partition import apart_from, partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.sources import load_records
 from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
-from saledit.data.spool import Joined
+from saledit.data.views import Joined
 from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
@@ -107,6 +107,13 @@ class Prepared:
         key = "data.test" if d.test else "data.train"
         return self._part(1, self.test_records, key, d.max_test_failures, d.max_test_passes)
 
+    @cached_property
+    def _trained(self) -> Known:
+        """What training sees: no other matter is of it."""
+        records = self._sides[1]
+        matters = (matter_key(s) for r in records for s in (r.sample, *r.locality))
+        return Known(number(*matter) for matter in matters)
+
     def counts(self) -> dict[str, dict[str, object]]:
         """Sizes of all three parts. Processes that share a run come here together."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
@@ -131,9 +138,7 @@ class Prepared:
         name = ("validation", "test", "training")[side]
         most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
         # Records of both sides may bring the same question that is to stay as it is.
-        trained = () if side == 2 else self._sides[1]
-        matters = (matter_key(s) for r in trained for s in (r.sample, *r.locality))
-        seen = Known(number(*matter) for matter in matters)
+        seen = Known() if side == 2 else self._trained
         with self.ui.progress(f"asking the model: {name}", most) as bar:
             return make_part(
                 self.base, task, records, limits, rewriter, self.config.cache, learned, others,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saledit.data.asking import Asked
 from saledit.data.splits import Part
+from saledit.data.views import Flat
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
 from saledit.tasks.base import Task
@@ -52,13 +53,16 @@ class Said:
         task: asks it.
         part: the samples.
         folder: where memos are.
+
+    Attributes:
+        samples: those of each part, by its name.
     """
 
     def __init__(self, base: TaskModel, task: Task, part: Part, folder: Path) -> None:
-        reworded = [sample for group in part.adapt for sample in group]
-        self._samples = {FAIL: part.fail, ADAPT: reworded, PASS: part.passing}
+        reworded: Sequence[Sample] = Flat(part.adapt)
+        self.samples = {FAIL: part.fail, ADAPT: reworded, PASS: part.passing}
         ask = Asked(base, task, folder, lambda _done: None)
-        self._before = {name: ask(self._samples[name]) for name in (FAIL, ADAPT)}
+        self._before = {name: ask(self.samples[name][:]) for name in (FAIL, ADAPT)}
 
     @property
     def reworded(self) -> Sequence[Answer]:
@@ -79,7 +83,7 @@ class Said:
                 wanted &= ~rights
             for e, i in wanted.nonzero().tolist():
                 place, right = int(index[e, i]), bool(rights[e, i])
-                sample = self._samples[seen.part][place]
+                sample = self.samples[seen.part][place]
                 said = seen.words.get((e, i), sample.target if right else "")
                 row = {"edit": e, "part": seen.part}
                 out.append(row | self._row(seen.part, place, sample, said, right))

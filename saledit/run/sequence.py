@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -101,20 +102,29 @@ class _Kept:
 
     def restore(self, session: EditSession, course: Course) -> int:
         """Take up what is there; how many failures have been edited, 0 where there is nothing."""
-        try:
-            facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
-            steps, memory = load_edits(self._folder, self._base.model), load_memory(self._folder)
-        except UserError:  # there is none, or it is damaged: the sequence begins anew
+        points = world.told(self._points() if world.is_main() else [])
+        if not points:
             return 0
-        if not facts["points"] or facts["seal"] != seal_of(facts["points"]):
+        try:
+            steps, memory = load_edits(self._folder, self._base.model), load_memory(self._folder)
+        except UserError:
             return 0
         device = self._base.device
         session.go_on(
             steps.map(lambda tensor: tensor.to(device)),
             {name: tensor.to(device) for name, tensor in memory.items()},
         )
-        course.points.extend(facts["points"])
-        return int(facts["points"][-1]["n_failures"])
+        course.points.extend(points)
+        return int(points[-1]["n_failures"])
+
+    def _points(self) -> list[dict[str, Any]]:
+        """The course so far; none where nothing is there, or it is damaged: it begins anew."""
+        try:
+            facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
+        except UserError:
+            return []
+        found: list[dict[str, Any]] = facts["points"]
+        return found if facts["seal"] == seal_of(found) else []
 
     def remove(self) -> None:
         """Forget a sequence that has come to its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -33,19 +33,18 @@ class Spoken:
         task: says what is right.
         part: the samples.
         banks: their caches.
+        samples: those of each part, by its name.
         before: what the rewordings are answered without any edit.
     """
 
     def __init__(
         self, base: TaskModel, task: TextTask, part: Part, banks: PartBanks,
-        before: Sequence[Answer] = (),
+        samples: Mapping[str, Sequence[Sample]], before: Sequence[Answer] = (),
     ) -> None:  # fmt: skip
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._metrics, self._before = EditMetrics(), before
         self._f1 = {name: Mean() for name in (FAIL, ADAPT, PASS)}
-        reworded = [sample for group in part.adapt for sample in group]
-        self._samples: dict[str, Sequence[Sample]]
-        self._samples = {FAIL: part.fail, ADAPT: reworded, PASS: part.passing}
+        self._samples = samples
         self._generated = Accuracy()  # of all that is asked
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> list[Seen]:
@@ -93,6 +92,7 @@ class Spoken:
         self, part: str, index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
     ) -> Seen:
         """Samples at positions (E, n), each under its row's edit."""
+        draft = self._base.weights.agreed(draft)
         is_open = (~draft) & (weights > 0)
         open_ = is_open.nonzero()  # (rows, 2)
         right, f1 = draft.clone(), draft.double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -77,9 +78,9 @@ class Tally:
             self._fluency = Fluency(base, task, part, fluency)
         self._spoken = None
         if isinstance(task, TextTask):
-            self._spoken = Spoken(base, task, part, banks, said.reworded)
+            self._spoken = Spoken(base, task, part, banks, said.samples, said.reworded)
         self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
-        self._reworded = [sample for group in part.adapt for sample in group]
+        self._kinds = [sys.intern(sample.kind) for sample in said.samples[ADAPT]]
         self._batches: list[_Batch] = []
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
@@ -200,8 +201,8 @@ class Tally:
             *(x.flatten().tolist() for x in (seen.index, weights, seen.right)), strict=True
         ):
             if weight:
-                noted.total[self._reworded[i].kind] += 1
-                noted.right[self._reworded[i].kind] += ok
+                noted.total[self._kinds[i]] += 1
+                noted.right[self._kinds[i]] += ok
 
     def metrics(self) -> dict[str, Any]:
         """The numbers, those of free generation under ``generated``."""

@@ -146,6 +146,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     metrics = tally.metrics()
     if any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
+    seconds_a_fix = 0.0
+    if world.is_main() or prepared.base.weights.is_divided:  # beside others it would take longer
+        seconds_a_fix = _fix_seconds(prepared, trained)
+    world.meet()
     one = schedule.batch_size == 1
     mode = "batch" if not schedule.cumulative else "sequential" if one else "sequential-batched"
     results = {
@@ -166,7 +170,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         "counts": part.counts(),
         "timing": {
             "test_seconds": seconds,
-            "fix_seconds_per_edit": _fix_seconds(prepared, trained),
+            "fix_seconds_per_edit": seconds_a_fix,
         },
         "memory": _memory(prepared.base.device),
         "cache": prepared.room.as_json(),

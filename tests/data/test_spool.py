@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from saledit.data import spool
 from saledit.data.hashes import Known, number
-from saledit.data.spool import Joined, Mapped, Picked, groups_in, records_in, samples_in
+from saledit.data.spool import groups_in, records_in, samples_in
+from saledit.data.views import Flat, Joined, Mapped, Picked
 from saledit.errors import JobError
 from saledit.records import Record, Sample, Writing
 
@@ -63,6 +64,9 @@ def test_views_are_what_they_say(
     joined = Joined(kept, (), picked)
     assert list(joined) == [joined[i] for i in range(len(joined))] == [*values, *picked]
     assert Mapped(len, joined) == [len(group) for group in joined]
+    flat = Flat(joined)
+    assert list(flat) == [sample for group in joined for sample in group]
+    assert [flat[i] for i in range(len(flat))] == list(flat)
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -85,17 +89,35 @@ def test_values_take_no_memory(tmp_path: Path) -> None:
     assert alive < 100
 
 
-def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_args: object) -> int:
+class Broken:
+    """A file that can be found, and no more."""
+
+    def seek(self, _place: int) -> int:
+        return 0
+
+    def read(self, _size: int) -> bytes:
+        return b""
+
+    def write(self, _data: memoryview) -> int:
         raise OSError(28, "No space left on device")
 
+
+def test_a_full_or_broken_disk_is_said(tmp_path: Path) -> None:
     kept = samples_in(tmp_path)
-    monkeypatch.setattr(spool.os, "pwrite", full)
+    kept.append(Sample("0", ("text",), "a"))
+    kept[0]
+    kept._file = Broken()
+    with pytest.raises(JobError, match=r"cannot be read \(it has ended after 0 bytes\); make room"):
+        kept[0]
     with pytest.raises(JobError, match=r"cannot be written \(No space left on device\); make room"):
         kept.extend(Sample(str(i), ("text " * 20,), "a") for i in range(20))
+
+
+def test_a_cache_that_may_only_be_read_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(JobError, match="cannot be written"):
-        samples_in(tmp_path / "file")
+    kept = samples_in(tmp_path / "file")
+    kept.append(Sample("0", ("text",), "a"))
+    assert kept[0].inputs == ("text",)
 
 
 @given(st.lists(words, max_size=20), st.lists(words, max_size=5))
