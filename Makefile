@@ -34,7 +34,7 @@ quickstart: $(STAMP) ## The whole story on the bundled default
 	$(BIN)/saledit quickstart
 
 test: $(STAMP) ## Run the tests (slow and gpu ones excepted)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP) ## Style, format and direction of imports
 	$(BIN)/ruff check .

@@ -38,8 +38,9 @@ SMALL = (
     "trainer.accelerator=cpu", "trainer.precision=32-true", "data.limit=600",
     "data.max_failures=120", "data.max_passes=120", "data.max_made=0", "train.made=0",
     "data.max_test_failures=40", "data.max_test_passes=60", "train.epochs=1",
-    "train.steps_per_epoch=20", "train.edits_per_step=8", "train.passes_per_edit=5",
-    "train.validation_edits=4", "site.select=fixed", "schedule.batch_size=1", "name=run",
+    "train.steps_per_epoch=40", "train.edits_per_step=16", "train.passes_per_edit=5",
+    "train.validation_edits=2", "train.validation_passes=5", "site.select=fixed", "site.layer=20",
+    "schedule.batch_size=1", "name=run",
 )  # fmt: skip
 MADE = ("dequantized-*", "finetuned-*")
 COLUMNS = {

@@ -28,10 +28,11 @@ from saledit.moments import Normalizer
 from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.launching import alone
+from saledit.run.placing import device_of
 
 
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
-    one, two = make("one", *TWO[1:]), make("two", *TWO)
+    one, two = make("one", *TWO[1:], "train.epochs=2"), make("two", *TWO, "train.epochs=2")
     first = fit(one, False, ui())
     shutil.rmtree(home / "cache")  # so that both ask and cache, each its share
     done = shared_run(command(two, tmp_path))
@@ -208,3 +209,12 @@ def test_processes_beside_the_first_are_told_by_their_launcher(
     assert not world.was_launched_beside()
     monkeypatch.setenv("RANK", "3")
     assert world.was_launched_beside()
+
+
+def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setitem(sys.modules, "torch.distributed", Peers(1, None))
+    for trainer in ({}, {"devices": 2}, {"accelerator": "gpu", "devices": "auto"}):
+        assert device_of(trainer) == torch.device("cuda", 1)
+    assert device_of({"accelerator": "cpu", "devices": 1}) == torch.device("cpu")
