@@ -25,7 +25,7 @@ from saledit import world
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.moments import Normalizer
-from saledit.run import fit
+from saledit.run import fit, launching
 from saledit.run import test as run_test
 from saledit.run.launching import alone
 from saledit.run.placing import device_of
@@ -218,3 +218,29 @@ def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> No
     for trainer in ({}, {"devices": 2}, {"accelerator": "gpu", "devices": "auto"}):
         assert device_of(trainer) == torch.device("cuda", 1)
     assert device_of({"accelerator": "cpu", "devices": 1}) == torch.device("cpu")
+
+
+def test_a_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents, left = iter([7, 7, 1]), []
+    monkeypatch.setattr(launching.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(launching.os, "_exit", left.append)
+    monkeypatch.setattr(launching.time, "sleep", lambda _seconds: None)
+    launching._leave_with(7)
+    assert left == [1]
+
+
+def test_in_step_all_work_on_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Others(Peers):
+        def barrier(self) -> None:
+            met.append(self.rank)
+
+    met: list[int] = []
+    monkeypatch.setitem(sys.modules, "torch.distributed", Others(1, 5))
+    assert world.spread([1, 2, 3], lambda items: [x + 1 for x in items], in_step=True) == [2, 3, 4]
+    assert world.highest(3) == 5
+    assert world.highest(8) == 8
+    # Not the first process: it holds no lock, and waits before and behind.
+    with world.one_run_at_a_time(tmp_path / "made", in_step=True):
+        assert met == [1]
+        assert list(tmp_path.iterdir()) == []
+    assert met == [1, 1]
