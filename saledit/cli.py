@@ -30,6 +30,7 @@ _COMMON = {
 }
 
 
+_SEEN_BY_ALL = (2, 130)  # exit statuses: wrong input, Ctrl-C
 _SHARED = ("fit", "test")  # verbs that several processes run together
 
 
@@ -61,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from saledit.report.failures import explain
 
         message, status = explain(error, words)
-        # What is wrong in the input is said by the first process; a fault may be of one alone.
-        if status != 2 or not world.was_launched_beside():
+        # What all processes see is said by the first; a fault may be of one alone.
+        if status not in _SEEN_BY_ALL or not world.was_launched_beside():
             _say(message)
     _close_stdout()
     return status
