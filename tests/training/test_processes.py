@@ -21,7 +21,6 @@ from processes import (
 )
 from whole_runs import ui
 
-from saledit import world
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.moments import Normalizer
@@ -244,3 +243,19 @@ def test_in_step_all_work_on_everything(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert met == [1]
         assert list(tmp_path.iterdir()) == []
     assert met == [1, 1]
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_ctrl_c_is_said_by_the_first_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    def interrupted(_words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupted)
+    monkeypatch.setattr(cli, "_close_stdout", lambda: None)
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert cli.main(["fit", "x"]) == 130
+    assert bool(capsys.readouterr().err) == (rank == "0")
