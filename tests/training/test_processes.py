@@ -21,6 +21,7 @@ from processes import (
 )
 from whole_runs import ui
 
+from saledit import cli, world
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.moments import Normalizer
