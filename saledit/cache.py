@@ -28,7 +28,7 @@ from saledit.tasks.prompts import TEXT
 
 _SCHEMA = 9
 _SHARD = 1024  # samples a shard at most
-_SMALLEST, _PARTS = 128, 8  # of few samples there are several, too, for several processes
+_SMALLEST, _PARTS = 32, 8  # of few samples there are several, too, for several processes
 
 Progress = Callable[[int, int], None]
 
