@@ -141,8 +141,7 @@ def _opened(
 ) -> list[Shard]:  # fmt: skip
     """Shards of some samples; those that are missing are built in one pass."""
     found = [open_shard(path) for path in paths]
-    in_step, is_missing = base.weights.is_divided, None in found
-    if world.told(is_missing) if in_step else is_missing:
+    if base.weights.agreed(None in found):
         with room.making():
             _make_shards(base, task, part, specs, paths)
         return [Shard(path) for path in paths]
@@ -155,15 +154,14 @@ def _make_shards(
     paths: Sequence[Path],
 ) -> None:  # fmt: skip
     """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
-    in_step = base.weights.is_divided
-    with world.one_run_at_a_time(*paths, in_step=in_step):
+    weights = base.weights
+    with world.one_run_at_a_time(*paths, in_step=weights.is_divided):
         missing = [i for i, path in enumerate(paths) if open_shard(path) is None]
-        if in_step:
-            missing = world.told(missing)
+        missing = weights.agreed(missing)
         if missing:
             built = build(base, task, part(), [specs[i] for i in missing])
             for i, tensors in zip(missing, built, strict=True):
-                if not in_step or world.is_main():
+                if weights.writes:
                     keep_tensors(paths[i], tensors)
             del built
             give_back()

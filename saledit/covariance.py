@@ -139,7 +139,7 @@ def _go_on(
             sums.tokens += _add(base, sites, inputs, sums.totals, read)
         sums.texts += len(some)
         sums.is_whole = sums.is_whole or sums.tokens >= corpus.tokens
-        if not base.weights.is_divided or world.is_main():
+        if base.weights.writes:
             sums.write(kept)
         if progress is not None:
             progress(sums.tokens)

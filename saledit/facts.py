@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saledit import world
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.delta import Edits
@@ -102,7 +101,7 @@ class FactsFound:
                 base, self._task, self._sites[-1], block, self._prompts, essence, bare[some], some,
                 self._spec,
             )  # fmt: skip
-            if kept is not None and (world.is_main() or not base.weights.is_divided):
+            if kept is not None and base.weights.writes:
                 for i in some.tolist():
                     kept.write(samples[i], delta[i])
         return delta

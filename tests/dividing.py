@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from saledit import world
 from saledit.answering import answers
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.detour import forward_replaced
 from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.models.divided import divided
 from saledit.overlay import applied
@@ -54,6 +57,21 @@ def models(family: str, folder: Path) -> tuple[TaskModel, TaskModel, Task, list[
     return plain, replace(divided(found, CPU), tokenizer=plain.tokenizer), task, asked
 
 
+@contextmanager
+def counted(base: TaskModel) -> Iterator[list[None]]:
+    """How often the first norm of the block above the lowest one runs."""
+    runs: list[None] = []
+    norm = next(m for n, m in base.block(1).named_modules() if "norm" in n.lower() or "ln" in n)
+    whole = norm.forward
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        runs.append(None)
+        return whole(*args, **kwargs)
+
+    with forward_replaced(norm, noted):
+        yield runs
+
+
 def numbers(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
     """Banks, slopes through a suffix run that is cut into parts, and layer scores."""
     spec = BankSpec(base.layer(1), rank=3, moments=True, batch_tokens=60)
@@ -71,10 +89,28 @@ def numbers(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
             targets = bank.targets_of(part)
             total = total + task.losses(base, task.logits(base, outputs, targets), targets).sum()
     slopes = torch.autograd.grad(total, edits.tensors())
+    low = memory_bank(base, task, asked, BankSpec(base.layer(0)))
+    edits = random_edits(low.layer.sites, batch=(3,), seed=2).map(lambda t: t.requires_grad_())
+    rows, targets = low.rows(index), low.targets_of(index)
+    # Under autocast a graph would keep copies of weights: blocks above run again.
+    with torch.autocast("cpu", torch.bfloat16), base.weights.once_more(), counted(base) as runs:
+        with applied(base.model, edits):
+            outputs = run(base, low.entry, rows.states, rows.inputs, rows.at)
+        half = task.losses(base, task.logits(base, outputs, targets).float(), targets).sum()
+        halves = torch.autograd.grad(half, edits.tensors())
+    assert len(runs) == (2 if base.weights.is_divided and base.n_blocks > 2 else 1), runs
+    out |= {"half": half.detach(), **{f"half slope{i}": s for i, s in enumerate(halves)}}
     out |= {"total": total.detach(), **{f"slope{i}": s for i, s in enumerate(slopes)}}
     probes = Probes(asked[:4], asked[4:8], asked[8:])
     table = GradientSaliency(batch_tokens=60)(base, task, base.layers(), probes)
     return out | {"scores": torch.tensor([score.score for score in table.scores])}
+
+
+def order_of_passes(base: TaskModel) -> list[list[Any]]:
+    """What FSDP has noted of passes, for each block."""
+    states = [base.block(i)._get_fsdp_state() for i in range(base.n_blocks)]
+    groups = [state._fsdp_param_group for state in states]
+    return [group.comm_ctx.post_forward_order + group._post_forward_indices for group in groups]
 
 
 def differences(family: str, folder: Path) -> list[str]:
@@ -89,6 +125,8 @@ def differences(family: str, folder: Path) -> list[str]:
         wrong.append("fingerprint")
     if answers(parts, task, asked) != answers(plain, task, asked):
         wrong.append("answers")
+    if any(order_of_passes(parts)):
+        wrong.append("FSDP notes passes that have no way back")
     for i in range(parts.n_blocks):
         held = parts.block(i).named_parameters()
         whole = [name for name, weight in held if not isinstance(weight, DTensor)]

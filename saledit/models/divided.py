@@ -104,6 +104,11 @@ class DividedWeights(ThriftyWeights):
             return nullcontext()
         return super().thrifty_suffix(blocks)
 
+    @property
+    def writes(self) -> bool:
+        """All processes make the same; the first one writes it."""
+        return world.is_main()
+
     def agreed(self, value: T) -> T:
         """The first process's value, a tensor on this one's device."""
         found: Any = value.detach().cpu() if isinstance(value, Tensor) else value

@@ -77,6 +77,11 @@ class Weights:
         """The product of the module at a path, where it is better not run as it is."""
         return None
 
+    @property
+    def writes(self) -> bool:
+        """Whether what is made of passes is this process's to write: in step the first one's."""
+        return True
+
     def agreed(self, value: T) -> T:
         """What decides about passes to come: of processes in step the first one's.
 

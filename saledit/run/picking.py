@@ -87,15 +87,14 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     by_training = site.select == SWEEP
     key, score = (_swept if by_training else _probed)(prepared, site, layers)
     kept = prepared.config.cache / f"layers-{key}.json"
-    in_step = prepared.base.weights.is_divided
-    agreed = prepared.base.weights.agreed
-    with world.one_run_at_a_time(kept, in_step=in_step):  # others wait for its table
+    weights = prepared.base.weights
+    with world.one_run_at_a_time(kept, in_step=weights.is_divided):  # others wait for its table
         with contextlib.suppress(ArtifactError):
             table: dict[str, Any] = kept_json(kept, "layer scores")
             return table
         prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
-        table = agreed(score().as_json())
-        if not in_step or world.is_main():
+        table = weights.agreed(score().as_json())
+        if weights.writes:
             keep_json(kept, table)
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import mpmath  # comes with torch
+import mpmath
 import pytest
 import torch
 from hypothesis import given, settings

@@ -246,6 +246,14 @@ def test_in_step_all_work_on_everything(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert met == [1, 1]
 
 
+def test_all_processes_see_a_loss_that_is_nan_in_one(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world, "gathered", lambda loss: [loss, loss.new_tensor(torch.nan)])
+    with pytest.raises(JobError, match="training diverged at step 0"):
+        fit(make("nan"), False, ui())
+
+
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_ctrl_c_is_said_by_the_first_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
