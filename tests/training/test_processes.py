@@ -249,7 +249,10 @@ def test_in_step_all_work_on_everything(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_all_processes_see_a_loss_that_is_nan_in_one(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "gathered", lambda loss: [loss, loss.new_tensor(torch.nan)])
+    def gathered(tensor: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor] if tensor.dim() else [tensor, tensor.new_tensor(torch.nan)]
+
+    monkeypatch.setattr(world, "gathered", gathered)
     with pytest.raises(JobError, match="training diverged at step 0"):
         fit(make("nan"), False, ui())
 
