@@ -67,9 +67,26 @@ class FactsFound:
             self._kept = Values(folder, base, task, self._sites[-1], spec, contexts)
 
     @cached_property
-    def _prompts(self) -> Prompts:
+    def _every(self) -> Prompts:
+        """All rows, those of what is to stay behind those that are asked."""
+        asked, of = _variants(self._samples, self._contexts)
+        about = self._essence()
+        some = [self._samples[i] for i in about]
+        stays = [replace(s, id=f"{s.id}<is", inputs=(f"{s.subject} is a",), rival="") for s in some]
+        of = torch.cat([of, torch.tensor(about, dtype=of.dtype)])
+        samples = [*asked, *stays]
         with applied(self._base.model, self._steps):
-            return self._read(*_variants(self._samples, self._contexts))
+            bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
+            if self._spec.at == "subject":
+                spans = self._task.subject_spans(self._base, samples)
+                places = torch.tensor([last for _, last in spans])
+            else:
+                places = _last_places(self._base, bank)
+        return Prompts(bank, places.to(self._base.device), of, len(asked))
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return self._every.asked
 
     @cached_property
     def _top(self) -> Facts:
@@ -95,12 +112,11 @@ class FactsFound:
         missing = torch.tensor([i for i, value in enumerate(known) if value is None])
         if not len(missing):
             return delta
-        essence, block = self._essence(), self._layer.index + len(self._sites) - 1
-        for some in torch.split(missing, facts_at_once(base, self._prompts, len(samples))):
+        every, block = self._every, self._layer.index + len(self._sites) - 1
+        for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
-                base, self._task, self._sites[-1], block, self._prompts, essence, bare[some], some,
-                self._spec,
-            )  # fmt: skip
+                base, self._task, self._sites[-1], block, every, bare[some], some, self._spec
+            )
             if kept is not None and base.weights.writes:
                 for i in some.tolist():
                     kept.write(samples[i], delta[i])
@@ -159,24 +175,12 @@ class FactsFound:
         count = torch.bincount(of, minlength=n).to(states)[:, None]
         return states.new_zeros(n, states.shape[1]).index_add_(0, of, states) / count
 
-    def _read(self, samples: Sequence[Sample], of: Tensor) -> Prompts:
-        bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
-        if self._spec.at == "subject":
-            spans = self._task.subject_spans(self._base, samples)
-            places = torch.tensor([last for _, last in spans])
-        else:
-            places = _last_places(self._base, bank)
-        return Prompts(bank, places.to(self._base.device), of)
-
-    def _essence(self) -> Prompts | None:
-        """What the model says of the subject at large, behind "SUBJECT is a": it is to stay."""
+    def _essence(self) -> list[int]:
+        """The facts whose subject at large is to stay: what is said behind "SUBJECT is a"."""
         spec = self._spec
-        about = [i for i, sample in enumerate(self._samples) if sample.subject]
-        if not (spec.kl > 0 and about and self._task.generates and spec.at == "subject"):
-            return None
-        some = [self._samples[i] for i in about]
-        asked = [replace(s, id=f"{s.id}<is", inputs=(f"{s.subject} is a",), rival="") for s in some]
-        return self._read(asked, torch.tensor(about))
+        if not (spec.kl > 0 and self._task.generates and spec.at == "subject"):
+            return []
+        return [i for i, sample in enumerate(self._samples) if sample.subject]
 
 
 def _inputs(into: list[Tensor]) -> Touch:

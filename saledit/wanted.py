@@ -20,7 +20,7 @@ from saledit.models import TaskModel
 from saledit.places import touched
 from saledit.site import Site
 from saledit.suffix import entry_for
-from saledit.tails import Tails, tails_of
+from saledit.tails import tails_of
 from saledit.tasks.base import Task
 
 _LOGITS = 50_000_000  # numbers that the rows of one step may give
@@ -31,26 +31,34 @@ class Prompts:
     """Rows of a bank with the positions that are looked at.
 
     Attributes:
-        bank: R cached samples.
-        places: positions (R,) in them.
-        of: (R,) which fact each row is of.
+        bank: cached samples; the first R of them are asked, any others say what is to stay.
+        places: positions in all of them.
+        of: which fact each of all is of.
+        n_asked: R.
     """
 
     bank: Bank
     places: Tensor
     of: Tensor
+    n_asked: int
+
+    @property
+    def asked(self) -> Prompts:
+        """The first R rows alone."""
+        n = self.n_asked
+        return Prompts(self.bank, self.places[:n], self.of[:n], n)
 
 
 def facts_at_once(base: TaskModel, read: Prompts, n: int) -> int:
     """How many of n facts can be optimised beside each other, so that their logits fit."""
     width = 1 if read.bank.answer_lengths is None else int(read.bank.answer_lengths.max())
-    a_fact = len(read.places) // n * width * base.vocabulary
+    a_fact = -(-len(read.places) // n) * width * base.vocabulary
     return max(1, _LOGITS // a_fact)
 
 
 def wanted_change(
-    base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, essence: Prompts | None,
-    outputs: Tensor, facts: Tensor, spec: FactSpec,
+    base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, outputs: Tensor,
+    facts: Tensor, spec: FactSpec,
 ) -> Tensor:  # fmt: skip
     """What to add (n, D_out) to the outputs of some facts, all optimised at once.
 
@@ -62,8 +70,8 @@ def wanted_change(
         task: scores.
         site: whose output is changed.
         block: index of its block.
-        prompts: rows in which the right answers are to become likely.
-        essence: rows in which what is said first is to stay; None for none.
+        prompts: rows in which the right answers are to become likely, and behind them those in
+            which what is said first is to stay.
         outputs: the site's outputs (n, D_out) at the bare prompts.
         facts: which facts (n,).
         spec: how they are found.
@@ -72,16 +80,12 @@ def wanted_change(
     delta = torch.zeros_like(outputs)
     adam = Adam([delta], spec.rate)
     going = torch.ones(len(facts), dtype=torch.bool, device=delta.device)
-    asked = _Asked(base, site, block, prompts, facts)
-    about = None if essence is None else _Asked(base, site, block, essence, facts, first_only=True)
-    before = None if about is None else about.told(task)
+    rows = _Rows(base, task, site, block, prompts, facts)
     for _ in range(spec.steps):
         active = going
         with torch.enable_grad():
             leaf = delta[active].requires_grad_()
-            losses = asked.losses(task, leaf, active)
-            if about is not None and before is not None:
-                losses = losses + spec.kl * about.drift(task, before, leaf, active)
+            losses = rows.losses(leaf, active, spec.kl)
             norm = (leaf.square().sum(1) + 1e-24).sqrt()
             losses = losses + spec.decay * norm / size[active].squeeze(1) ** 2
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
@@ -96,77 +100,86 @@ def wanted_change(
     return delta
 
 
-class _Asked:
+class _Rows:
     """The rows of some facts, run again and again with another change of each fact.
+
+    Rows that are asked and rows that are to stay go in one run: beside few rows what takes the time
+    is to read the weights.
 
     Args:
         base: the task model.
+        task: scores.
         site: whose output is changed.
         block: index of its block.
         prompts: rows of all facts.
         facts: which facts (n,).
-        first_only: whether of each answer the first token alone is scored.
     """
 
     def __init__(
-        self, base: TaskModel, site: Site, block: int, prompts: Prompts, facts: Tensor,
-        first_only: bool = False,
-    ) -> None:  # fmt: skip
-        self._base, self._bank = base, prompts.bank
+        self, base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, facts: Tensor
+    ) -> None:
+        self._base, self._task, self._bank = base, task, prompts.bank
         self._module = base.model.get_submodule(site.name)
         place = torch.full((1 + int(max(prompts.of.max(), facts.max())),), -1)
         place[facts] = torch.arange(len(facts))
         of = place[prompts.of]
         self._index = (of >= 0).nonzero().squeeze(1)  # rows of the bank
         self._of = of[self._index]  # position of each row's fact among the facts
-        self._tails: Tails | None = None
-        if len(self._index):
-            rows, places = prompts.bank.rows(self._index), prompts.places[self._index]
-            higher = entry_for(base, block, (site.name,))
-            self._tails = tails_of(base, prompts.bank.entry, higher, rows, places)
-        self._first_only = first_only
+        self._stays = self._index >= prompts.n_asked
+        rows, places = prompts.bank.rows(self._index), prompts.places[self._index]
+        higher = entry_for(base, block, (site.name,))
+        self._tails = tails_of(base, prompts.bank.entry, higher, rows, places)
+        self._before = self._told()
 
-    def losses(self, task: Task, leaf: Tensor, active: Tensor) -> Tensor:
-        """Mean loss (a,) of the right answers over the rows of each active fact (n,)."""
-        outputs, chosen, number = self._run(leaf, active)
-        targets = self._targets(chosen)
-        found = task.losses(self._base, task.logits(self._base, outputs, targets), targets)
-        count = torch.bincount(number, minlength=len(leaf)).to(leaf)
-        return leaf.new_zeros(len(leaf)).index_add(0, number, found.to(leaf)) / count
+    def losses(self, leaf: Tensor, active: Tensor, kl: float) -> Tensor:
+        """Mean loss (a,) of the right answers over the asked rows of each active fact (n,).
 
-    def drift(self, task: Task, before: Tensor, leaf: Tensor, active: Tensor) -> Tensor:
-        """KL (a,) of what the rows of each active fact say; 0 where it has none."""
-        if not bool(active.cpu()[self._of].any()):
-            return leaf.new_zeros(len(leaf))
-        outputs, chosen, number = self._run(leaf, active)
-        targets = self._targets(chosen)
-        after = task.logits(self._base, outputs, targets)
-        found = task.divergence(before[chosen], after, targets)
-        return leaf.new_zeros(len(leaf)).index_add(0, number, found.to(leaf))
-
-    @torch.no_grad()
-    def told(self, task: Task) -> Tensor:
-        """Logits of the rows, before any change."""
-        every = torch.arange(len(self._index))
-        return task.logits(self._base, self._bank.outputs(self._index), self._targets(every))
-
-    def _run(self, leaf: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Outputs, which rows they are of, and the position of each one's fact in the leaf."""
-        assert self._tails is not None
+        Args:
+            leaf: what is added (a, D_out) for each active fact.
+            active: which facts.
+            kl: weight of the KL divergence of what is said first in the rows that are to stay.
+        """
         active = active.cpu()
         chosen = active[self._of].nonzero().squeeze(1)
         number = (active.cumsum(0) - 1)[self._of[chosen]].to(leaf.device)
-        tails = self._tails.pick(chosen)
+        tails, base, task = self._tails.pick(chosen), self._base, self._task
         with touched(self._module, tails.places, lambda _x, _y: leaf[number], tails.rows.at):
-            return tails.outputs(self._base), chosen, number
+            outputs = tails.outputs(base)
+        stays = self._stays[chosen]
+        targets = self._targets(chosen)
+        logits = task.logits(base, outputs, targets)
+        kept = stays.to(logits.device)
+        found = outputs.new_zeros(len(chosen), dtype=leaf.dtype)
+        asked = task.losses(base, _of_rows(logits, targets, ~kept), targets[~kept])
+        count = torch.bincount(number[~kept], minlength=len(leaf)).to(leaf)
+        found = found.masked_scatter(~kept, asked.to(leaf) / count[number[~kept]])
+        if bool(stays.any()):
+            before = self._before[(self._stays.cumsum(0) - 1)[chosen[stays]]]
+            drift = task.divergence(before, _of_rows(logits, targets, kept), targets[kept])
+            found = found.masked_scatter(kept, kl * drift.to(leaf))
+        return leaf.new_zeros(len(leaf)).index_add(0, number, found)
 
-    def _targets(self, chosen: Tensor) -> Tensor:
-        targets = self._bank.targets_of(self._index[chosen])
-        return _first_scored(targets) if self._first_only else targets
+    @torch.no_grad()
+    def _told(self) -> Tensor:
+        """Logits of the rows that are to stay, before any change."""
+        rows = self._stays.nonzero().squeeze(1)
+        if not len(rows):
+            return torch.empty(0)
+        outputs = self._bank.outputs(self._index[rows])
+        return self._task.logits(self._base, outputs, self._targets(rows))
+
+    def _targets(self, rows: Tensor) -> Tensor:
+        """The rows' targets; of those that are to stay only the first is scored."""
+        targets = self._bank.targets_of(self._index[rows])
+        stays = self._stays[rows].to(targets.device)
+        if targets.dim() == 1 or not bool(stays.any()):
+            return targets
+        later = torch.arange(targets.shape[1], device=targets.device) > 0
+        return targets.masked_fill(stays[:, None] & later, IGNORED)
 
 
-def _first_scored(targets: Tensor) -> Tensor:
-    """Targets of which only the first position is scored."""
+def _of_rows(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
+    """Logits of some rows: (R, C) of a classifier, (P, C) of text at positions with a target."""
     if targets.dim() == 1:
-        return targets
-    return torch.cat([targets[:, :1], torch.full_like(targets[:, 1:], IGNORED)], 1)
+        return logits[rows]
+    return logits[rows[:, None].expand_as(targets)[targets != IGNORED]]

@@ -230,7 +230,7 @@ def test_values_are_found_once_and_read_back(
     asked: list[int] = []
 
     def counted(*args: Any) -> Tensor:
-        asked.append(len(args[7]))
+        asked.append(len(args[6]))
         return wanted_change(*args)
 
     monkeypatch.setattr("saledit.facts.wanted_change", counted)
