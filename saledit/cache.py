@@ -112,20 +112,23 @@ def open_several(
     paths = [[place / f"shard-{i:05d}.safetensors" for place in places] for i in range(len(starts))]
     shards: list[list[Shard]] = [[] for _ in specs]
 
-    def opened(i: int) -> list[Shard]:
+    def opened(i: int) -> tuple[list[Shard], bool]:
         own = slice(starts[i], starts[i] + size)
-        found = _opened(base, task, lambda: samples[own], specs, paths[i], room)
+        found, is_new = _opened(base, task, lambda: samples[own], specs, paths[i], room)
         for shard in found:
             room.hold(shard, shard.size)
-        return found
+        return found, is_new
 
-    own: dict[int, list[Shard]] = {}
+    own: dict[int, tuple[list[Shard], bool]] = {}
+    new: list[bool] = []
     if world.size() > 1 and not base.weights.is_divided:
         # Every process its own shards, before all map them all.
         own = {i: opened(i) for i in range(world.rank(), len(starts), world.size())}
-        world.meet()
+        new = world.woven([is_new for _, is_new in own.values()], len(starts))
     for i, start in enumerate(starts):
-        for known, shard in zip(shards, own.get(i) or opened(i), strict=True):
+        found, is_new = own.get(i) or opened(i)
+        room.count(is_new=new[i] if new else is_new)
+        for known, shard in zip(shards, found, strict=True):
             known.append(shard)
         if progress is not None:
             progress(min(start + size, len(samples)), len(samples))
@@ -138,15 +141,14 @@ def open_several(
 def _opened(
     base: TaskModel, task: Task, part: Callable[[], Sequence[Sample]], specs: Sequence[BankSpec],
     paths: Sequence[Path], room: Room,
-) -> list[Shard]:  # fmt: skip
-    """Shards of some samples; those that are missing are built in one pass."""
+) -> tuple[list[Shard], bool]:  # fmt: skip
+    """Shards of some samples, and whether any was missing: these are built in one pass."""
     found = [open_shard(path) for path in paths]
     if base.weights.agreed(None in found):
         with room.making():
             _make_shards(base, task, part, specs, paths)
-        return [Shard(path) for path in paths]
-    room.found += 1
-    return [shard or Shard(path) for shard, path in zip(found, paths, strict=True)]
+        return [Shard(path) for path in paths], True
+    return [shard or Shard(path) for shard, path in zip(found, paths, strict=True)], False
 
 
 def _make_shards(

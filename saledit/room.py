@@ -36,7 +36,7 @@ class Room:
         found: shards that were in the cache.
         made: those that were not.
         size: bytes on disk of the banks in use.
-        seconds: time that making took.
+        seconds: time that making took, of this process.
         dropped: how often pages were dropped.
     """
 
@@ -78,12 +78,18 @@ class Room:
             here = 0
         self._touched = here
 
+    def count(self, *, is_new: bool) -> None:
+        """Count a shard, by whichever process of the run it was found or made."""
+        if is_new:
+            self.made += 1
+        else:
+            self.found += 1
+
     @contextmanager
-    def making(self, n: int = 1) -> Iterator[None]:
-        """Count what is made inside, and its time."""
+    def making(self) -> Iterator[None]:
+        """Count the time that this process makes shards inside."""
         began = perf_counter()
         yield
-        self.made += n
         self.seconds += perf_counter() - began
 
     def as_json(self) -> dict[str, Any]:

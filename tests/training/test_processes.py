@@ -40,6 +40,8 @@ def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_p
     told = json.loads(done.stdout)  # said once
     assert told["processes"] == 2
     assert told["splits"] == first["splits"]
+    for name in ("found", "made"):  # whichever process has made a shard
+        assert told["cache"][name] == first["cache"][name]
     check_same(one, two)
     # Test batches are divided as well, and what all have counted is brought together.
     alone_ = run_test(str(two.folder), ["trainer.devices=1"], ui())
