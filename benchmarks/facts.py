@@ -88,7 +88,7 @@ def by_whole_runs(base: TaskModel, task: Qa, site: Site, sample: Sample, spec: F
         loss = task.losses(base, logits, asked.targets).mean()
         with touched(module, place, lambda _x, _y: delta[None]):
             after = logits_of(base, forward(base, essence.inputs, first)).log_softmax(-1)
-        loss = loss + spec.kl * (before.exp() * (before - after)).sum()
+        loss = loss + spec.kl * (after.exp() * (after - before)).sum()
         loss = loss + spec.decay * (delta.square().sum() + 1e-24).sqrt() / output.norm() ** 2
         if loss < spec.enough:
             break
@@ -116,8 +116,15 @@ def peak_mb() -> float:
 def values(base: TaskModel, task: Qa, layer: Layer, samples: Sequence[Sample], args) -> dict:  # type: ignore[no-untyped-def,type-arg]
     """Seconds a fact of the three ways, and how far their values lie apart."""
     spec = FactSpec(
-        "subject", args.contexts, args.steps, 0.5, 0.0625, 0.5, 4.0, 0.05 if args.early else 0.0
-    )
+        "subject",
+        args.contexts,
+        args.steps,
+        0.5,
+        0.0625,
+        0.5,
+        4.0,
+        enough=0.05 if args.early else 0.0,
+    )  # fmt: skip
     few, site = samples[: args.alone], layer.sites[-1]
     sampled(base, spec.contexts)
     found(base, task, layer, few[:1], replace(spec, steps=1))  # warm

@@ -70,11 +70,12 @@ class FactsFound:
     def _every(self) -> Prompts:
         """All rows, those of what is to stay behind those that are asked."""
         asked, of = _variants(self._samples, self._contexts)
-        about = self._essence()
-        some = [self._samples[i] for i in about]
-        stays = [replace(s, id=f"{s.id}<is", inputs=(f"{s.subject} is a",), rival="") for s in some]
-        of = torch.cat([of, torch.tensor(about, dtype=of.dtype)])
-        samples = [*asked, *stays]
+        samples, spec = list(asked), self._spec
+        if spec.kl > 0 and self._task.generates and spec.at == "subject":
+            for sample in self._samples:  # what is said of the subject at large
+                first = f"{sample.subject} is a"
+                samples.append(replace(sample, id=f"{sample.id}<is", inputs=(first,), rival=""))
+            of = torch.cat([of, torch.arange(len(self._samples))])
         with applied(self._base.model, self._steps):
             bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
             if self._spec.at == "subject":
@@ -113,10 +114,15 @@ class FactsFound:
         if not len(missing):
             return delta
         every, block = self._every, self._layer.index + len(self._sites) - 1
+        measure = bare.norm(dim=1)
+        if self._spec.measure == "block":
+            _, handed_on = _states(base, self._prompts, base.block(block))
+            measure = handed_on[: len(bare)].norm(dim=1)
         for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
-                base, self._task, self._sites[-1], block, every, bare[some], some, self._spec
-            )
+                base, self._task, self._sites[-1], block, every, bare[some], measure[some], some,
+                self._spec,
+            )  # fmt: skip
             if kept is not None and base.weights.writes:
                 for i in some.tolist():
                     kept.write(samples[i], delta[i])
@@ -174,13 +180,6 @@ class FactsFound:
         of = self._prompts.of.to(states.device)
         count = torch.bincount(of, minlength=n).to(states)[:, None]
         return states.new_zeros(n, states.shape[1]).index_add_(0, of, states) / count
-
-    def _essence(self) -> list[int]:
-        """The facts whose subject at large is to stay: what is said behind "SUBJECT is a"."""
-        spec = self._spec
-        if not (spec.kl > 0 and self._task.generates and spec.at == "subject"):
-            return []
-        return [i for i, sample in enumerate(self._samples) if sample.subject]
 
 
 def _inputs(into: list[Tensor]) -> Touch:

@@ -40,6 +40,19 @@ def locality_kl(base: Tensor, edited: Tensor) -> Tensor:
     return divergence.view(edited.shape[:-1])
 
 
+def reverse_kl(base: Tensor, edited: Tensor) -> Tensor:
+    """KL(edited || base) of each row, in nats, as the search of ROME's values counts it.
+
+    Source: Meng et al., NeurIPS 2022 (ROME), equation 4.
+
+    Args:
+        base: logits without edits (..., C); no gradient reaches them.
+        edited: logits with edits (..., C).
+    """
+    before, after = base.detach().log_softmax(-1), edited.to(base.dtype).log_softmax(-1)
+    return (after.exp() * (after - before)).sum(-1)
+
+
 def root_kl(kl: Tensor) -> Tensor:
     """sqrt(KL + e) - sqrt(e), with e = 1e-4 nats: what grows as probabilities move, not its square.
 

@@ -1,9 +1,11 @@
 """What would mend a failure: the change of a site's output at one position, found by gradient.
 
-Source: Meng et al., NeurIPS 2022 (ROME), section 3.1, step 2, equation 4, and its code. All facts
-are optimised beside each other, on hidden states that the frozen part of the model gave once, and
-of each row only what stands from that position on is run again (``saledit.tails``); a fact whose
-loss is low enough is done and its rows are left out.
+Source: Meng et al., NeurIPS 2022 (ROME), section 3.1, step 2, equation 4; how large a change may be
+is as in its code. (That code holds on to what the model says right behind the subject; here, as in
+the paper, it is what is said behind "SUBJECT is a".) All facts are optimised beside each other, on
+hidden states that the frozen part of the model gave once, and of each row only what stands from
+that position on is run again (``saledit.tails``); a fact whose loss is low enough is done and its
+rows are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from torch import Tensor
 from saledit.bank import IGNORED, Bank
 from saledit.editors.descent import Adam
 from saledit.editors.locating import FactSpec
+from saledit.errors import JobError
+from saledit.losses import reverse_kl
 from saledit.models import TaskModel
 from saledit.places import touched
 from saledit.site import Site
@@ -58,7 +62,7 @@ def facts_at_once(base: TaskModel, read: Prompts, n: int) -> int:
 
 def wanted_change(
     base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, outputs: Tensor,
-    facts: Tensor, spec: FactSpec,
+    measure: Tensor, facts: Tensor, spec: FactSpec,
 ) -> Tensor:  # fmt: skip
     """What to add (n, D_out) to the outputs of some facts, all optimised at once.
 
@@ -73,10 +77,11 @@ def wanted_change(
         prompts: rows in which the right answers are to become likely, and behind them those in
             which what is said first is to stay.
         outputs: the site's outputs (n, D_out) at the bare prompts.
+        measure: what a change's size is measured by (n,).
         facts: which facts (n,).
         spec: how they are found.
     """
-    size = outputs.norm(dim=1, keepdim=True)  # (n, 1)
+    size = measure[:, None]
     delta = torch.zeros_like(outputs)
     adam = Adam([delta], spec.rate)
     going = torch.ones(len(facts), dtype=torch.bool, device=delta.device)
@@ -89,6 +94,12 @@ def wanted_change(
             norm = (leaf.square().sum(1) + 1e-24).sqrt()
             losses = losses + spec.decay * norm / size[active].squeeze(1) ** 2
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
+        if base.weights.agreed(not bool(losses.isfinite().all())):
+            raise JobError(
+                "editor.locate: expected a finite loss of a fact's value, got one that is not; "
+                "lower editor.locate.value_rate, or load the model in single precision "
+                "(model.dtype)"
+            )
         going = active.clone()
         going[active] = losses.detach() >= spec.enough
         going = base.weights.agreed(going)
@@ -125,7 +136,8 @@ class _Rows:
         of = place[prompts.of]
         self._index = (of >= 0).nonzero().squeeze(1)  # rows of the bank
         self._of = of[self._index]  # position of each row's fact among the facts
-        self._stays = self._index >= prompts.n_asked
+        self._n_asked = prompts.n_asked
+        self._first_kept = int((self._index < prompts.n_asked).sum())
         rows, places = prompts.bank.rows(self._index), prompts.places[self._index]
         higher = entry_for(base, block, (site.name,))
         self._tails = tails_of(base, prompts.bank.entry, higher, rows, places)
@@ -137,7 +149,7 @@ class _Rows:
         Args:
             leaf: what is added (a, D_out) for each active fact.
             active: which facts.
-            kl: weight of the KL divergence of what is said first in the rows that are to stay.
+            kl: weight of KL(changed || base) of what is said first in the rows that are to stay.
         """
         active = active.cpu()
         chosen = active[self._of].nonzero().squeeze(1)
@@ -145,41 +157,34 @@ class _Rows:
         tails, base, task = self._tails.pick(chosen), self._base, self._task
         with touched(self._module, tails.places, lambda _x, _y: leaf[number], tails.rows.at):
             outputs = tails.outputs(base)
-        stays = self._stays[chosen]
         targets = self._targets(chosen)
         logits = task.logits(base, outputs, targets)
-        kept = stays.to(logits.device)
-        found = outputs.new_zeros(len(chosen), dtype=leaf.dtype)
-        asked = task.losses(base, _of_rows(logits, targets, ~kept), targets[~kept])
-        count = torch.bincount(number[~kept], minlength=len(leaf)).to(leaf)
-        found = found.masked_scatter(~kept, asked.to(leaf) / count[number[~kept]])
-        if bool(stays.any()):
-            before = self._before[(self._stays.cumsum(0) - 1)[chosen[stays]]]
-            drift = task.divergence(before, _of_rows(logits, targets, kept), targets[kept])
-            found = found.masked_scatter(kept, kl * drift.to(leaf))
-        return leaf.new_zeros(len(leaf)).index_add(0, number, found)
+        # Those that are to stay come last.
+        n = int((self._index[chosen] < self._n_asked).sum())
+        cut = n if targets.dim() == 1 else int((targets[:n] != IGNORED).sum())
+        found = task.losses(base, logits[:cut], targets[:n]).to(leaf)
+        count = torch.bincount(number[:n], minlength=len(leaf)).to(leaf)
+        total = leaf.new_zeros(len(leaf)).index_add(0, number[:n], found) / count
+        if n == len(chosen):
+            return total
+        drift = reverse_kl(self._before[chosen[n:] - self._first_kept], logits[cut:])
+        return total.index_add(0, number[n:], kl * drift.to(leaf))
 
     @torch.no_grad()
     def _told(self) -> Tensor:
-        """Logits of the rows that are to stay, before any change."""
-        rows = self._stays.nonzero().squeeze(1)
+        """Logits (R, C) of what the rows that are to stay say first, before any change."""
+        rows = torch.arange(self._first_kept, len(self._index))
         if not len(rows):
             return torch.empty(0)
         outputs = self._bank.outputs(self._index[rows])
-        return self._task.logits(self._base, outputs, self._targets(rows))
+        return self._task.logits(self._base, outputs, self._targets(rows)).float()
 
     def _targets(self, rows: Tensor) -> Tensor:
         """The rows' targets; of those that are to stay only the first is scored."""
-        targets = self._bank.targets_of(self._index[rows])
-        stays = self._stays[rows].to(targets.device)
+        index = self._index[rows]
+        targets = self._bank.targets_of(index)
+        stays = (index >= self._n_asked).to(targets.device)
         if targets.dim() == 1 or not bool(stays.any()):
             return targets
         later = torch.arange(targets.shape[1], device=targets.device) > 0
         return targets.masked_fill(stays[:, None] & later, IGNORED)
-
-
-def _of_rows(logits: Tensor, targets: Tensor, rows: Tensor) -> Tensor:
-    """Logits of some rows: (R, C) of a classifier, (P, C) of text at positions with a target."""
-    if targets.dim() == 1:
-        return logits[rows]
-    return logits[rows[:, None].expand_as(targets)[targets != IGNORED]]

@@ -127,11 +127,14 @@ class LocateConfig:
     value_rate: float = 0.5
     """their learning rate"""
     kl: float = 0.0625
-    """weight of KL(base || changed) of what follows "SUBJECT is a" """
+    """weight of KL(changed || base) of what follows "SUBJECT is a" """
     decay: float = 0.5
     """weight of the change's size"""
     clamp: float = 4.0
-    """largest change of an output, in sizes of the output"""
+    """largest change of an output, in sizes of the measure"""
+    measure: str = "output"
+    """what sizes are measured by: output (of the edited map, as in ROME's code) or block (what its
+    block hands on, as in those of MEMIT, EMMET and AlphaEdit)"""
     weight: float = 15000.0
     """memit: weight of what must stay (lambda, mom2_update_weight)"""
     ridge: float = 0.1

@@ -24,7 +24,7 @@ from saledit.editors.solvers import (
 from saledit.errors import ArtifactError, ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
-_PLACES = ("subject", "last")
+_PLACES, _MEASURES = ("subject", "last"), ("output", "block")
 _PAST = "past_{}"  # what is remembered at a site
 _BLOCK = re.compile(r"\.\d+\.")
 
@@ -41,7 +41,7 @@ class Locate(Editor):
     Args:
         sites: the sites of the layer; the last of each block is edited.
         solver: "rome", "r-rome", "memit", "emmet" or "alphaedit".
-        at, contexts, value_steps, value_rate, kl, decay, clamp: how facts are found; see
+        at, contexts, value_steps, value_rate, kl, decay, clamp, measure: how facts are found; see
             ``FactSpec``.
         weight: of ``memit``: lambda, the weight of what must stay.
         ridge: of ``emmet`` with several facts: added to their Gram matrix.
@@ -57,14 +57,14 @@ class Locate(Editor):
     def __init__(
         self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",
         contexts: int = 5, value_steps: int = 20, value_rate: float = 0.5, kl: float = 0.0625,
-        decay: float = 0.5, clamp: float = 4.0, weight: float = 15000.0, ridge: float = 0.1,
-        threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4,
+        decay: float = 0.5, clamp: float = 4.0, measure: str = "output", weight: float = 15000.0,
+        ridge: float = 0.1, threshold: float = 2e-2, norm: float = 10.0, shrink: float = 1e-4,
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self._name, self._shrink = solver, shrink
         self._ends = tuple(i for i, site in enumerate(self.sites) if _is_like(site, self.sites[-1]))
         self._solve = SOLVERS[solver]
-        self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp)
+        self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp, measure)
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
         self._known: dict[int, tuple[int, Preserved]] = {}
         for i in self._ends:
@@ -135,7 +135,7 @@ class Locate(Editor):
         Raises:
             ConfigError: an unknown solver or place, or a number out of its range.
         """
-        for name, known in (("solver", tuple(SOLVERS)), ("at", _PLACES)):
+        for name, known in (("solver", tuple(SOLVERS)), ("at", _PLACES), ("measure", _MEASURES)):
             value = str(settings[name])
             if value not in known:
                 raise ConfigError(

@@ -21,9 +21,11 @@ class FactSpec:
             means over them and the bare prompt, and the answer is made likely behind each.
         steps: steps of Adam at most.
         rate: its learning rate.
-        kl: weight of KL(base || changed) of what follows "SUBJECT is a".
-        decay: weight of |delta| / |output|^2.
-        clamp: largest |delta| / |output|.
+        kl: weight of KL(changed || base) of what follows "SUBJECT is a".
+        decay: weight of |delta| / |measure|^2.
+        clamp: largest |delta| / |measure|.
+        measure: "output", of the map that is edited (ROME's code), or "block", what its block hands
+            on (the codes of MEMIT, EMMET and AlphaEdit), several times as large.
         enough: loss at which a fact is done.
     """
 
@@ -34,6 +36,7 @@ class FactSpec:
     kl: float
     decay: float
     clamp: float
+    measure: str = "output"
     enough: float = 5e-2  # as in ROME's code
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from saledit.contexts import sampled
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
+from saledit.errors import JobError
 from saledit.facts import FactsFound
 from saledit.models import CLASSIFIER, TaskModel
 from saledit.places import touched
@@ -27,7 +28,7 @@ from saledit.tasks.prompts import IGNORED
 from saledit.wanted import wanted_change
 
 BLOCK = 1
-SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, 1e-3)
+SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, enough=1e-3)
 CONTEXTS = ("ba be .", "go .")
 NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "nli gpt2")
 LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart")
@@ -90,6 +91,9 @@ def slow_fact(
     states = [run(v, None)[2:] for v in variants]
     key, bare = torch.stack([x for x, _ in states]).mean(0), states[0][0]
     output = states[0][1]
+    size = output.norm()
+    if spec.measure == "block":
+        size = block_output(base, task, sample, spec.at).norm()
     about = replace(sample, inputs=(f"{sample.subject} is a",))
     watched = spec.kl > 0 and task.generates and spec.at == "subject"
     before = run(about, None, True)[1].log_softmax(-1) if watched else None
@@ -99,19 +103,33 @@ def slow_fact(
         loss = torch.stack([run(v, delta)[0] for v in variants]).mean()
         if before is not None:
             after = run(about, delta, True)[1].log_softmax(-1)
-            loss = loss + spec.kl * (before.exp() * (before - after)).sum()
-        loss = loss + spec.decay * (delta.square().sum() + 1e-24).sqrt() / output.norm() ** 2
+            loss = loss + spec.kl * (after.exp() * (after - before)).sum()
+        loss = loss + spec.decay * (delta.square().sum() + 1e-24).sqrt() / size**2
         if loss < spec.enough:
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            limit = spec.clamp * output.norm()
+            limit = spec.clamp * size
             if delta.norm() > limit:
                 delta.mul_(limit / delta.norm())
     mean = torch.stack([y for _, y in states]).mean(0)
     return key, bare, delta.detach(), mean
+
+
+def block_output(base: TaskModel, task: Task, sample: Sample, at: str) -> Tensor:
+    seen, kept = task.encode(base, [sample]), []
+
+    def hook(_module, _args, output):
+        first = output[0] if isinstance(output, tuple) else output
+        kept.append(first.reshape(-1, first.shape[-1]))
+
+    handle = base.block(BLOCK).register_forward_hook(hook)
+    with torch.no_grad():
+        forward(base, seen.inputs, seen.at)
+    handle.remove()
+    return kept[0][place(base, task, sample, seen, at)]
 
 
 def found(base: TaskModel, task: Task, chosen: list[Sample], spec: FactSpec) -> Facts:
@@ -122,8 +140,9 @@ def found(base: TaskModel, task: Task, chosen: list[Sample], spec: FactSpec) -> 
 
 
 @pytest.mark.parametrize("name", [*NAMES, *(f"{name} last" for name in LAST)])
-def test_facts_are_those_of_a_slow_loop(name: str) -> None:
-    spec = replace(SPEC, at="last") if name.endswith(" last") else SPEC
+@pytest.mark.parametrize("own", [{}, {"measure": "block", "clamp": 0.02}, {"kl": 0.0}])
+def test_facts_are_those_of_a_slow_loop(name: str, own: dict[str, Any]) -> None:
+    spec = replace(SPEC, at="last" if name.endswith(" last") else "subject", **own)
     base, task, chosen = case(name.removesuffix(" last"))
     base.model.double()
     with tiny.untouched(base.model):
@@ -168,6 +187,18 @@ def test_the_clamp_and_the_end_are_kept() -> None:
         assert short.bare_residuals[i].norm() <= 0.1001 * output.norm()
     done = found(base, task, chosen, replace(SPEC, enough=1e9))
     assert not done.bare_residuals.any()
+
+
+def test_a_loss_that_is_not_finite_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, task, chosen = case("llama", 2)
+    losses = type(task).losses
+    monkeypatch.setattr(type(task), "losses", lambda *args: losses(*args) * float("nan"))
+    site = base.layer(BLOCK).sites[-1]
+    own = [[sample] for sample in chosen]
+    source = FactsFound(base, task, BLOCK, [site], own, SPEC, folder=tmp_path)
+    with pytest.raises(JobError, match="expected a finite loss of a fact's value"):
+        source.at(0, Edits({}))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_contexts_are_the_model_s_own_and_always_the_same() -> None:
@@ -230,7 +261,7 @@ def test_values_are_found_once_and_read_back(
     asked: list[int] = []
 
     def counted(*args: Any) -> Tensor:
-        asked.append(len(args[6]))
+        asked.append(len(args[7]))
         return wanted_change(*args)
 
     monkeypatch.setattr("saledit.facts.wanted_change", counted)
