@@ -87,6 +87,7 @@ _CURVES = (
 
 #: What is drawn of the courses of several editors, each in a panel of its own.
 _PANELS = (
+    ("current", "current edits that hold, %"),
     ("earlier", "earlier edits that hold, %"),
     ("pass_accuracy", "pass samples, %"),
     ("abilities", "other prompts, mean of kinds, %"),
@@ -171,9 +172,15 @@ def course_figure(results: Mapping[str, Any]) -> Figure:
     upper.set_ylim(-2, 102)
     upper.legend(fontsize=8, frameon=False)
     at = [p["n_failures"] for p in points]
-    if all("delta_norm" in p for p in points):
-        share = [p["delta_norm"] / p["weight_norm"] for p in points]
-        lower.plot(at, share, color=_OTHER, marker="o", markersize=3, label="|change| / |weights|")
+    grown = [(p["n_failures"], _seen(p, "delta_norm")) for p in points if "delta_norm" in p]
+    if grown:
+        lower.plot(
+            *zip(*grown, strict=True),
+            color=_OTHER,
+            marker="o",
+            markersize=3,
+            label="|change| / |weights|",
+        )
     if all("perplexity" in p for p in points):
         rise = [p["perplexity"] / points[0]["perplexity"] for p in points]
         lower.plot(at, rise, color=_PICKED, marker="o", markersize=3, label="perplexity, relative")

@@ -6,6 +6,7 @@ what becomes of earlier ones, and what of everything else, after every so many e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,9 @@ class Course:
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
         self._watched = watched
-        weights = [base.weight(f"{site.name}.weight") for site in layer.sites]
-        self._size = float(torch.stack([_norm(w) ** 2 for w in weights]).sum().sqrt())
+        self._sizes = {
+            site: float(_norm(base.weight(f"{site.name}.weight"))) for site in layer.sites
+        }
         self.points: list[dict[str, Any]] = []
 
     def look(self, edits: Edits, done: int, since: int) -> None:
@@ -74,9 +76,9 @@ class Course:
         if self._banks.adapt is not None and self._ends[done]:
             point["adapt"] = self._share(self._banks.adapt, range(self._ends[done]), edits)
         point |= self._others(edits)
-        point["weight_norm"] = self._size
-        if not edits.are_routed:  # those are no matrices
-            point["delta_norm"] = float(edits.norm()) if len(edits) else 0.0
+        if len(edits) and not edits.are_routed:  # those are no matrices
+            point["delta_norm"] = float(edits.norm())
+            point["weight_norm"] = math.hypot(*(self._sizes[site] for site in edits))
         point["collapsed"] = self._has_collapsed(point)
         self.points.append(point)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, load_memory
 from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
 from saledit.data.sources import stream_texts
+from saledit.delta import Edits
 from saledit.errors import UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
@@ -25,41 +27,47 @@ from saledit.run.watching import Abilities, Passages, Watched
 from saledit.session import EditSession
 from saledit.tasks.text import TextTask
 
+Points = list[dict[str, Any]]
+_KEEP = 60.0  # seconds after which a sequence is put on disk
+
 
 @torch.no_grad()
-def pile_up(prepared: Prepared, trained: TrainedEditor, tally: Tally, course: Course | None) -> int:
+def pile_up(
+    prepared: Prepared, trained: TrainedEditor, tally: Tally, course: Course | None, kept: Kept
+) -> int:
     """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end.
 
-    With a course, what has been done is put on disk at each look, and a sequence that was cut off
-    goes on from there.
+    What has been done is put on disk at each look, and every minute, and a sequence that was cut
+    off goes on from there.
 
     Returns:
         How many edits were made.
     """
     part, every = prepared.test, prepared.config.test.every
     session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
-    starts, looked = range(0, len(part.fail), k), 0
-    kept = None
-    if course is not None:
-        kept = _Kept(prepared, trained)
-        looked = kept.restore(session, course)
-        if not course.points:
-            course.look(session.edits, 0, 0)
+    starts = range(0, len(part.fail), k)
+    points = [] if course is None else course.points
+    edited = kept.restore(session, points)
+    looked = points[-1]["n_failures"] if points else 0
+    if course is not None and not points:
+        course.look(Edits({}), 0, 0)
+    last = time.monotonic()
     with prepared.ui.progress("editing", len(starts)) as bar:
         for done, start in enumerate(starts, start=1):
-            if start < looked:
+            if start < edited:
                 continue
             session.step(part.fail[start : start + k])
-            if course and kept and (done % every == 0 or done == len(starts)):
-                now = min(start + k, len(part.fail))
+            now = min(start + k, len(part.fail))
+            due = course is not None and (done % every == 0 or done == len(starts))
+            if course is not None and due:
                 course.look(session.edits, now, looked)
                 looked = now
-                kept.keep(session, course)
+            if due or done == len(starts) or time.monotonic() - last > _KEEP:
+                kept.keep(session, points, now)
+                last = time.monotonic()
             bar.update(done)
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
-    if kept is not None:
-        kept.remove()
     return len(starts)
 
 
@@ -79,10 +87,10 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     return Course(base, task, prepared.test, banks, layer, watched)
 
 
-_KEPT = {"points": [{"n_failures": int}], "seal": str}
+_KEPT = {"edited": int, "points": [{"n_failures": int}], "seal": str}
 
 
-class _Kept:
+class Kept:
     """A sequence on disk: its edits, what the editor remembers, and the course so far."""
 
     def __init__(self, prepared: Prepared, trained: TrainedEditor) -> None:
@@ -92,18 +100,18 @@ class _Kept:
         digest.update(fingerprint(trained.editor).encode())
         self._folder = prepared.config.cache / f"sequence-{digest.hexdigest()}"
 
-    def keep(self, session: EditSession, course: Course) -> None:
+    def keep(self, session: EditSession, points: Points, edited: int) -> None:
         """Put things on disk as they are; the folder appears whole."""
         steps, memory = session.state
         told = {"fingerprint": self._base.fingerprint}
-        points = {"points": course.points, "seal": seal_of(course.points)}
+        facts = {"edited": edited, "points": points, "seal": seal_of([edited, points])}
         if world.is_main():
-            save_edits(self._folder, steps, {"base_model": told, **points}, memory)
+            save_edits(self._folder, steps, {"base_model": told, **facts}, memory)
 
-    def restore(self, session: EditSession, course: Course) -> int:
+    def restore(self, session: EditSession, points: Points) -> int:
         """Take up what is there; how many failures have been edited, 0 where there is nothing."""
-        points = world.told(self._points() if world.is_main() else [])
-        if not points:
+        edited, found = world.told(self._facts() if world.is_main() else (0, []))
+        if not edited:
             return 0
         try:
             steps, memory = load_edits(self._folder, self._base.model), load_memory(self._folder)
@@ -114,19 +122,19 @@ class _Kept:
             steps.map(lambda tensor: tensor.to(device)),
             {name: tensor.to(device) for name, tensor in memory.items()},
         )
-        course.points.extend(points)
-        return int(points[-1]["n_failures"])
+        points.extend(found)
+        return edited
 
-    def _points(self) -> list[dict[str, Any]]:
-        """The course so far; none where nothing is there, or it is damaged: it begins anew."""
+    def _facts(self) -> tuple[int, Points]:
+        """How far it has come; nowhere if nothing is there, or it is damaged: it begins anew."""
         try:
             facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
         except UserError:
-            return []
-        found: list[dict[str, Any]] = facts["points"]
-        return found if facts["seal"] == seal_of(found) else []
+            return 0, []
+        edited, found = facts["edited"], facts["points"]
+        return (edited, found) if facts["seal"] == seal_of([edited, found]) else (0, [])
 
     def remove(self) -> None:
-        """Forget a sequence that has come to its end."""
+        """Forget a sequence whose results are written."""
         if world.is_main():
             shutil.rmtree(self._folder, ignore_errors=True)

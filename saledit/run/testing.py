@@ -34,7 +34,7 @@ from saledit.run.launching import check_strategy, launch
 from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.said import Said
-from saledit.run.sequence import course_of, pile_up
+from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.tally import Tally
 from saledit.tasks.text import TextTask
 
@@ -90,6 +90,8 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     if "course" in results:
         write_plot(course_figure(results), folder / f"results{suffix}.png")
     write_results(folder, results, f"results{suffix}.json")  # the last: a run that has it is done
+    if measured.kept is not None:
+        measured.kept.remove()
     return results
 
 
@@ -100,10 +102,12 @@ class Measured:
     Attributes:
         results: what ``results.json`` holds.
         answers: rows for ``answers.jsonl`` (``saledit.run.said``).
+        kept: what a sequence has on disk until the results are.
     """
 
     results: dict[str, Any]
     answers: Sequence[Mapping[str, Any]]
+    kept: Kept | None = None
 
 
 def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
@@ -135,10 +139,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     if isinstance(task, TextTask):
         compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
-    course = None
+    course, kept = None, None
     if schedule.cumulative:
-        course = course_of(prepared, trained, banks)
-        n_edits = pile_up(prepared, trained, tally, course)
+        course, kept = course_of(prepared, trained, banks), Kept(prepared, trained)
+        n_edits = pile_up(prepared, trained, tally, course, kept)
     else:
         _one_by_one(prepared, trained, banks, tally)
         n_edits = tally.n_edits
@@ -180,7 +184,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         "environment": environment(prepared.base.device, prepared.ui.command),
         "seed": config.seed,
     }
-    return Measured(results, tally.answers())
+    return Measured(results, tally.answers(), kept)
 
 
 @torch.no_grad()

@@ -18,12 +18,12 @@ from saledit.data.choices import Choice, load_choices
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
-from saledit.errors import DataError
+from saledit.errors import DataError, JobError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.report import course_figure, write_plot
-from saledit.run import fit
+from saledit.run import fit, sequence, testing
 from saledit.run import test as run_test
 from saledit.run.course import Course
 from saledit.run.watching import Abilities, Passages
@@ -101,9 +101,13 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
         assert point["perplexity"] == pytest.approx(wanted, rel=1e-3)
     assert course.points[1]["delta_norm"] == pytest.approx(float(small.norm()))
     sizes = [base.model.get_submodule(s.name).weight.norm() for s in layer.sites]
-    assert course.points[0]["weight_norm"] == pytest.approx(
+    assert course.points[1]["weight_norm"] == pytest.approx(
         float(torch.stack(sizes).square().sum().sqrt())
     )
+    assert "delta_norm" not in course.points[0]
+    top = layer.sites[-1]  # of matrices that are not edited nothing is said
+    course.look(Edits({top: small[top]}), 6, 3)
+    assert course.points.pop()["weight_norm"] == pytest.approx(float(sizes[-1]))
     assert [p["collapsed"] for p in course.points][:2] == [False, False]
     lost = course.points[2]["pass_accuracy"] < 0.5 * course.points[0]["pass_accuracy"]
     lost |= course.points[2]["perplexity"] > 10 * course.points[0]["perplexity"]
@@ -200,14 +204,20 @@ def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
     ],
     ids=["alphaedit", "memoe"],
 )  # fmt: skip
+@pytest.mark.parametrize("every", [2, 0])
 def test_a_sequence_that_was_cut_off_goes_on(
-    own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    every: int, own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make("cut", "schedule.cumulative=true", "train.epochs=1", *own)
     fit(config, False, ui())
-    whole = run_test(str(config.folder), ["test.every=2"], ui())
+    looks = [f"test.every={every}"]
+    whole = run_test(str(config.folder), looks, ui())
     assert not list(config.cache.glob("sequence-*"))
+    monkeypatch.setattr(sequence, "_KEEP", 60.0 if every else 0.0)
     real, made = EditSession.step, []
+
+    def full(*_: object) -> None:
+        raise JobError("the disk is full")
 
     def step(self: EditSession, failures: list[Sample]) -> Edits:
         if len(made) == 5:
@@ -217,15 +227,23 @@ def test_a_sequence_that_was_cut_off_goes_on(
 
     monkeypatch.setattr(EditSession, "step", step)
     with pytest.raises(KeyboardInterrupt):
-        run_test(str(config.folder), ["test.every=2"], ui())
+        run_test(str(config.folder), looks, ui())
     (folder,) = (path for path in config.cache.glob("sequence-*") if path.is_dir())
     made.clear()
     monkeypatch.setattr(EditSession, "step", lambda s, f: (made.append(len(f)), real(s, f))[1])
-    again = run_test(str(config.folder), ["test.every=2"], ui())
-    # Five edits to time a fix, and what had not been looked at.
-    assert len(made) == whole["n_edits"] - 4 + min(5, whole["counts"]["fail"])
+    # Results that cannot be written leave it there.
+    with monkeypatch.context() as faulty:
+        faulty.setattr(testing, "write_results", full)
+        with pytest.raises(JobError, match="full"):
+            run_test(str(config.folder), looks, ui())
+    # Five edits to time a fix, and what had not been kept.
+    timed = min(5, whole["counts"]["fail"])
+    assert len(made) == whole["n_edits"] - (4 if every else 5) + timed
+    made.clear()
+    again = run_test(str(config.folder), looks, ui())
+    assert len(made) == timed
     assert not folder.exists()
-    for one, other in zip(whole["course"], again["course"], strict=True):
+    for one, other in zip(whole.get("course", []), again.get("course", []), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
     assert whole["metrics"] == pytest.approx(again["metrics"], rel=1e-4, abs=1e-5)
 
