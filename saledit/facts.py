@@ -8,10 +8,11 @@ missing behind the blocks below it (Meng et al., ICLR 2023 (MEMIT), section 4.3,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
+from saledit.errors import ConfigError
 from saledit.models import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.places import Reached, Touch, touched
@@ -32,6 +34,7 @@ from saledit.values import Values
 from saledit.wanted import Prompts, facts_at_once, wanted_change
 
 _ROWS = 512  # rows a run
+_APART = 0.05  # of a change, by which two ways to it may differ
 
 
 class FactsFound:
@@ -50,6 +53,8 @@ class FactsFound:
 
     Raises:
         DataError: the subject of a failure cannot be found in its text.
+        ConfigError: subjects are looked for where their tokens are not run, or a change is to be
+            spread over blocks whose shares do not add up.
     """
 
     def __init__(
@@ -79,11 +84,29 @@ class FactsFound:
         with applied(self._base.model, self._steps):
             bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
             if self._spec.at == "subject":
+                self._check_places(bank)
                 spans = self._task.subject_spans(self._base, samples)
                 places = torch.tensor([last for _, last in spans])
             else:
                 places = _last_places(self._base, bank)
         return Prompts(bank, places.to(self._base.device), of, len(asked))
+
+    def _check_places(self, bank: Bank) -> None:
+        """Refuse to look for subjects where their tokens are not run.
+
+        Raises:
+            ConfigError: in a decoder that is given the text by its encoder, or in a block of a
+                classifier that runs the first token alone.
+        """
+        base = self._base
+        beside = base.kind == SEQ2SEQ and not base.in_encoder
+        if beside or bank.entry.first_token_only:
+            other = "model.stack=encoder" if beside else "a lower site.layer"
+            raise ConfigError(
+                f"editor.locate.at: subjects do not stand in what block {self._layer.index} of "
+                f"{base.name} reads, expected last, got subject; set editor.locate.at=last or "
+                f"{other}"
+            )
 
     @cached_property
     def _prompts(self) -> Prompts:
@@ -128,6 +151,11 @@ class FactsFound:
                     kept.write(samples[i], delta[i])
         return delta
 
+    @property
+    def n_facts(self) -> int:
+        """K."""
+        return self._shape[1]
+
     def at(self, number: int, edits: Edits) -> Facts:
         """The facts (E, K) at a site.
 
@@ -151,28 +179,62 @@ class FactsFound:
     def _goal(self) -> Tensor:
         """What the top block should give (N, D) at the bare prompts."""
         delta = self._top.bare_residuals
+        n, prompts, site = len(delta), self._prompts, self._sites[-1]
+        added = torch.cat([delta, delta.new_zeros(len(prompts.of) - n, delta.shape[1])])
         with applied(self._base.model, self._steps):
-            _, hidden = self._under(Edits({}), self._sites[-1])
-        return hidden[: len(delta)] + delta
+            _, hidden = self._under(Edits({}), site)
+            _, moved = self._under(Edits({}), site, added)
+        goal = hidden[:n] + delta
+        # Rounded as the states are.
+        eps = torch.finfo(self._base.dtype).eps
+        if (moved[:n] - goal).norm() > _APART * delta.norm() + eps * hidden[:n].norm():
+            raise ConfigError(
+                f"site.span: expected 1 for editor.locate on {self._base.name}, got "
+                f"{len(self._sites)}: a norm stands behind its MLPs, so the blocks' shares of a "
+                "change do not add up; set site.span=1"
+            )
+        return goal
 
-    def _under(self, edits: Edits, site: Site) -> tuple[Tensor, Tensor]:
-        """Keys (R, D_in) at a site, and what the top block gives (R, D), under edits (E,)."""
+    def _under(
+        self, edits: Edits, site: Site, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Keys (R, D_in) at a site, and what the top block gives (R, D), under edits (E,).
+
+        Args:
+            edits: what is changed.
+            site: whose inputs are the keys.
+            added: what is added (R, D_out) to the site's outputs.
+        """
         base, prompts = self._base, self._prompts
         top = base.block(self._layer.index + len(self._sites) - 1)
+        module = base.model.get_submodule(site.name)
         # Rows of an edit lie side by side.
         order = (prompts.of // self._shape[1]).argsort(stable=True)
-        rows, places = prompts.bank.rows(order), prompts.places[order]
         keys: list[Tensor] = []
         hidden: list[Tensor] = []
-        module = base.model.get_submodule(site.name)
-        with torch.no_grad(), ExitStack() as stack:
-            stack.enter_context(applied(base.model, edits))
-            for watched, keep in ((module, _inputs(keys)), (top, _outputs(hidden))):
-                stack.enter_context(touched(watched, places, keep, rows.at))
-            run(base, prompts.bank.entry, rows.states, rows.inputs, rows.at)
+
+        def at_site(own: Tensor | None) -> Touch:
+            def touch(x: Tensor, _y: Tensor) -> Tensor | None:
+                keys.append(x)
+                return own
+
+            return touch
+
+        def at_top(_x: Tensor, y: Tensor) -> None:
+            hidden.append(y)
+            raise Reached  # the blocks above have nothing to say
+
+        for index, some in _parts(order, edits):
+            rows, places = prompts.bank.rows(index), prompts.places[index]
+            own = None if added is None else added[index]
+            with torch.no_grad(), suppress(Reached), ExitStack() as stack:
+                stack.enter_context(applied(base.model, some))
+                stack.enter_context(touched(module, places, at_site(own), rows.at))
+                stack.enter_context(touched(top, places, at_top, rows.at))
+                run(base, prompts.bank.entry, rows.states, rows.inputs, rows.at)
         back = order.argsort()
         wide = torch.promote_types(keys[0].dtype, torch.float32)
-        return keys[0][back].to(wide), hidden[0][back].to(wide)
+        return torch.cat(keys)[back].to(wide), torch.cat(hidden)[back].to(wide)
 
     def _means(self, states: Tensor) -> Tensor:
         """Means (N, D) of states (R, D) over the variants of each fact."""
@@ -182,12 +244,16 @@ class FactsFound:
         return states.new_zeros(n, states.shape[1]).index_add_(0, of, states) / count
 
 
-def _inputs(into: list[Tensor]) -> Touch:
-    return lambda x, _y: into.append(x)
-
-
-def _outputs(into: list[Tensor]) -> Touch:
-    return lambda _x, y: into.append(y)
+def _parts(order: Tensor, edits: Edits) -> Iterator[tuple[Tensor, Edits]]:
+    """Rows that are run at once, those of an edit side by side, and what they are under."""
+    n_edits = edits.batch_shape.numel() if len(edits) else 1
+    if n_edits == 1:
+        yield from ((rows, edits) for rows in torch.split(order, _ROWS))
+        return
+    each = len(order) // n_edits
+    n = max(1, _ROWS // each)
+    for i in range(0, n_edits, n):
+        yield order[i * each : (i + n) * each], edits.map(itemgetter(slice(i, i + n)))
 
 
 def _variants(samples: Sequence[Sample], contexts: Sequence[str]) -> tuple[list[Sample], Tensor]:

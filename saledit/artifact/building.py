@@ -81,14 +81,20 @@ def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int
     return kind(sites, **told, **_settings(config))
 
 
-def check_editor(config: EditorConfig) -> None:
-    """Refuse unknown names before anything is loaded.
+def check_editor(config: EditorConfig, k: int = 1) -> None:
+    """Refuse what no edit can be made of before anything is loaded.
+
+    Args:
+        config: the editor's settings.
+        k: failures an edit (``schedule.batch_size``).
 
     Raises:
-        ConfigError: no such editor, or a setting that it does not have.
+        ConfigError: no such editor, a setting that it does not have, or more failures than it
+            takes.
     """
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
     kind.check(_settings(config))
+    kind.check_failures(_settings(config), k)
     make_search(config)
     for name, least in (("tokens", 1), ("window", 2)):
         if (value := getattr(config.moments, name)) < least:

@@ -105,6 +105,18 @@ class Editor(nn.Module, ABC):
             ConfigError: a setting that the editor does not have.
         """
 
+    @classmethod
+    def check_failures(cls, settings: dict[str, object], k: int) -> None:
+        """Refuse more failures an edit than the editor takes, before anything is loaded.
+
+        Args:
+            settings: as above.
+            k: failures an edit.
+
+        Raises:
+            ConfigError: too many.
+        """
+
 
 def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[LowRank]:
     """Sum the gradients of the failures of each edit, each as a step, and compress the sum.

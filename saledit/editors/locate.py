@@ -74,15 +74,11 @@ class Locate(Editor):
     def forward(self, request: Request) -> Edits:
         """Edits (E,) of the last map of each block."""
         sites, found = self._facts(request)
+        if found.n_facts > 1 and self._name in SINGLE:
+            raise UserError(_only_one(self._name, found.n_facts))
         edits = Edits({})
         for number, (i, site) in enumerate(zip(self._ends, sites, strict=True)):
             facts = found.at(number, edits)
-            if facts.keys.shape[-2] > 1 and self._name in SINGLE:
-                raise UserError(
-                    f"schedule.batch_size: {self._name} solves for one failure at a time, "
-                    f"expected 1, got {facts.keys.shape[-2]}; use editor.locate.solver=emmet for "
-                    "several"
-                )
             past = request.memory.get(_PAST.format(i))
             if past is not None and past.shape != self.get_buffer(f"moment_{i}").shape:
                 raise ArtifactError(
@@ -115,7 +111,9 @@ class Locate(Editor):
         known = self._known.get(i)
         # Loading and priming write into the tensor, which counts its versions.
         if known is None or known[0] != moment._version or known[1].moment is not moment:
-            known = self._known[i] = (moment._version, Preserved(moment))
+            mean = moment.double().diagonal().mean()
+            shrunk = float(mean) * self._shrink / (1 + self._shrink)
+            known = self._known[i] = (moment._version, Preserved(moment, shrunk))
         return known[1]
 
     @torch.no_grad()
@@ -127,6 +125,16 @@ class Locate(Editor):
                 eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
                 shrunk = moment + self._shrink * moment.diagonal().mean() * eye
                 self.get_buffer(f"moment_{i}").copy_(shrunk)
+
+    @classmethod
+    def check_failures(cls, settings: dict[str, object], k: int) -> None:
+        """Refuse more failures an edit than the solver takes.
+
+        Raises:
+            ConfigError: several, of a solver for one.
+        """
+        if k > 1 and settings["solver"] in SINGLE:
+            raise ConfigError(_only_one(str(settings["solver"]), k))
 
     @classmethod
     def check(cls, settings: dict[str, object]) -> None:
@@ -150,6 +158,13 @@ class Locate(Editor):
             number = float(str(settings[name]))
             if not 0 < number < math.inf:
                 raise ConfigError(f"editor.locate.{name}: expected above 0, got {number:g}")
+
+
+def _only_one(solver: str, k: int) -> str:
+    return (
+        f"schedule.batch_size: {solver} solves for one failure at a time, expected 1, got {k}; "
+        "use editor.locate.solver=emmet for several"
+    )
 
 
 def _is_like(site: Site, other: Site) -> bool:

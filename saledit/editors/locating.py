@@ -65,6 +65,11 @@ class Facts:
 class FactSource(Protocol):
     """The failures of a request as facts, at the sites that were asked for."""
 
+    @property
+    def n_facts(self) -> int:
+        """K, which is known before any is sought."""
+        ...
+
     def at(self, number: int, edits: Edits) -> Facts:
         """The facts (E, K) at one of the sites, under what is changed (E,) below it."""
         ...

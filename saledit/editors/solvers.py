@@ -12,7 +12,7 @@ their outputs, all of them are
   R^T K (lambda C + K^T K)^-1;
 - C the unit matrix and the keys of earlier edits, in the null space of what must stay: AlphaEdit.
 
-The solves are K x K, by Cholesky or symmetric solves in double precision, and the change is
+The solves are K x K, by Cholesky in double precision, and the change is
 low-rank: a term a fact.
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from saledit.delta import LowRank
 from saledit.editors.locating import Facts
-from saledit.errors import ModelError
+from saledit.errors import ModelError, UserError
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Preserved:
 
     Attributes:
         moment: C (D_in, D_in), mean of x x^T over inputs of the site that must keep their outputs.
+        shrunk: what has been added to its diagonal, so that it is of full rank.
     """
 
     moment: Tensor
+    shrunk: float = 0.0
 
     @cached_property
     def factor(self) -> Tensor:
@@ -52,9 +54,9 @@ class Preserved:
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C, in double precision."""
+        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C as it was, in double precision."""
         values, vectors = torch.linalg.eigh(self.moment.double())
-        return values, vectors
+        return values - self.shrunk, vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +145,17 @@ def alphaedit(
 
     where P (D_in, D_in), the sum of k k^T over the keys of earlier edits, is what is remembered:
     they keep what they were given.
+
+    Raises:
+        ModelError: no eigenvalue is below the threshold, so nothing may change.
     """
     values, vectors = preserved.axes
     space = vectors[:, values < settings.threshold]  # (D_in, m)
+    if not space.shape[1]:
+        raise ModelError(
+            "editor.locate.threshold: expected some eigenvalues of the second moment below it, got "
+            f"{settings.threshold:g} and the smallest {float(values.min()):.2g}; raise it"
+        )
     metric = settings.norm * torch.eye(space.shape[1], dtype=torch.double, device=space.device)
     if past is not None:
         metric = metric + space.mT @ past.double() @ space
@@ -199,9 +209,20 @@ def _scaled(read: Tensor, keys: Tensor, residuals: Tensor) -> LowRank:
 
 
 def _together(facts: Facts, factor: Tensor, ridge: float) -> LowRank:
-    """U of the module's equation, beside the residuals."""
+    """U of the module's equation, beside the residuals.
+
+    Raises:
+        UserError: keys that are linearly dependent, and no ridge.
+    """
     read = _whitened(facts.keys, factor)
     gram = facts.keys.double() @ read.mT  # (..., K, K)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    solved = torch.linalg.solve((gram + gram.mT) / 2 + ridge * eye, read)
+    factor, failed = torch.linalg.cholesky_ex((gram + gram.mT) / 2 + ridge * eye)
+    if bool(failed.any()):
+        raise UserError(
+            "editor.locate: expected failures whose keys differ, got some that are the same or "
+            "depend on each other, which no exact edit tells apart; give them in edits of their "
+            "own, or raise editor.locate.ridge"
+        )
+    solved: Tensor = torch.cholesky_solve(read, factor)
     return LowRank(solved.to(facts.keys.dtype), facts.residuals)

@@ -57,7 +57,7 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     folder = _run_folder(Path(target), overrides)
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
-    check_editor(config.editor)
+    check_editor(config.editor, config.schedule.batch_size)
     check_strategy(config.trainer)
     launch(config.trainer, ui)
     trained = replace(trained, config=config)

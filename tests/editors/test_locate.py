@@ -14,11 +14,11 @@ from saledit.bank import BankSpec
 from saledit.cache import memory_bank
 from saledit.config.editors import LocateConfig
 from saledit.contexts import sampled
-from saledit.delta import Edits
+from saledit.delta import Edits, LowRank
 from saledit.editors.locate import Locate
-from saledit.editors.locating import Facts
-from saledit.editors.solvers import SOLVERS, Preserved
-from saledit.errors import ConfigError, DataError, UserError
+from saledit.editors.locating import Facts, FactSpec
+from saledit.editors.solvers import SOLVERS, Preserved, SolverSettings
+from saledit.errors import ConfigError, DataError, ModelError, UserError
 from saledit.facts import FactsFound
 from saledit.models import TaskModel
 from saledit.overlay import applied, merge
@@ -27,6 +27,9 @@ from saledit.session import EditSession
 from saledit.site import Site
 
 BLOCK, QA = 1, text.task()
+SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5)
+OWN = SolverSettings(weight=1.0, ridge=0.1, threshold=0.02, norm=10.0)
+CONTEXTS = ("ba be .", "go .")
 BASE = text.build("llama")
 LAYER = BASE.layer(BLOCK)
 SITE = LAYER.sites[-1]
@@ -87,8 +90,12 @@ def facts_at_base(made: Locate, own: list[Sample]) -> Facts:
 
 @pytest.mark.parametrize("at", ["subject", "last"])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt"])
-def test_memit_spreads_what_is_missing_over_blocks(name: str, at: str) -> None:
+@pytest.mark.parametrize("rows", [512, 4])
+def test_memit_spreads_what_is_missing_over_blocks(
+    name: str, at: str, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the whole model with weights written into it, block after block."""
+    monkeypatch.setattr("saledit.facts._ROWS", rows)
     base = text.build(name)
     layer, own = base.layer(1, (), 2), asked(2)
     numbers = asdict(replace(NUMBERS, at=at))
@@ -153,6 +160,66 @@ def test_memit_spreads_what_is_missing_over_blocks(name: str, at: str) -> None:
 def test_one_fact_at_a_time(solver: str) -> None:
     with pytest.raises(UserError, match=rf"{solver} solves for one failure at a time"):
         session(editor(solver)).step(FAILURES[:2])
+
+
+def test_spread_edits_beside_each_other_are_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = BASE.layer(1, (), 2)
+    sites = [BASE.layer(i).sites[-1] for i in range(2)]
+    own = [[sample] for sample in FAILURES[:3]]
+
+    def ask(some: list[list[Sample]]) -> Facts:
+        source = FactsFound(BASE, QA, 0, sites, some, replace(SPEC, at="last"), CONTEXTS)
+        draws = torch.Generator().manual_seed(0)
+        delta = torch.randn(3, 1, sites[0].d_in, generator=draws)
+        below = Edits({sites[0]: LowRank(delta, torch.ones(3, 1, sites[0].d_out))})
+        if len(some) == 1:
+            i = own.index(some[0])
+            below = below.map(lambda tensor: tensor[i : i + 1])
+        return source.at(1, below)
+
+    assert layer.index == 0
+    together = ask(own)
+    monkeypatch.setattr("saledit.facts._ROWS", 7)  # two edits of three rows each
+    parted = ask(own)
+    torch.testing.assert_close(parted.residuals, together.residuals)
+    for i in range(3):
+        alone = ask([own[i]])
+        torch.testing.assert_close(alone.keys[0], together.keys[i], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(alone.residuals[0], together.residuals[i], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "bart/encoder"])
+def test_no_change_is_spread_below_a_norm(name: str) -> None:
+    base = text.build(name)
+    sites = [base.layer(i).sites[-1] for i in range(2)]
+    source = FactsFound(base, QA, 0, sites, [text.samples(1)], replace(SPEC, at="last"))
+    with pytest.raises(ConfigError, match=r"site\.span: expected 1 for editor.locate"):
+        source.at(0, Edits({}))
+
+
+def test_subjects_are_not_looked_for_in_a_decoder() -> None:
+    base = text.build("t5")
+    site = base.layer(1).sites[-1]
+    source = FactsFound(base, QA, 1, [site], [text.samples(1)], replace(SPEC, at="subject"))
+    with pytest.raises(ConfigError, match=r"set editor\.locate\.at=last or model.stack=encoder"):
+        source.at(0, Edits({}))
+
+
+def test_what_no_solver_can_do_is_said() -> None:
+    settings = asdict(NUMBERS) | {"solver": "rome"}
+    with pytest.raises(ConfigError, match="rome solves for one failure at a time, expected 1"):
+        Locate.check_failures(settings, 4)
+    Locate.check_failures(settings, 1)
+    Locate.check_failures(settings | {"solver": "emmet"}, 4)
+    keys, lacks = torch.ones(2, 3), torch.eye(2)
+    facts = Facts(keys, lacks, keys, lacks)
+    with pytest.raises(UserError, match="expected failures whose keys differ"):
+        SOLVERS["emmet"](facts, Preserved(torch.eye(3)), None, replace(OWN, ridge=0.0))
+    with pytest.raises(ModelError, match=r"editor\.locate\.threshold: expected some eigenvalues"):
+        SOLVERS["alphaedit"](facts, Preserved(torch.eye(3)), None, OWN)
+    # What was added to the second moment is none of its own.
+    delta, _ = SOLVERS["alphaedit"](facts, Preserved(torch.eye(3), 0.999), None, OWN)
+    assert delta.u.any()
 
 
 def test_alphaedit_remembers_the_keys_of_a_sequence() -> None:
