@@ -105,17 +105,25 @@ class EditModule(L.LightningModule):
             loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
             return loss, self._logged(seen, batch, batch.share, batch.pass_share)
         leaves = edits.map(lambda value: value.detach().requires_grad_())
+        weights = list(self.multiplier.parameters()) if self.multiplier else []
+        # Not by ``backward``: what it leaves in ``grad`` is cleared before the step's own pass.
+        asked = [*leaves.tensors(), *weights]
+        slopes = [torch.zeros_like(value) for value in asked]
         loss = batch.weights.new_zeros(())
         logged = dict.fromkeys(_LOGGED, loss)
         for part, own, own_pass in batch.parts(n):
             share, pass_share = own * batch.share, own_pass * batch.pass_share
             some, seen = self.loss_of(leaves, part, share, pass_share)
-            torch.autograd.backward(some)
+            for slope, found in zip(
+                slopes, torch.autograd.grad(some, asked, allow_unused=True), strict=True
+            ):
+                if found is not None:
+                    slope += found
             loss = loss + some.detach()
             for name, value in self._logged(seen, part, share, pass_share).items():
                 logged[name] = logged[name] + value
-        pairs = zip(edits.tensors(), leaves.tensors(), strict=True)
-        back = torch.stack([(v * _slope(leaf)).sum() for v, leaf in pairs]).sum()
+        pairs = zip([*edits.tensors(), *weights], slopes, strict=True)
+        back = torch.stack([(value * slope).sum() for value, slope in pairs]).sum()
         return loss + back - back.detach(), logged
 
     @torch.no_grad()
@@ -147,8 +155,10 @@ class EditModule(L.LightningModule):
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
         # lies between a weight that forbids large edits and one that lets each failure of
         # a large edit disturb as much as it would alone.
-        damage = penalty(c.penalty)(seen.locality).mean()
-        damage = self.multiplier(damage) if self.multiplier else c.locality * damage
+        if self.multiplier:  # its margin is one of the KL itself
+            damage = self.multiplier(seen.locality.mean())
+        else:
+            damage = c.locality * penalty(c.penalty)(seen.locality).mean()
         return share * c.edit * seen.edit_nll + pass_share / math.sqrt(batch.n_fail) * damage, seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
@@ -278,8 +288,3 @@ class EditModule(L.LightningModule):
         state = checkpoint["state_dict"]
         for name in [name for name in state if name.startswith(_BASE)]:
             del state[name]
-
-
-def _slope(leaf: Tensor) -> Tensor:
-    """What a loss left at a leaf; zeros where it does not depend on it."""
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad

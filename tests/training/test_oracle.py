@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from saledit.delta import Edits
 from saledit.editors.mend import Mend
 from saledit.models import TaskModel
 from saledit.module import EditModule
+from saledit.multiplier import Multiplier
 from saledit.outcomes import Outcome, outcome
 from saledit.stepping import StepSearch
 from saledit.tasks.nli import Nli
@@ -96,7 +97,7 @@ def make_case(
 
 
 def gradients(editor: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    named = dict(editor.named_parameters())
+    named = {name: p for name, p in editor.named_parameters() if p.requires_grad}
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
 
@@ -119,23 +120,41 @@ def compare(case: Case, k: int, loss_tolerance: float, grad_tolerance: float) ->
 @pytest.mark.parametrize("rows", [1, 5, 11])
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("style", ["bottleneck", "published"])
+@pytest.mark.parametrize("margin", [0.0, 1e-3])
 def test_rows_in_parts_are_rows_at_once(
-    k: int, rows: int, style: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    k: int, rows: int, style: str, margin: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Numbers of failures that the parts do not divide are counted once each, too."""
     case = make_case(tmp_path, "bert", 1, style=style)
+    if margin:
+        case.module.multiplier = Multiplier(2.0, margin)
     batch = case.batch(*case.draw(k))
     case.module.eval()  # the normaliser stays as it is
     whole, logged = case.module._loss(batch)
-    want = gradients(case.module.editor, whole)
+    want = gradients(case.module, whole)
+    assert ("multiplier.weight" in want) == bool(margin)
     monkeypatch.setattr("saledit.module._ROWS", rows)
     assert len(batch) // rows > 0
     loss, again = case.module._loss(batch)
     torch.testing.assert_close(loss, whole)
     for name, value in logged.items():
         torch.testing.assert_close(again[name], value)
-    for name, gradient in gradients(case.module.editor, loss).items():
+    found = gradients(case.module, loss)
+    assert found.keys() == want.keys()
+    for name, gradient in found.items():
         torch.testing.assert_close(gradient, want[name])
+
+
+def test_a_margin_is_of_the_kl_itself(tmp_path: Path) -> None:
+    case = make_case(tmp_path, "bert", 1)
+    batch = case.batch(*case.draw(1))
+    case.module.eval()
+    case.module.multiplier = Multiplier(2.0, 1e-3)
+    found = []
+    for name in ("kl", "root-kl"):
+        case.module.loss_weights = replace(case.module.loss_weights, penalty=name)
+        found.append(float(case.module._loss(batch)[0]))
+    assert found[0] == found[1]
 
 
 @pytest.fixture(autouse=True)
