@@ -29,15 +29,32 @@ def test_it_can_be_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("editor", "layer", "span", "numbers"),
     [
-        ("memit-gpt2-xl", 17, 5, {"weight": 20000.0, "clamp": 0.75, "value_steps": 20}),
+        (
+            "memit-gpt2-xl",
+            17,
+            5,
+            {"weight": 20000.0, "clamp": 0.75, "value_steps": 20, "measure": "block"},
+        ),
         ("memit-gpt-j", 8, 6, {"weight": 15000.0, "clamp": 0.75, "value_steps": 25}),
-        ("rome-llama-3-8b", 5, 1, {"clamp": 4.0, "decay": 0.001}),
-        ("emmet-gpt2-xl", 17, 1, {"ridge": 100.0, "solver": "emmet"}),
-        ("alphaedit-llama-3-8b", 8, 5, {"value_rate": 0.1, "solver": "alphaedit", "norm": 10.0}),
+        (
+            "rome-llama-3-8b",
+            5,
+            1,
+            {"clamp": 4.0, "decay": 0.001, "contexts": 20, "measure": "output"},
+        ),
+        ("emmet-gpt2-xl", 17, 1, {"ridge": 100.0, "solver": "emmet", "measure": "block"}),
+        (
+            "alphaedit-llama-3-8b",
+            8,
+            5,
+            {"value_rate": 0.1, "solver": "alphaedit", "norm": 10.0, "measure": "block"},
+        ),
     ],
 )
 def test_published_numbers(editor: str, layer: int, span: int, numbers: dict[str, object]) -> None:
-    config = configuration.load(f"editors/{editor}")
+    # Over a configuration that tries several lengths, too.
+    config = configuration.load("qa/counterfact", [], [f"editors/{editor}"])
+    assert tuple(config.editor.steps) == (1.0,)
     assert (config.site.layer, config.site.span) == (layer, span)
     for name, value in numbers.items():
         assert getattr(config.editor.locate, name) == value
