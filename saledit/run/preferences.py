@@ -93,7 +93,7 @@ class Preferences:
         return (-self._task.losses(self._base, logits, targets)).exp().cpu()
 
     def metrics(self) -> dict[str, float]:
-        """Shares, mean leads and ``score``, the harmonic mean of the shares; {} without rivals."""
+        """Shares, mean leads and, of all kinds, ``score``, their harmonic mean; {} without rivals."""
         return self._counts.metrics()
 
     def unedited(self) -> dict[str, float]:
@@ -124,7 +124,9 @@ class _Counts:
     def metrics(self) -> dict[str, float]:
         share = {k: float(m.compute()) for k, m in self._share.items() if m.count()}
         lead = {f"{k}_lead": float(m.compute()) for k, m in self._lead.items() if m.count()}
-        return share | lead | ({"score": _harmonic([*share.values()])} if share else {})
+        # S is of all three kinds: of fewer it would be another number by the same name.
+        whole = {"score": _harmonic([*share.values()])} if len(share) == len(KINDS) else {}
+        return share | lead | whole
 
 
 def _with(sample: Sample, target: str) -> Sample:
