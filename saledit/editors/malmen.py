@@ -33,7 +33,9 @@ class Malmen(Mend):
     the input, D_in x D_in. Both are the same matrix.
 
     The paper's other half, a backward pass that is split between the model and the hypernetwork
-    so that memory does not grow with the number of failures, is ``EditModule``'s, for all editors.
+    so that the model's share of memory does not grow with the number of failures, is
+    ``EditModule``'s, for all editors. The hypernetwork's own graph still holds all terms: some
+    600 kB a failure at rank 1,920 and widths of 384 and 1,536 (measured).
 
     Args:
         sites: the sites to edit; those of equal shape share a hypernetwork.

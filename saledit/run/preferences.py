@@ -93,7 +93,7 @@ class Preferences:
         return (-self._task.losses(self._base, logits, targets)).exp().cpu()
 
     def metrics(self) -> dict[str, float]:
-        """Shares, mean leads and, of all kinds, ``score``, their harmonic mean; {} without rivals."""
+        """Shares, mean leads, ``score``, the harmonic mean of all three; {} without rivals."""
         return self._counts.metrics()
 
     def unedited(self) -> dict[str, float]:

@@ -105,7 +105,8 @@ class CausalTracing:
             samples = [replace(sample, subject="") for sample in samples]
         effects = torch.zeros(len(samples), len(layers))
         clean, broken = torch.zeros(len(samples)), torch.zeros(len(samples))
-        tracing = _Tracing(base, task, layers, self._what == "state")
+        of_blocks = self._protocol == "rome" and self._what == "state"
+        tracing = _Tracing(base, task, layers, of_blocks)
         spread = self._noise * embedding_spread(base, task, samples, _TOKENS)
         passes = 0
         rows = len(layers) + 1

@@ -151,10 +151,11 @@ def test_rome_is_that_of_runs_of_one_row(name: str, what: str, at: str, window: 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_masking_is_that_of_runs_of_one_row(name: str) -> None:
+@pytest.mark.parametrize("what", ["mlp", "state"])  # a setting of the other protocol
+def test_masking_is_that_of_runs_of_one_row(name: str, what: str) -> None:
     base, task, chosen = case(name)
     with untouched(base.model):
-        table = CausalTracing("masking")(base, task, base.layers(), Probes([], [], chosen))
+        table = CausalTracing("masking", what)(base, task, base.layers(), Probes([], [], chosen))
     effects, runs = [], 0
     for sample in chosen:
         seen = task.encode(base, [sample])
