@@ -31,7 +31,10 @@ from saledit.suffix import entry_for
 
 _TEXTS = 64  # put in order of length at a time, and on disk when they are done
 _BATCH_TOKENS = 4096
+_ROOM = 1 << 30  # bytes of sums that are held at once
 _SCHEMA = 1
+
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Corpus:
 
 def second_moments(
     base: TaskModel, layer: Layer, corpus: Corpus, folder: Path,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> list[Tensor]:  # fmt: skip
     """Mean of x x^T over the inputs x of each site, at every token of the text that is read there.
 
@@ -73,26 +76,82 @@ def second_moments(
         ModelError: the sites are in a decoder that reads no running text of its own.
         DataError: there is too little text for second moments of full rank.
     """
-    if base.kind == SEQ2SEQ and not base.in_encoder:
-        raise ModelError(
-            f"editor.moments.corpus: {base.name} reads running text in its encoder only; "
-            "add model.stack=encoder, or leave the corpus out"
-        )
-    sites = layer.sites
-    entry = entry_for(base, layer.index, tuple(site.name for site in sites))
-    corpus = replace(corpus, first_only=entry.first_token_only)
-    kept = folder / f"moments-{_key(base, sites, corpus)}.safetensors"
-    with world.one_run_at_a_time(kept, in_step=base.weights.is_divided):
-        sums = _Sums.read(kept, sites)
-        if not sums.is_whole:
-            _go_on(base, sites, corpus, sums, kept, progress)
-    needed = max(site.d_in for site in sites)
+    (own,) = _summed(base, [layer], corpus, folder, progress)
+    sums, needed = own.sums, max(site.d_in for site in own.sites)
     if sums.tokens < needed:
         raise DataError(
             f"editor.moments.corpus: expected at least {needed} tokens of text, as many as the "
             f"site has inputs, got {sums.tokens}; name a longer text"
         )
     return [(total / sums.tokens).float().to(base.device) for total in sums.totals]
+
+
+def sum_up(
+    base: TaskModel, layers: Sequence[Layer], corpus: Corpus, folder: Path,
+    progress: Progress | None = None,
+) -> None:  # fmt: skip
+    """Put on disk what ``second_moments`` of each layer reads, with one pass over the text.
+
+    (Layers whose sums do not fit into a gigabyte together take several.)
+    """
+    some: list[Layer] = []
+    for layer in layers:
+        if some and _size([*some, layer]) > _ROOM:
+            _summed(base, some, corpus, folder, progress)
+            some = []
+        some.append(layer)
+    _summed(base, some, corpus, folder, progress)
+
+
+def _size(layers: Sequence[Layer]) -> int:
+    """Bytes of the sums of layers."""
+    return sum(8 * site.d_in**2 for layer in layers for site in layer.sites)
+
+
+@dataclass(slots=True)
+class _Own:
+    """What is summed up of a layer.
+
+    Attributes:
+        sites: its sites.
+        first_only: only the first token of each text counts.
+        kept: where the sums are kept.
+        sums: how far they have come.
+    """
+
+    sites: Sequence[Site]
+    first_only: bool
+    kept: Path
+    sums: _Sums
+
+    def counted(self, mask: Tensor, tokens: int) -> Tensor:
+        """Places in a batch, of bool (B, T), that are to be added: up to so many tokens in all."""
+        if self.first_only:
+            mask = mask & (torch.arange(mask.shape[1], device=mask.device) == 0)
+        return mask.flatten().nonzero().squeeze(1)[: max(0, tokens - self.sums.tokens)]
+
+
+def _summed(
+    base: TaskModel, layers: Sequence[Layer], corpus: Corpus, folder: Path,
+    progress: Progress | None,
+) -> list[_Own]:  # fmt: skip
+    """The sums of layers; what is missing of them is made in one pass over the text."""
+    if base.kind == SEQ2SEQ and not base.in_encoder:
+        raise ModelError(
+            f"editor.moments.corpus: {base.name} reads running text in its encoder only; "
+            "add model.stack=encoder, or leave the corpus out"
+        )
+    found = []
+    for layer in layers:
+        sites = layer.sites
+        first = entry_for(base, layer.index, tuple(s.name for s in sites)).first_token_only
+        key = _key(base, sites, replace(corpus, first_only=first))
+        found.append((sites, first, folder / f"moments-{key}.safetensors"))
+    with world.one_run_at_a_time(*(p for *_, p in found), in_step=base.weights.is_divided):
+        all_ = [_Own(sites, first, kept, _Sums.read(kept, sites)) for sites, first, kept in found]
+        if any(not own.sums.is_whole for own in all_):
+            _go_on(base, all_, corpus, progress)
+    return all_
 
 
 @dataclass(slots=True)
@@ -121,28 +180,28 @@ class _Sums:
 
 
 def _go_on(
-    base: TaskModel, sites: Sequence[Site], corpus: Corpus, sums: _Sums, kept: Path,
-    progress: Callable[[int], object] | None,
-) -> None:  # fmt: skip
-    texts = islice(iter(corpus.texts()), sums.texts, None)
-    while not sums.is_whole:
+    base: TaskModel, layers: Sequence[_Own], corpus: Corpus, progress: Progress | None
+) -> None:
+    at = min(own.sums.texts for own in layers if not own.sums.is_whole)
+    texts = islice(iter(corpus.texts()), at, None)
+    while any(not own.sums.is_whole for own in layers):
         some = list(islice(texts, _TEXTS))
-        sums.is_whole = not some
+        # Others have come further before, and wait for their turn.
+        here = [own for own in layers if not own.sums.is_whole and own.sums.texts == at]
         for inputs in _batches(base, some, corpus.window):
-            left = corpus.tokens - sums.tokens
-            if left <= 0:
-                break
             mask = inputs["attention_mask"].bool()
-            if corpus.first_only:
-                mask[:, 1:] = False
-            read = mask.flatten().nonzero().squeeze(1)[:left]
-            sums.tokens += _add(base, sites, inputs, sums.totals, read)
-        sums.texts += len(some)
-        sums.is_whole = sums.is_whole or sums.tokens >= corpus.tokens
-        if base.weights.writes:
-            sums.write(kept)
-        if progress is not None:
-            progress(sums.tokens)
+            read = [own.counted(mask, corpus.tokens) for own in here]
+            if not any(len(places) for places in read):
+                break
+            _add(base, here, inputs, read)
+        at += len(some)
+        for own in here:
+            own.sums.texts = at
+            own.sums.is_whole = not some or own.sums.tokens >= corpus.tokens
+            if base.weights.writes:
+                own.sums.write(own.kept)
+        if progress is not None and here:
+            progress(here[0].sums.tokens)
 
 
 def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dict[str, Tensor]]:
@@ -163,18 +222,19 @@ def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dic
 
 @torch.no_grad()
 def _add(
-    base: TaskModel, sites: Sequence[Site], inputs: dict[str, Tensor], totals: list[Tensor],
-    read: Tensor,
-) -> int:  # fmt: skip
-    """Add some tokens of a batch to the sums, by their places in all of it. Returns how many."""
+    base: TaskModel, layers: Sequence[_Own], inputs: dict[str, Tensor], read: Sequence[Tensor]
+) -> None:
+    """Add some tokens of a batch to the sums of layers, for each by their places in all of it."""
     reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
+    sites = [site for own in layers for site in own.sites]
     with _inputs_of(base.model, sites) as seen, suppress(Reached):
         reader(**inputs)
-    for i, site in enumerate(sites):
-        x = seen[site].flatten(0, -2)[read]
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        totals[i] += (x.mT @ x).double().cpu()
-    return len(read)
+    for own, places in zip(layers, read, strict=True):
+        for total, site in zip(own.sums.totals, own.sites, strict=True):
+            x = seen[site].flatten(0, -2)[places]
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            total += (x.mT @ x).double().cpu()
+        own.sums.tokens += len(places)
 
 
 @contextmanager

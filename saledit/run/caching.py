@@ -9,7 +9,8 @@ from torch import Tensor
 
 from saledit.bank import BankSpec
 from saledit.config import CachesConfig
-from saledit.covariance import Corpus, second_moments
+from saledit.config.editors import MomentsConfig
+from saledit.covariance import Corpus, second_moments, sum_up
 from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
 from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
@@ -84,6 +85,17 @@ def moments_of(prepared: Prepared, train: PartBanks) -> list[Tensor]:
     c, layer = prepared.config.editor.moments, train.passing.layer
     if not c.corpus:
         return train.passing.moments()
-    corpus = Corpus(source_digest(c.corpus), lambda: stream_texts(c.corpus), c.tokens, c.window)
     with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
-        return second_moments(prepared.base, layer, corpus, prepared.config.cache, bar.update)
+        return second_moments(prepared.base, layer, _corpus(c), prepared.config.cache, bar.update)
+
+
+def sum_moments(prepared: Prepared, layers: Sequence[Layer]) -> None:
+    """Get ready what ``moments_of`` of each layer reads, in one pass over the text."""
+    c = prepared.config.editor.moments
+    if c.corpus:
+        with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
+            sum_up(prepared.base, layers, _corpus(c), prepared.config.cache, bar.update)
+
+
+def _corpus(c: MomentsConfig) -> Corpus:
+    return Corpus(source_digest(c.corpus), lambda: stream_texts(c.corpus), c.tokens, c.window)

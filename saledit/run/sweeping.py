@@ -11,7 +11,7 @@ from pathlib import Path
 
 from saledit.artifact import make_editor
 from saledit.config import RunConfig
-from saledit.run.caching import banks_at, takes_moments
+from saledit.run.caching import banks_at, sum_moments, takes_moments
 from saledit.run.prepare import Prepared
 from saledit.run.training import LAST, train_at
 from saledit.saliency.base import LayerScore, Saliency
@@ -50,6 +50,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     moments = takes_moments(prepared, editor)
     banks_at(prepared, prepared.train, layers, moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
+    if editor.needs_moments:
+        sum_moments(prepared, layers)
     for number in range(rounds):
         for layer in kept:
             config = _config(prepared.config, place, layer, number)

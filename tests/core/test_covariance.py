@@ -10,7 +10,7 @@ import tiny
 import tiny_text as text
 import torch
 
-from saledit.covariance import Corpus, second_moments
+from saledit.covariance import Corpus, second_moments, sum_up
 from saledit.data.sources import source_digest, stream_texts
 from saledit.errors import DataError, ModelError
 from saledit.files import write_jsonl
@@ -99,14 +99,10 @@ def test_a_pass_that_was_cut_off_goes_on(tmp_path: Path) -> None:
             given.append(line)
             yield line
 
-    def stop(tokens: int) -> None:
-        if tokens > 500:
-            raise Cut
-
     whole = second_moments(base, last_map(base, 1), corpus(), tmp_path / "whole")
     source = Corpus("c", counted, 10_000, 64)
     with pytest.raises(Cut):
-        second_moments(base, last_map(base, 1), source, tmp_path / "cut", stop)
+        second_moments(base, last_map(base, 1), source, tmp_path / "cut", stop_after(500))
     assert 0 < len(given) < 150
     ran = []
     handle = base.model.get_submodule(site.name).register_forward_pre_hook(
@@ -121,6 +117,39 @@ def test_a_pass_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     )
     handle.remove()
     assert not ran
+
+
+@pytest.mark.parametrize(("room", "passes"), [(1 << 30, 1), (1, 3)])
+@pytest.mark.parametrize("name", ["llama", "nli bert"])
+def test_all_layers_in_one_pass(
+    name: str, room: int, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny.build("bert") if name == "nli bert" else text.build(name)
+    layers, ran = base.layers(), []
+    alone = [second_moments(base, layer, corpus(), tmp_path / "alone") for layer in layers]
+    with pytest.raises(Cut):  # one of them has come further than the others before
+        second_moments(base, layers[1], corpus(), tmp_path / "all", stop_after(500))
+    monkeypatch.setattr("saledit.covariance._ROOM", room)
+    handle = base.block(0).register_forward_pre_hook(
+        lambda _m, args, kwargs: ran.append(len((*args, *kwargs.values())[0])), with_kwargs=True
+    )
+    sum_up(base, layers, corpus(), tmp_path / "all")
+    assert sum(ran) == 150 * passes - (64 if room == 1 else 0)
+    ran.clear()
+    for layer, want in zip(layers, alone, strict=True):
+        found = second_moments(base, layer, corpus(), tmp_path / "all")
+        assert len(found) == len(want)
+        assert all(map(torch.equal, found, want))
+    handle.remove()
+    assert not ran
+
+
+def stop_after(most: int) -> Callable[[int], None]:
+    def stop(tokens: int) -> None:
+        if tokens > most:
+            raise Cut
+
+    return stop
 
 
 def test_what_is_kept_is_of_this_model_text_and_number(tmp_path: Path) -> None:
