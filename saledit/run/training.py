@@ -148,7 +148,8 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         editor.prime(batch.gradients, moments)
         moments = None
     if editor.needs_calibration:
-        calibrate(module, batches)
+        # One that is not trained descends anew for every edit at every rate that is tried.
+        calibrate(module, batches if editor.is_trained else batches[:1])
     return module, data
 
 
