@@ -189,6 +189,20 @@ def test_the_clamp_and_the_end_are_kept() -> None:
     assert not done.bare_residuals.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_facts_of_half_a_precision_are_nearly_the_same(dtype: torch.dtype) -> None:
+    base, task, chosen = case("llama")
+    whole = found(base, task, chosen, SPEC)
+    base.model.to(dtype)
+    half = found(base, task, chosen, SPEC)
+    assert half.residuals.dtype == half.keys.dtype == torch.float32
+    # Adam makes whole steps of slopes that are nearly nothing: values differ by more than keys.
+    for name, digits in (("keys", 4), ("bare_keys", 4), ("bare_residuals", 32)):
+        one, other = getattr(whole, name), getattr(half, name)
+        apart = (one - other).norm() / one.norm()
+        assert 0 < apart < 2 * digits * torch.finfo(dtype).eps, name
+
+
 def test_a_loss_that_is_not_finite_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, task, chosen = case("llama", 2)
     losses = type(task).losses
