@@ -22,6 +22,7 @@ from saledit.artifact import (
     sites_as_json,
     versions,
 )
+from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
 from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
@@ -154,8 +155,6 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     if world.is_main() or prepared.base.weights.is_divided:  # beside others it would take longer
         seconds_a_fix = _fix_seconds(prepared, trained)
     world.meet()
-    one = schedule.batch_size == 1
-    mode = "batch" if not schedule.cumulative else "sequential" if one else "sequential-batched"
     results = {
         "schema": 1,
         "task": task.name,
@@ -163,7 +162,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
         "layer": trained.layer.index,
         "sites": sites_as_json(trained.layer.sites),
-        "schedule": {"mode": mode, "batch_size": schedule.batch_size},
+        "schedule": {"mode": mode_of(schedule), "batch_size": schedule.batch_size},
         "data": {"train": config.data.train, "test": config.data.test},
         "n_edits": n_edits,
         "metrics": metrics,
