@@ -57,6 +57,7 @@ _INSIDE = (
     "report",
     "requests",
     "run.prepare",
+    "run.sequence",
     "stepping",
     "suffix",
 )
