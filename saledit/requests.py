@@ -131,7 +131,10 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
     if search is None or search.is_off:
         return steps
     resident = editor.resident.expand(request.n_edits)
-    return search(steps, lambda tried: request.losses(resident + tried))
+    return search(
+        steps, lambda tried: request.losses(resident + tried),
+        lambda tried: request.damage(resident + tried), request.agreed,
+    )  # fmt: skip
 
 
 def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> PerEdit:

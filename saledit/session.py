@@ -209,7 +209,7 @@ class EditSession:
         base, task, entry = self.base, self.task, bank.entry
         own = own_losses(base, task, entry, bank.rows(index), bank.targets_of(index)[None])
         held = None
-        if self.editor.needs_held:
+        if self.editor.needs_held or self._search.needs_held:
             # What an edit may cost is counted from the model as it stands before it.
             with applied(base.model, self.edits):
                 held = hold(base, task, self._held, self.layer)

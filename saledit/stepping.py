@@ -20,34 +20,54 @@ from saledit.delta import Edits
 PerEdit = Callable[[Edits], Tensor]
 
 
+_HALVINGS = 5  # of a length that costs too much, before the edit is given up
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class StepSearch:
-    """What lengths are tried, and what is enough.
+    """What lengths are tried, what is enough, and what is too much.
 
     Attributes:
         factors: lengths in units of the editor's own step, from short to long; (1.0,) tries none.
         enough: mean loss of an edit's failures, in nats an answer, at which they count as mended.
+        bound: KL on held pass samples that an edit may cost, in nats; 0 for no bound.
     """
 
     factors: tuple[float, ...] = (1.0,)
     enough: float = 0.3
+    bound: float = 0.0
 
     @property
     def is_off(self) -> bool:
         """Whether there is nothing to choose from but the editor's own step."""
-        return self.factors == (1.0,)
+        return self.factors == (1.0,) and not self.needs_held
+
+    @property
+    def needs_held(self) -> bool:
+        """Whether it has to be known what edits do to pass samples."""
+        return self.bound > 0
 
     @torch.no_grad()
-    def __call__(self, edits: Edits, losses: PerEdit) -> Edits:
+    def __call__(
+        self, edits: Edits, losses: PerEdit, damage: PerEdit | None = None,
+        agreed: Callable[[Tensor], Tensor] = _as_it_is,
+    ) -> Edits:  # fmt: skip
         """Choose each edit's length.
 
         Args:
             edits: batch shape (E,).
             losses: mean loss of each edit's own failures.
+            damage: KL on held pass samples, for the bound.
+            agreed: of what decides how often the model is run, what all processes go by.
 
         Returns:
             The edits (E,), each times the first factor that mends its failures, or where none
-            does, times the one that leaves them the least loss.
+            does, times the one that leaves them the least loss. With a bound, lengths that cost
+            more are halved until they do not; what costs more at a thirty-second is not made.
 
         Example:
             >>> from saledit.delta import LowRank
@@ -60,8 +80,28 @@ class StepSearch:
         """
         if self.is_off:
             return edits
-        tried = torch.stack([losses(edits * factor) for factor in self.factors])  # (F, E)
-        tried = tried.masked_fill(tried.isnan(), torch.inf)
-        mended = tried <= self.enough
-        chosen = torch.where(mended.any(0), mended.int().argmax(0), tried.argmin(0))
-        return edits * tried.new_tensor(self.factors)[chosen]
+        if len(self.factors) == 1:
+            length = edits.tensors()[0].new_full((edits.batch_shape.numel(),), self.factors[0])
+        else:
+            tried = torch.stack([losses(edits * factor) for factor in self.factors])  # (F, E)
+            tried = tried.masked_fill(tried.isnan(), torch.inf)
+            mended = tried <= self.enough
+            chosen = torch.where(mended.any(0), mended.int().argmax(0), tried.argmin(0))
+            length = tried.new_tensor(self.factors)[chosen]
+        if self.needs_held:
+            assert damage is not None
+            length = self._within(edits, length, damage, agreed)
+        return edits * length
+
+    def _within(
+        self, edits: Edits, length: Tensor, damage: PerEdit,
+        agreed: Callable[[Tensor], Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Lengths (E,) that cost no more than the bound."""
+        for _ in range(_HALVINGS + 1):
+            # A KL that is no number is too much.
+            over = agreed(~(damage(edits * length) <= self.bound))
+            if not bool(over.any()):
+                return length
+            length = torch.where(over.to(length.device), length / 2, length)
+        return torch.where(over.to(length.device), 0.0, length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ def make_search(config: EditorConfig) -> StepSearch:
     """How far edits go, as a configuration has it.
 
     Raises:
-        ConfigError: no lengths, or lengths that do not rise from above zero.
+        ConfigError: no lengths, lengths that do not rise from above zero, or a bound below it.
     """
     steps = tuple(config.steps)
     if not steps or steps[0] <= 0 or any(a >= b for a, b in pairwise(steps)):
@@ -118,7 +119,9 @@ def make_search(config: EditorConfig) -> StepSearch:
             f"editor.steps: expected rising numbers above 0, got {config.steps}; "
             "[1.0] for the editor's own step alone"
         )
-    return StepSearch(steps, config.enough)
+    if not 0 <= config.bound < math.inf:
+        raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
+    return StepSearch(steps, config.enough, config.bound)
 
 
 def versions() -> dict[str, str]:

@@ -131,12 +131,12 @@ class TrainedEditor:
 
     @cached_property
     def held(self) -> Sequence[Sample]:
-        """The pass samples that the editor may look at; none for one that needs none.
+        """The pass samples that edits may be made by; none where none are needed.
 
         Raises:
             DataError: their file is gone or broken.
         """
-        if not self.editor.needs_held:
+        if not (self.editor.needs_held or self.search.needs_held):
             return []
         return other_matters(self.task, load_records(self.task, str(self.folder / HELD)))
 

@@ -173,6 +173,8 @@ class EditorConfig:
     """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
     enough: float = 0.3
     """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
+    bound: float = 0.0
+    """KL on held pass samples that an edit may cost, in nats; longer ones are cut. 0: no bound"""
     held: int = 32
     """pass samples of the training part that an editor may look at; see docs/editors.md"""
     moments: MomentsConfig = field(default_factory=MomentsConfig)

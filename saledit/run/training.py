@@ -134,12 +134,12 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,
     )  # fmt: skip
-    held = None
-    if editor.needs_held:
+    held, search = None, make_search(config.editor)
+    if editor.needs_held or search.needs_held:
         held = hold(prepared.base, prepared.task, held_samples(prepared), layer)
     module = EditModule(
         prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train,
-        make_search(config.editor), held,
+        search, held,
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]

@@ -64,6 +64,44 @@ def test_low_rank_edits_keep_their_precision_and_graph() -> None:
     assert torch.equal(found.v, v), "a loss below zero is enough at the first length"
 
 
+@pytest.mark.parametrize("factors", [(1.0,), (1.0, 2.0)])
+def test_what_costs_too_much_is_cut(factors: tuple[float, ...]) -> None:
+    """At lengths of 1 or 2 (the failures want the longer one) an edit may cost .1."""
+    cost = torch.tensor([0.01, 0.3, float("nan"), 1e3])  # a unit of length
+    seen = []
+
+    def damage(tried: Edits) -> Tensor:
+        seen.append(sizes(tried).tolist())
+        return cost * sizes(tried)
+
+    search = StepSearch(factors, 0.0, bound=0.1)
+    found = sizes(search(ones(4), lambda tried: 3 - sizes(tried), damage))
+    longest = factors[-1]
+    assert found.tolist() == [longest, 0.25, 0.0, 0.0]
+    assert seen[0] == [longest] * 4
+    assert len(seen) == 6
+    free = sizes(StepSearch(factors)(ones(4), lambda tried: 3 - sizes(tried)))
+    assert free.tolist() == [longest] * 4
+
+
+def test_a_bound_that_is_kept_costs_one_look() -> None:
+    seen = []
+    search = StepSearch((1.0,), 0.3, bound=0.1)
+    edits = ones(2)
+    found = search(
+        edits, lambda _: pytest.fail("asked"),
+        lambda tried: (seen.append(1), torch.zeros(2))[1],
+    )  # fmt: skip
+    assert sizes(found).tolist() == [1.0, 1.0]
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("bound", [-0.1, float("nan"), float("inf")])
+def test_a_bound_that_is_none_is_refused(bound: float) -> None:
+    with pytest.raises(ConfigError, match=r"editor\.bound: expected at least 0 nats"):
+        make_search(EditorConfig(bound=bound))
+
+
 @pytest.mark.parametrize("steps", [[], [0.0, 1.0], [-1.0], [2.0, 1.0], [1.0, 1.0]])
 def test_lengths_that_do_not_rise_are_refused(steps: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"editor\.steps: expected rising numbers above 0"):

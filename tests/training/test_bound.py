@@ -1,0 +1,55 @@
+"""``editor.bound``: what an edit may cost, of each step of a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from whole_runs import ui
+
+from saledit.artifact import load_editor
+from saledit.config import RunConfig
+from saledit.losses import locality_kl
+from saledit.overlay import applied
+from saledit.run import fit
+from saledit.run import test as run_test
+from saledit.run.prepare import prepare
+from saledit.scoring import base_logits
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.002])
+def test_no_step_of_a_sequence_costs_more(bound: float, make: Callable[..., RunConfig]) -> None:
+    config = make("bound", f"editor.bound={bound}", "editor.steps=[1.0,4.0]", "editor.enough=0.01")
+    fit(config, False, ui())
+    trained = load_editor(config.folder)
+    prepared = prepare(config, ui())
+    base, session = prepared.base, trained.session(prepared.base)
+    held = trained.held or None
+    assert (held is not None) == bool(bound)
+    asked = prepared.task.encode(base, held or prepared.validation.passing)
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad(), applied(base.model, session.edits):
+            return base_logits(base, asked.inputs, asked.at)
+
+    costs = []
+    for failure in prepared.test.fail[:6]:
+        before = logits()
+        session.step([failure])
+        costs.append(float(locality_kl(before, logits()).mean()))
+    assert max(costs) > 1e-5
+    if bound:
+        assert max(costs) <= 1.01 * bound
+    else:
+        assert max(costs) > 0.004, "a bound that nothing comes near proves nothing"
+
+
+def test_a_bound_may_be_set_for_a_test_alone(make: Callable[..., RunConfig]) -> None:
+    config = make(
+        "free", "schedule.cumulative=true", "editor.steps=[1.0,4.0]", "editor.enough=0.01"
+    )
+    fit(config, False, ui())
+    free = run_test(str(config.folder), [], ui())["metrics"]
+    bound = run_test(str(config.folder), ["editor.bound=1e-4"], ui())["metrics"]
+    assert bound["locality_kl"] < 0.5 * free["locality_kl"]
