@@ -8,9 +8,10 @@ from typing import Any
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
-from saledit.files import read_text, write_text
+from saledit.files import write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
+from saledit.run.done import is_of
 from saledit.run.fitting import train
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure, write_measured
@@ -34,14 +35,6 @@ def run_cell(config: RunConfig, ui: Ui) -> dict[str, Any]:
     prepared = prepare(config, ui)
     train(prepared, resume=is_of(folder, config) and (folder / LAST).exists())
     return write_measured(folder, measure(prepared, load_editor(folder)))
-
-
-def is_of(folder: Path, config: RunConfig) -> bool:
-    """Whether a run's folder is of this configuration."""
-    try:
-        return read_text(folder / "config.yaml") == configuration.to_yaml(config)
-    except (OSError, UnicodeDecodeError):  # there is none, or a broken one
-        return False
 
 
 def main(path: str, quiet: str, threads: str) -> int:

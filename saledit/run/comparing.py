@@ -14,26 +14,17 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import EDITOR_WEIGHTS, check_editor
-from saledit.bootstrap import SHARES, Resampled, interval
+from saledit.artifact import check_editor
+from saledit.bootstrap import SHARES
 from saledit.config import RunConfig
-from saledit.errors import ArtifactError, ConfigError
-from saledit.files import is_file, read_json, write_json, write_text
+from saledit.errors import ConfigError
+from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
-from saledit.run.cell import is_of
 from saledit.run.crew import OwnProcess, Runner, run_all
+from saledit.run.done import facts_of, is_done
 from saledit.run.launching import alone
 from saledit.run.picking import check_site
-
-_COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
-#: What a comparison reads of ``results.json``.
-_RESULTS = {
-    "layer": int, "sites": list, "metrics": {str: (float, None, {str: (float, None)})},
-    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: (float, None)},
-    "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
-    "course?": [{"n_failures": int, "abilities?": {str: float}}], "collapse?": (int, None),
-}  # fmt: skip
-_FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
+from saledit.run.summing import TIMES, summary
 
 
 def compare(
@@ -87,7 +78,7 @@ def compare(
     _write(folder, table)
     waiting: dict[Path, str] = {}
     for (name, seed), config in cells.items():
-        if not _is_done(config):
+        if not is_done(config):
             path = folder / "cells" / f"{config.name}.yaml"
             write_text(path, configuration.to_yaml(config))
             waiting[path] = f"{name}, seed {seed}"
@@ -123,11 +114,6 @@ def _cell(
     return replace(config, name=name, train=train, trainer=alone(config.trainer))
 
 
-def _is_done(config: RunConfig) -> bool:
-    left = (config.folder / "results.json", config.folder / EDITOR_WEIGHTS)
-    return is_of(config.folder, config) and all(map(is_file, left))
-
-
 def _table(
     cells: Mapping[tuple[str, int], RunConfig], failed: Mapping[str, str], shared: RunConfig,
     command: str,
@@ -138,9 +124,8 @@ def _table(
         row: dict[str, Any] = {"editor": editor, "seed": seed, "run": str(config.folder)}
         if config.name in failed:
             row["error"] = failed[config.name]
-        elif _is_done(config):
-            results = _read(config.folder / "results.json")
-            row |= _facts(results, config.folder)
+        elif (facts := facts_of(config)) is not None:
+            row |= facts
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
     names = list(dict.fromkeys(editor for editor, _ in cells))
@@ -151,101 +136,9 @@ def _table(
         "task": shared.task.name,
         "command": command,
         "schedule": {"batch_size": shared.schedule.batch_size},
-        "editors": [_summary(name, done, names[0], seeds) for name in names],
+        "editors": [summary(name, done, names[0], seeds) for name in names],
         "cells": rows,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The results of a cell.
-
-    Raises:
-        ArtifactError: they are broken, or of no test.
-    """
-    results: dict[str, Any] = read_json(path, "results", _RESULTS)
-    counts = [results["per_edit"][name] for name in _COUNTS]
-    if len(set(map(len, counts))) > 1 or not all(abs(n) < 2**53 for own in counts for n in own):
-        raise ArtifactError(
-            f"{path}: expected counts of the same edits in per_edit, got others; delete the file, "
-            "and the cell is run again"
-        )
-    return results
-
-
-def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    metrics = results["metrics"]
-    return {
-        "layer": results["layer"],
-        "n_sites": len(results["sites"]),
-        "metrics": metrics.get("generated", {})
-        | {
-            k: v
-            for k, v in metrics.items()
-            if k not in (*metrics.get("generated", {}), "generated")
-        },
-        "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
-        "per_edit": results["per_edit"],
-        "timing": {name: results["timing"].get(name) for name in _FACTS},
-        "peak_rss_mb": results["memory"]["peak_rss_mb"],
-        "peak_device_mb": results["memory"].get("peak_device_mb"),
-        "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
-    } | {name: results[name] for name in ("course", "collapse") if name in results}
-
-
-def _summary(
-    name: str, done: Sequence[Mapping[str, Any]], first: str, seeds: Sequence[int]
-) -> dict[str, Any]:
-    """One editor over the seeds that it has, and beside the first editor over those of both."""
-    found = {row["seed"]: row for row in done if row["editor"] == name}
-    out: dict[str, Any] = {"editor": name, "seeds": sorted(found)}
-    if not found:
-        return out
-    out |= _intervals([found[s] for s in seeds if s in found])
-    for key in (*_FACTS, "peak_rss_mb", "peak_device_mb", "editor_mb"):
-        values = [row["timing"].get(key) if key in _FACTS else row[key] for row in found.values()]
-        known = [value for value in values if value is not None]
-        out[key] = sum(known) / len(known) if known else None
-    out["locality_kl"] = _mean(row["metrics"].get("locality_kl") for row in found.values())
-    base = {row["seed"]: row for row in done if row["editor"] == first}
-    both = [s for s in seeds if s in found and s in base]
-    if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
-        out["beside"] = {
-            "editor": first,
-            **_intervals([found[s] for s in both], [base[s] for s in both]),
-        }
-    return out
-
-
-def _intervals(
-    rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
-    edits = [row["per_edit"] for row in rows]
-    drawn = Resampled([len(own["fail"]) for own in edits])
-    out: dict[str, Any] = {}
-    for share in SHARES:
-        values = drawn.shares(edits, share)
-        if others is not None:
-            values = values - drawn.shares([row["per_edit"] for row in others], share)
-        found: dict[str, float | None] = {**interval(values).as_json()}
-        if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            own, other = (
-                _mean(row["metrics"].get(share) for row in group) for group in (rows, others or ())
-            )
-            value = None if own is None else own - (other or 0.0)
-            found = {"mean": value, "low": None, "high": None}
-        out[share] = found
-    return out
-
-
-def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> bool:
-    keys = ("fail_of", "adapt_of", "lost_of")
-    return all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
-
-
-def _mean(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _write(folder: Path, table: Mapping[str, Any]) -> None:
@@ -259,7 +152,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
             "layer",
             *SHARES,
             "locality_kl",
-            *_FACTS,
+            *TIMES,
             "peak_rss_mb",
             "peak_device_mb",
             "editor_mb",
@@ -270,7 +163,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         metrics, timing = row.get("metrics", {}), row.get("timing", {})
         writer.writerow(
             [row["editor"], row["seed"], row.get("layer"), *(metrics.get(k) for k in SHARES),
-             metrics.get("locality_kl"), *(timing.get(k) for k in _FACTS), row.get("peak_rss_mb"),
+             metrics.get("locality_kl"), *(timing.get(k) for k in TIMES), row.get("peak_rss_mb"),
              row.get("peak_device_mb"),
              row.get("editor_mb"), row.get("error")]
         )  # fmt: skip

@@ -39,12 +39,13 @@ from saledit.delta import Edits
 from saledit.editors.locating import FactSpec
 from saledit.files import write_json, write_text
 from saledit.models import TaskModel
-from saledit.run.cell import is_of
-from saledit.run.comparing import _RESULTS, _facts, _summary, _table
+from saledit.run.comparing import _table
 from saledit.run.curves import read_metrics
+from saledit.run.done import _RESULTS, _facts, is_of
 from saledit.run.reporting import report
 from saledit.run.resuming import steps_of
 from saledit.run.sequence import _Kept
+from saledit.run.summing import summary
 from saledit.run.testing import training_times
 from saledit.run.training import train_at
 from saledit.site import Layer
@@ -391,7 +392,7 @@ def test_the_shape_of_results_is_that_of_results(cell: RunConfig) -> None:
     assert _facts(results(), cell.folder)["layer"] == 1
     assert set(_RESULTS) >= {"layer", "per_edit", "metrics"}
     row = {"seed": 0, "editor": "a", **_facts(results(), cell.folder)}
-    assert _summary("a", [row], "a", [0])["seeds"] == [0]
+    assert summary("a", [row], "a", [0])["seeds"] == [0]
 
 
 def test_training_does_not_write_through_links(tmp_path: Path) -> None:

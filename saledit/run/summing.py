@@ -1,0 +1,74 @@
+"""The cells of a comparison summed up: each editor over its seeds, and beside the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saledit.bootstrap import SHARES, Resampled, interval
+
+#: Times of a cell, as ``results.json`` names them.
+TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
+_COSTS = (*TIMES, "peak_rss_mb", "peak_device_mb", "editor_mb")
+
+
+def summary(
+    name: str, done: Sequence[Mapping[str, Any]], first: str, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """One editor over the seeds that it has, and beside the first editor over those of both.
+
+    Args:
+        name: the editor.
+        done: rows of all cells that have results (``saledit.run.done``).
+        first: the editor that the others stand beside.
+        seeds: all seeds, in order.
+    """
+    found = {row["seed"]: row for row in done if row["editor"] == name}
+    out: dict[str, Any] = {"editor": name, "seeds": sorted(found)}
+    if not found:
+        return out
+    out |= _intervals([found[s] for s in seeds if s in found])
+    for key in _COSTS:
+        cost = ((row["timing"] if key in TIMES else row).get(key) for row in found.values())
+        out[key] = _mean(cost)
+    out["locality_kl"] = _mean(row["metrics"].get("locality_kl") for row in found.values())
+    base = {row["seed"]: row for row in done if row["editor"] == first}
+    both = [s for s in seeds if s in found and s in base]
+    if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
+        out["beside"] = {
+            "editor": first,
+            **_intervals([found[s] for s in both], [base[s] for s in both]),
+        }
+    return out
+
+
+def _intervals(
+    rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
+    edits = [row["per_edit"] for row in rows]
+    drawn = Resampled([len(own["fail"]) for own in edits])
+    out: dict[str, Any] = {}
+    for share in SHARES:
+        values = drawn.shares(edits, share)
+        if others is not None:
+            values = values - drawn.shares([row["per_edit"] for row in others], share)
+        found: dict[str, float | None] = {**interval(values).as_json()}
+        if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
+            own, other = (
+                _mean(row["metrics"].get(share) for row in group) for group in (rows, others or ())
+            )
+            value = None if own is None else own - (other or 0.0)
+            found = {"mean": value, "low": None, "high": None}
+        out[share] = found
+    return out
+
+
+def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> bool:
+    keys = ("fail_of", "adapt_of", "lost_of")
+    return all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
+
+
+def _mean(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
