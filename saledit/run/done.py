@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from saledit import config as configuration
 from saledit.artifact import EDITOR_WEIGHTS
 from saledit.bootstrap import SHARES
 from saledit.config import RunConfig
-from saledit.errors import ArtifactError
+from saledit.data.readers import file_rows
+from saledit.errors import ArtifactError, SaleditError
 from saledit.files import is_file, read_json, read_text
+from saledit.run.said import FAIL
 from saledit.run.summing import TIMES
 
 _COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
@@ -21,7 +25,10 @@ _RESULTS = {
     "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: (float, None)},
     "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
     "course?": [{"n_failures": int, "abilities?": {str: float}}], "collapse?": (int, None),
+    "data?": {"test": str},
 }  # fmt: skip
+#: What tells a failure, of a line of ``answers.jsonl``.
+_FAILURE = ("edit", "id", "inputs", "target")
 
 
 def is_of(folder: Path, config: RunConfig) -> bool:
@@ -61,6 +68,22 @@ def _read(path: Path) -> dict[str, Any]:
     return results
 
 
+def failures_of(folder: Path) -> str | None:
+    """Fingerprint of the failures that a cell's edits are of, edit by edit.
+
+    Returns:
+        32 hexadecimal digits; None where its answers cannot be read.
+    """
+    digest, path = hashlib.blake2b(digest_size=16), folder / "answers.jsonl"
+    try:
+        for _, row in file_rows(path, str(path)):
+            if row["part"] == FAIL:
+                digest.update(json.dumps([row[name] for name in _FAILURE]).encode())
+    except (SaleditError, OSError, KeyError):
+        return None
+    return digest.hexdigest()
+
+
 def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     metrics = results["metrics"]
     return {
@@ -74,6 +97,8 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         },
         "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
         "per_edit": results["per_edit"],
+        "failures": failures_of(folder),
+        "test": results.get("data", {}).get("test"),
         "timing": {name: results["timing"].get(name) for name in TIMES},
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),

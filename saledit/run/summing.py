@@ -47,7 +47,8 @@ def _intervals(
 ) -> dict[str, Any]:
     """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
     edits = [row["per_edit"] for row in rows]
-    drawn = Resampled([len(own["fail"]) for own in edits])
+    counts = [len(own["fail"]) for own in edits]
+    drawn = Resampled(counts, _about(rows))
     out: dict[str, Any] = {}
     for share in SHARES:
         values = drawn.shares(edits, share)
@@ -60,13 +61,27 @@ def _intervals(
             )
             value = None if own is None else own - (other or 0.0)
             found = {"mean": value, "low": None, "high": None}
+        elif max(counts) < 2:  # one edit drawn again and again says nothing of others
+            found |= {"low": None, "high": None}
         out[share] = found
     return out
 
 
+def _about(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """What tells seeds whose edits are of the same failures: which these are.
+
+    Where the answers of one are lost, the file of the test, which all seeds take in one order; None
+    where the seed has drawn the test.
+    """
+    failures = [row.get("failures") for row in rows]
+    return [row.get("test") or None for row in rows] if None in failures else failures
+
+
 def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> bool:
     keys = ("fail_of", "adapt_of", "lost_of")
-    return all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
+    same = all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
+    told = ([row.get("failures") for row in pair] for pair in pairs)
+    return same and all(a == b or None in (a, b) for a, b in told)
 
 
 def _mean(values: Any) -> float | None:

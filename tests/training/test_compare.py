@@ -19,13 +19,15 @@ from tiny import build, samples, save
 from whole_runs import FakeUi, rows
 
 from saledit import config as configuration
-from saledit.bootstrap import Resampled, interval
+from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.errors import ConfigError, JobError
 from saledit.files import write_jsonl
 from saledit.report import render
 from saledit.run import compare, crew, report
 from saledit.run.cell import run_cell
 from saledit.run.crew import OwnProcess, run_all
+from saledit.run.done import failures_of
+from saledit.run.summing import summary
 
 
 def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
@@ -65,6 +67,55 @@ def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
     assert nothing.isnan().all()
 
 
+def test_seeds_of_the_same_failures_are_no_further_failures() -> None:
+    right = torch.randint(3, (45,), generator=torch.Generator().manual_seed(2)).tolist()
+    own = edits(right, [1, 0, 2] * 15)
+    for share in SHARES:
+        once = interval(Resampled([45]).shares([own], share))
+        thrice = interval(Resampled([45] * 3, ["the same"] * 3).shares([own] * 3, share))
+        assert thrice.as_json() == pytest.approx(once.as_json())
+        apart = interval(Resampled([45] * 3).shares([own] * 3, share))
+        shorter = (apart.high - apart.low) / (once.high - once.low)
+        assert shorter == pytest.approx(3**-0.5, rel=0.15)
+    # Of the same name, but not as many edits: the seeds have not the same ones.
+    mixed = Resampled([45, 44, 45], ["the same"] * 3)._index
+    assert mixed[0] is mixed[2]
+    assert mixed[1].shape == (2000, 44)
+    apart = Resampled([45, 45], [None, None])._index
+    assert not torch.equal(*apart)
+
+
+def cell_of(editor: str, seed: int, right: list[int], **facts: Any) -> dict[str, Any]:
+    """A row of a comparison, as far as it is summed up."""
+    return {
+        "editor": editor, "seed": seed, "per_edit": edits(right, [0] * len(right)),
+        "metrics": {}, "timing": {}, **facts,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [{"failures": "x"}, {"failures": None, "test": "test.jsonl"}])
+def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[str, Any]) -> None:
+    right = {name: [0, 1, 2, step] * 12 for step, name in enumerate(("a", "b"))}
+    rows = [cell_of(name, seed, right[name], **told) for name in ("a", "b") for seed in range(3)]
+    one = summary("b", [row for row in rows if not row["seed"]], "a", [0])
+    three = summary("b", rows, "a", [0, 1, 2])
+    for shares in (three, three["beside"]):
+        same = one if shares is three else one["beside"]
+        for name in ("fail_accuracy", "edit_accuracy"):
+            assert shares[name] == pytest.approx(same[name])
+    apart = [row | {"failures": str(row["seed"])} for row in rows]
+    found = summary("b", apart, "a", [0, 1, 2])["beside"]["fail_accuracy"]
+    held = three["beside"]["fail_accuracy"]
+    assert found["high"] - found["low"] < 0.75 * (held["high"] - held["low"])
+    others = [row | {"failures": row["editor"]} for row in rows]
+    assert "beside" not in summary("b", others, "a", [0, 1, 2]), "the edits are of other failures"
+
+
+def test_one_edit_has_no_interval() -> None:
+    found = summary("a", [cell_of("a", 0, [1])], "a", [0])["edit_accuracy"]
+    assert found == {"mean": 0.5, "low": None, "high": None}
+
+
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     with (folder / "compare.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -78,6 +129,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = build("bert")
     save(base, folder / "model")
     write_jsonl(folder / "data.jsonl", rows(base, samples(150)))
+    others = [row | {"id": f"t{row['id']}"} for row in rows(base, samples(60, seed=7))]
+    write_jsonl(folder / "test.jsonl", others)
     settings = [
         f"output={folder}",
         "name=tiny",
@@ -164,6 +217,22 @@ def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> N
         )  # type: ignore[arg-type]
         kept.append([cell["per_edit"] for cell in table["cells"]])
     assert kept[0] == kept[1]
+
+
+def test_seeds_are_told_apart_by_the_failures_of_their_edits(shared: Path) -> None:
+    found = []
+    for test in ("", str(shared.parent / "test.jsonl")):
+        settings = [f"name=seeds{len(test)}", f"data.test={test}"]
+        table = compare(str(shared), ["step"], [0, 1], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
+        found.append([cell["failures"] for cell in table["cells"]])
+    assert None not in (*found[0], *found[1])
+    assert found[0][0] != found[0][1]
+    assert found[1][0] == found[1][1]
+    folder = Path(table["cells"][0]["run"])
+    (folder / "answers.jsonl").write_text('{"part": "fail"}\n', encoding="utf-8")
+    assert failures_of(folder) is None
+    (folder / "answers.jsonl").unlink()
+    assert failures_of(folder) is None
 
 
 def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
