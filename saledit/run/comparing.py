@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,11 @@ def compare(
     # Bars of several processes would write over each other: beside others, a cell is quiet.
     runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
     begin = (lambda path: ui.stage(waiting[path])) if jobs == 1 else None
-    with ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar:
-        for done, (path, error) in enumerate(run_all([*waiting], runner, jobs, begin), start=1):
+    with (
+        ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
+        closing(run_all([*waiting], runner, jobs, begin)) as ended,
+    ):
+        for done, (path, error) in enumerate(ended, start=1):
             if error is not None:
                 failed[path.stem] = str(error)
                 ui.stage(f"{waiting[path]} failed: {error}")
