@@ -81,7 +81,7 @@ class Resampled:
                     raise ValueError(f"bootstrap: expected {n} edits, got {len(values)}")
                 whole[row, 0] += values.sum()
                 whole[row, 1:] += values[index].sum(1)
-        return whole[0] / whole[1]
+        return torch.where(whole[1] > 0, whole[0] / whole[1], torch.nan)
 
 
 def interval(shares: Tensor) -> Interval:

@@ -21,10 +21,16 @@ from saledit.errors import ConfigError
 from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
 from saledit.run.crew import OwnProcess, Runner, run_all
-from saledit.run.done import facts_of, is_done
+from saledit.run.done import facts_of
 from saledit.run.launching import alone
 from saledit.run.picking import check_site
 from saledit.run.summing import TIMES, summary
+
+#: Of a cell that ended well.
+_NOTHING = (
+    "expected results of this configuration in the cell's folder, got none; does another "
+    "comparison write there?"
+)
 
 
 def compare(
@@ -73,29 +79,37 @@ def compare(
     for config in cells.values():  # everything is refused before minutes are spent
         check_site(config.site)
         check_editor(config.editor)
-    failed: dict[str, str] = {}
-    table = _table(cells, failed, shared, ui.command)
+    known = {config.name: facts_of(config) for config in cells.values()}
+    table = _table(cells, known, {}, shared, ui.command)
     _write(folder, table)
-    waiting: dict[Path, str] = {}
-    for (name, seed), config in cells.items():
-        if not is_done(config):
-            path = folder / "cells" / f"{config.name}.yaml"
-            write_text(path, configuration.to_yaml(config))
-            waiting[path] = f"{name}, seed {seed}"
+    failed: dict[str, str] = {}
+    waiting = {
+        folder / "cells" / f"{config.name}.yaml": (f"{name}, seed {seed}", config)
+        for (name, seed), config in cells.items()
+        if known[config.name] is None
+    }
+
+    def begin(path: Path) -> None:
+        what, config = waiting[path]
+        write_text(path, configuration.to_yaml(config))
+        if jobs == 1:  # beside others, the bar tells of it
+            ui.stage(what)
+
     # Bars of several processes would write over each other: beside others, a cell is quiet.
     runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
-    begin = (lambda path: ui.stage(waiting[path])) if jobs == 1 else None
     with (
         ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
         closing(run_all([*waiting], runner, jobs, begin)) as ended,
     ):
         for done, (path, error) in enumerate(ended, start=1):
-            if error is not None:
-                failed[path.stem] = str(error)
-                ui.stage(f"{waiting[path]} failed: {error}")
+            what, config = waiting[path]
+            known[config.name] = facts_of(config)
+            if error is not None or known[config.name] is None:
+                failed[config.name] = str(error or _NOTHING)
+                ui.stage(f"{what} failed: {failed[config.name]}")
             if bar is not None:
-                bar.update(done, waiting[path])
-            table = _table(cells, failed, shared, ui.command)
+                bar.update(done, what)
+            table = _table(cells, known, failed, shared, ui.command)
             _write(folder, table)
     return table | {"folder": str(folder)}
 
@@ -118,17 +132,17 @@ def _cell(
 
 
 def _table(
-    cells: Mapping[tuple[str, int], RunConfig], failed: Mapping[str, str], shared: RunConfig,
-    command: str,
+    cells: Mapping[tuple[str, int], RunConfig], known: Mapping[str, Mapping[str, Any] | None],
+    failed: Mapping[str, str], shared: RunConfig, command: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """All that is known of the cells so far."""
+    """All that is known of the cells so far, by their names."""
     rows: list[dict[str, Any]] = []
     for (editor, seed), config in cells.items():
         row: dict[str, Any] = {"editor": editor, "seed": seed, "run": str(config.folder)}
         if config.name in failed:
             row["error"] = failed[config.name]
-        elif (facts := facts_of(config)) is not None:
-            row |= facts
+        else:
+            row |= known[config.name] or {}
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
     names = list(dict.fromkeys(editor for editor, _ in cells))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,25 @@ from saledit.run.said import FAIL
 from saledit.run.summing import TIMES
 
 _COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
+_NUMBER = (float, None)
+_WATCHED = (
+    "current", "earlier", "adapt", "pass_accuracy", "perplexity", "locality_kl", "weight_norm",
+    "delta_norm",
+)  # fmt: skip
 #: What a comparison reads of ``results.json``.
 _RESULTS = {
-    "layer": int, "sites": list, "metrics": {str: (float, None, {str: (float, None)})},
-    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: (float, None)},
+    "layer": int, "sites": list, "data?": {"test": str},
+    "metrics": {
+        "generated?": {str: _NUMBER}, **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
+    },
+    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: _NUMBER},
     "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
-    "course?": [{"n_failures": int, "abilities?": {str: float}}], "collapse?": (int, None),
-    "data?": {"test": str},
+    "course?": [
+        {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
+    ],
+    "collapse?": (int, None),
 }  # fmt: skip
+_MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
 _FAILURE = ("edit", "id", "inputs", "target")
 
@@ -39,33 +50,56 @@ def is_of(folder: Path, config: RunConfig) -> bool:
         return False
 
 
-def is_done(config: RunConfig) -> bool:
-    """Whether a cell has its results."""
-    left = (config.folder / "results.json", config.folder / EDITOR_WEIGHTS)
-    return is_of(config.folder, config) and all(map(is_file, left))
-
-
 def facts_of(config: RunConfig) -> dict[str, Any] | None:
-    """What a row of the comparison says of a cell; None where it is not done."""
-    if not is_done(config):
-        return None
-    return _facts(_read(config.folder / "results.json"), config.folder)
+    """What a row of the comparison says of a cell.
 
-
-def _read(path: Path) -> dict[str, Any]:
-    """The results of a cell.
-
-    Raises:
-        ArtifactError: they are broken, or of no test.
+    Returns:
+        None where it is not done: there is no editor, or there are no results of this
+        configuration that can be read.
     """
-    results: dict[str, Any] = read_json(path, "results", _RESULTS)
+    folder = config.folder
+    if not is_of(folder, config) or not is_file(folder / EDITOR_WEIGHTS):
+        return None
+    try:
+        results = read_json(folder / "results.json", "results", _RESULTS)
+        if not _is_sound(results):
+            return None
+        return _facts(results, folder)
+    except (ArtifactError, OSError):
+        return None
+
+
+def _is_sound(results: Mapping[str, Any]) -> bool:
+    """Whether results of the right shape are those of a test, and can be summed up and drawn."""
     counts = [results["per_edit"][name] for name in _COUNTS]
     if len(set(map(len, counts))) > 1 or not all(abs(n) < 2**53 for own in counts for n in own):
-        raise ArtifactError(
-            f"{path}: expected counts of the same edits in per_edit, got others; delete the file, "
-            "and the cell is run again"
-        )
-    return results
+        return False
+    if any(n < 0 for name in _COUNTS if name.endswith("_of") for n in results["per_edit"][name]):
+        return False
+    kept = (results[name] for name in ("metrics", "timing", "memory"))
+    if not all(abs(n) < _MOST for part in kept for n in _numbers(part)):
+        return False
+    if _judged(results["metrics"]).get("edit_accuracy") is None:
+        return False
+    return "course" not in results or ("collapse" in results and _is_course(results["course"]))
+
+
+def _is_course(points: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(points) and all(
+        ("pass_accuracy" in point or "perplexity" in point)
+        and point.get("abilities") != {}
+        and ("delta_norm" not in point or point.get("weight_norm", 0) > 0)
+        for point in points
+    )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in objects."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
 
 
 def failures_of(folder: Path) -> str | None:
@@ -89,12 +123,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "layer": results["layer"],
         "n_sites": len(results["sites"]),
-        "metrics": metrics.get("generated", {})
-        | {
-            k: v
-            for k, v in metrics.items()
-            if k not in (*metrics.get("generated", {}), "generated")
-        },
+        "metrics": _judged(metrics),
         "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
         "per_edit": results["per_edit"],
         "failures": failures_of(folder),
@@ -104,3 +133,9 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "peak_device_mb": results["memory"].get("peak_device_mb"),
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
     } | {name: results[name] for name in ("course", "collapse") if name in results}
+
+
+def _judged(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics by which editors are compared: of text under free generation, where there are two."""
+    rest = {name: value for name, value in metrics.items() if name != "generated"}
+    return {**rest, **metrics.get("generated", {})}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from saledit.bootstrap import SHARES, Resampled, interval
@@ -31,7 +31,7 @@ def summary(
     for key in _COSTS:
         cost = ((row["timing"] if key in TIMES else row).get(key) for row in found.values())
         out[key] = _mean(cost)
-    out["locality_kl"] = _mean(row["metrics"].get("locality_kl") for row in found.values())
+    out["locality_kl"] = _mean_of("locality_kl", [*found.values()])
     base = {row["seed"]: row for row in done if row["editor"] == first}
     both = [s for s in seeds if s in found and s in base]
     if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
@@ -56,10 +56,9 @@ def _intervals(
             values = values - drawn.shares([row["per_edit"] for row in others], share)
         found: dict[str, float | None] = {**interval(values).as_json()}
         if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            own, other = (
-                _mean(row["metrics"].get(share) for row in group) for group in (rows, others or ())
-            )
-            value = None if own is None else own - (other or 0.0)
+            value, other = (_mean_of(share, group) for group in (rows, others or ()))
+            if value is not None and others is not None:
+                value = None if other is None else value - other
             found = {"mean": value, "low": None, "high": None}
         elif max(counts) < 2:  # one edit drawn again and again says nothing of others
             found |= {"low": None, "high": None}
@@ -84,6 +83,10 @@ def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) ->
     return same and all(a == b or None in (a, b) for a, b in told)
 
 
-def _mean(values: Any) -> float | None:
+def _mean_of(name: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    return _mean(row["metrics"].get(name) for row in rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

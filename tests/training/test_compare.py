@@ -189,6 +189,14 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     assert f"{shown:.1f}%" in page
     assert "killed by SIGKILL, out of memory?" in page
 
+    # A cell whose results were cut short is run again, and takes nobody's row.
+    whole = (Path(table["cells"][0]["run"]) / "results.json").read_bytes()
+    (Path(table["cells"][0]["run"]) / "results.json").write_bytes(whole[:200])
+    ran.clear()
+    again = compare(str(shared), names[:4], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
+    assert [name.split("-")[1] for name in ran] == ["salem", "ft"]
+    assert again["editors"][0]["edit_accuracy"] == table["editors"][0]["edit_accuracy"]
+
     # What is finished is not run again, and another budget is another comparison.
     ran.clear()
     compare(str(shared), names[:2], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
@@ -196,6 +204,12 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     ran.clear()
     compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=2.0, runner=runner)  # type: ignore[arg-type]
     assert len(ran) == 1
+
+
+def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
+    settings = ["name=nothing"]
+    table = compare(str(shared), ["step"], [0], settings, FakeUi(), runner=lambda _path: None)  # type: ignore[arg-type]
+    assert "expected results of this configuration" in table["cells"][0]["error"]
 
 
 def test_a_cell_that_cannot_begin_says_why(shared: Path) -> None:
