@@ -6,28 +6,30 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny import build, samples, save
-from whole_runs import FakeUi, rows
+from whole_runs import FakeUi, rows, ui
 
 from saledit import config as configuration
 from saledit.bootstrap import SHARES, Resampled, interval
+from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
-from saledit.files import write_jsonl
+from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
 from saledit.run import compare, crew, report
 from saledit.run.cell import run_cell
 from saledit.run.crew import OwnProcess, run_all
-from saledit.run.done import failures_of
+from saledit.run.done import facts_of, failures_of
 from saledit.run.summing import summary
 
 
@@ -204,6 +206,61 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     ran.clear()
     compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=2.0, runner=runner)  # type: ignore[arg-type]
     assert len(ran) == 1
+
+
+@pytest.fixture
+def done(shared: Path) -> RunConfig:
+    """A cell that is done, for one test to break."""
+    config = configuration.load(shared, ["name=made", "train.epochs=1"], ["editors/salem"])
+    shutil.rmtree(config.folder, ignore_errors=True)
+    run_cell(config, ui())
+    return config
+
+
+def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one finds it made: as if it had come to its end while this one waited."""
+    results = (done.folder / "results.json").read_bytes()
+    aside = done.folder.rename(done.folder.with_name("aside"))
+
+    @contextmanager
+    def waiting(path: Path) -> Iterator[None]:
+        with one_at_a_time(path):
+            aside.rename(path)
+            yield
+
+    def prepare(*_args: object) -> None:
+        raise AssertionError("it was made once more")
+
+    monkeypatch.setattr("saledit.run.cell.prepare", prepare)
+    monkeypatch.setattr("saledit.run.cell.one_at_a_time", waiting)
+    run_cell(done, ui())
+    assert (done.folder / "results.json").read_bytes() == results
+
+    def locked(*_args: object) -> None:
+        with pytest.raises(JobError, match="another saledit is writing there"), alone(done.folder):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saledit.run.cell.prepare", locked)
+    monkeypatch.setattr("saledit.run.cell.one_at_a_time", one_at_a_time)
+    (done.folder / "results.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(done, ui())
+
+
+@pytest.mark.parametrize("broken", ["last.ckpt", "best.ckpt", "metrics.csv"])
+def test_a_cell_that_cannot_be_gone_on_with_is_begun_anew(broken: str, done: RunConfig) -> None:
+    expected = facts_of(done)
+    assert expected is not None
+    (done.folder / "results.json").unlink()
+    (done.folder / broken).write_bytes(b"step\nx,y\n")
+    shown = FakeUi()
+    run_cell(done, shown)  # type: ignore[arg-type]
+    found = facts_of(done)
+    assert found is not None
+    assert found["metrics"] == pytest.approx(expected["metrics"])
+    assert found["failures"] == expected["failures"]
+    assert any("begun anew" in stage and broken in stage for stage in shown.stages)
 
 
 def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
