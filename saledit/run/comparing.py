@@ -67,8 +67,7 @@ def compare(
         raise ConfigError(
             "compare: expected editors and seeds, got none; e.g. --editors salem mend"
         )
-    if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
-        raise ConfigError("compare: expected each editor and each seed once")
+    _check_once(editors, seeds)
     shared = configuration.load(target, overrides)
     folder = Path(shared.output) / f"{shared.name}-compare"
     cells = {
@@ -114,6 +113,29 @@ def compare(
     return table | {"folder": str(folder)}
 
 
+def _check_once(editors: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse what would be one cell twice.
+
+    Raises:
+        ConfigError: an editor or a seed that comes twice, or two editors' files of one name.
+    """
+    if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
+        raise ConfigError("compare: expected each editor and each seed once, got one twice")
+    named: dict[str, str] = {}
+    for editor in editors:
+        first = named.setdefault(_named(editor), editor)
+        if first != editor:
+            raise ConfigError(
+                f"compare: expected editors of different names, got {first} and {editor}, whose "
+                f"runs would both be '{_named(editor)}'; rename the file"
+            )
+
+
+def _named(editor: str) -> str:
+    """What an editor's runs are named by: the name of its preset or file."""
+    return Path(editor).name.removesuffix(".yaml").removesuffix(".yml")
+
+
 def _cell(
     target: str, editor: str, seed: int, overrides: Sequence[str], edits: int, seconds: float
 ) -> RunConfig:
@@ -127,7 +149,7 @@ def _cell(
         train = replace(train, epochs=epochs, steps_per_epoch=each, patience=epochs)
     if seconds:
         train = replace(train, seconds=seconds, epochs=1_000_000, patience=1_000_000)
-    name = f"{config.name}-{Path(editor).stem}-s{seed}"
+    name = f"{config.name}-{_named(editor)}-s{seed}"
     return replace(config, name=name, train=train, trainer=alone(config.trainer))
 
 

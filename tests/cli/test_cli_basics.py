@@ -166,6 +166,14 @@ def test_help_is_there_at_once():
             "--seeds: expected whole numbers, got 'one'",
         ),
         (
+            ["compare", "nli/quickstart", "--editors", ",", "--seeds", "0"],
+            "--editors: expected words, got ','",
+        ),
+        (
+            ["compare", "nli/quickstart", "--seeds", "0,", "1,two", "--editors", "step"],
+            "--seeds: expected whole numbers, got '0 1 two'",
+        ),
+        (
             ["compare", "nli/quickstart", "--seeds", "0", "sed=1", "--editors", "step"],
             "did you mean 'seed'?",
         ),
@@ -318,6 +326,22 @@ def test_options_stand_anywhere(runs: Runs, capsys: pytest.CaptureFixture[str]):
         loaded, resume, ui = runs.calls[-1][1]
         assert (loaded.seed, loaded.train.epochs, resume, ui.quiet) == (3, 2, True, False)
         assert capsys.readouterr().out == "{}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--editors", "salem,mend,mine/x.yaml", "--seeds", "0,1", "seed.x=[1,2]"],
+        ["--editors", "salem", "mend,mine/x.yaml", "seed.x=[1,2]", "--seeds", "0", "1"],
+        ["--editors", "salem,", "mend", "mine/x.yaml", "seed.x=[1,2]", "--seeds", "0,", "1"],
+    ],
+)
+def test_several_words_stand_apart_or_with_commas(words: list[str]):
+    parser = cli._parser("compare", cli.VERBS["compare"])
+    args = cli._parse(parser, ["nli/quickstart", *words])
+    assert args.editors == ["salem", "mend", "mine/x.yaml"]
+    assert args.seeds == [0, 1]
+    assert args.overrides == ["seed.x=[1,2]"]
 
 
 def test_overrides_reach_test(runs: Runs):

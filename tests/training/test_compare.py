@@ -440,6 +440,9 @@ def test_what_ends_the_table_ends_the_cells_that_run(
         (["nosuch"], [0], {}, "editors/nosuch"),
         ([], [0], {}, "expected editors and seeds"),
         (["step", "step"], [0], {}, "each editor and each seed once"),
+        (["step"], [1, 1], {}, "each editor and each seed once"),
+        (["step", "mine/step.yaml"], [0], {}, "step and mine/step.yaml, .* rename the file"),
+        (["a/x.yaml", "b/x.yml"], [0], {}, "a/x.yaml and b/x.yml, .* would both be 'x'"),
         (["step"], [0], {"edits": 5, "seconds": 5.0}, "expected one budget"),
     ],
 )
