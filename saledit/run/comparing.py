@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -20,6 +19,7 @@ from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
+from saledit.run.budget import budgeted, check_budget
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.done import facts_of
 from saledit.run.launching import alone
@@ -59,10 +59,9 @@ def compare(
         The table, also written as ``compare.json``, ``compare.csv`` and ``compare.png``.
 
     Raises:
-        ConfigError: an unknown editor, no editor, or both budgets.
+        ConfigError: an unknown editor, no editor, or what is no budget.
     """
-    if edits and seconds:
-        raise ConfigError("compare: expected one budget, got --edits and --seconds; leave one out")
+    check_budget(edits, seconds)
     if not editors or not seeds:
         raise ConfigError(
             "compare: expected editors and seeds, got none; e.g. --editors salem mend"
@@ -141,16 +140,9 @@ def _cell(
 ) -> RunConfig:
     preset = editor if editor.endswith((".yaml", ".yml")) else f"editors/{editor}"
     config = configuration.load(target, [*overrides, f"seed={seed}"], [preset])
-    train = config.train
-    if edits:
-        steps = math.ceil(edits / train.edits(config.schedule.batch_size))
-        epochs = min(train.epochs, steps)
-        each = math.ceil(steps / epochs)
-        train = replace(train, epochs=epochs, steps_per_epoch=each, patience=epochs)
-    if seconds:
-        train = replace(train, seconds=seconds, epochs=1_000_000, patience=1_000_000)
     name = f"{config.name}-{_named(editor)}-s{seed}"
-    return replace(config, name=name, train=train, trainer=alone(config.trainer))
+    config = replace(config, name=name, trainer=alone(config.trainer))
+    return budgeted(config, edits, seconds)
 
 
 def _table(

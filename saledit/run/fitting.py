@@ -99,6 +99,10 @@ def _check_trainer(config: RunConfig) -> None:
             raise ConfigError(
                 f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
             )
+    for key in ("max_steps", "accumulate_grad_batches"):
+        value = config.trainer.get(key, 1)
+        if not isinstance(value, int) or (value < 1 and (key, value) != ("max_steps", -1)):
+            raise ConfigError(f"trainer.{key}: expected a whole number above 0, got {value!r}")
 
 
 def _check_slopes(config: RunConfig) -> None:
