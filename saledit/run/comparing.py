@@ -13,17 +13,16 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import check_editor
 from saledit.bootstrap import SHARES
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
 from saledit.run.budget import budgeted, check_budget
+from saledit.run.checks import check
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.done import facts_of
 from saledit.run.launching import alone
-from saledit.run.picking import check_site
 from saledit.run.summing import TIMES, summary
 
 #: Of a cell that ended well.
@@ -74,9 +73,6 @@ def compare(
         for name in editors
         for seed in seeds
     }
-    for config in cells.values():  # everything is refused before minutes are spent
-        check_site(config.site)
-        check_editor(config.editor)
     known = {config.name: facts_of(config) for config in cells.values()}
     table = _table(cells, known, {}, shared, ui.command)
     _write(folder, table)
@@ -140,6 +136,7 @@ def _cell(
 ) -> RunConfig:
     preset = editor if editor.endswith((".yaml", ".yml")) else f"editors/{editor}"
     config = configuration.load(target, [*overrides, f"seed={seed}"], [preset])
+    check(config)  # all cells are checked before one of them runs
     name = f"{config.name}-{_named(editor)}-s{seed}"
     config = replace(config, name=name, trainer=alone(config.trainer))
     return budgeted(config, edits, seconds)

@@ -222,6 +222,17 @@ def test_a_failed_job_is_one_line(
     assert one_line(capsys).startswith(expected)
 
 
+@pytest.mark.parametrize(("cells", "status"), [([{}, {"error": "killed"}], 1), ([{}, {}], 0)])
+def test_a_comparison_with_a_failed_cell_has_failed(
+    cells: list[dict[str, str]], status: int, runs: Runs, capsys: pytest.CaptureFixture[str]
+):
+    runs.compare = runs._function("compare")  # type: ignore[attr-defined]
+    runs.act = lambda: {"cells": cells}
+    words = ["compare", "nli/quickstart", "--editors", "step", "--json"]
+    assert cli.main(words) == status
+    assert json.loads(capsys.readouterr().out) == {"cells": cells}, "the table is there"
+
+
 def test_debug_shows_the_traceback(runs: Runs, capsys: pytest.CaptureFixture[str]):
     runs.act = raising(JobError("training diverged"))
     assert cli.main([*CALLS["test"], "--debug"]) == 1

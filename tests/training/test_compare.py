@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -26,7 +27,7 @@ from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
-from saledit.run import compare, crew, report
+from saledit.run import compare, crew, fit, report
 from saledit.run.budget import budgeted
 from saledit.run.cell import run_cell
 from saledit.run.crew import OwnProcess, run_all
@@ -449,6 +450,32 @@ def test_what_ends_the_table_ends_the_cells_that_run(
         (process,) = runner._live
     assert process.poll() is not None
     assert not runner._live
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainer.bogus=1", "trainer.bogus: unknown argument"),
+        ("trainer.max_epochs=1", "trainer.max_epochs: is set by saledit itself"),
+        ("trainer.max_steps=0", "trainer.max_steps: expected a whole number above 0, got 0"),
+        ("trainer.strategy=deepspeed", "trainer.strategy: expected auto, ddp or fsdp"),
+        ("editor.ft.rate=0", "editor.ft.rate: expected a number above 0, got 0.0; e.g. 0.001"),
+        ("editor.enn.rate=0", "editor.enn.rate: expected a number above 0, got 0.0; e.g. 0.01"),
+        ("loss.penalty=klx", "loss.penalty: unknown name 'klx'"),
+        ("caches.dtype=int8", "caches.dtype: unknown name 'int8'"),
+        ("site.select=best", "site.select: unknown name 'best'"),
+        ("train.seconds=1e200", "train.seconds: expected at least 0 and at most"),
+    ],
+)
+def test_fit_and_compare_refuse_the_same(setting: str, message: str, shared: Path) -> None:
+    def never(_path: Path) -> None:
+        raise AssertionError("a cell ran")
+
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
+        compare(str(shared), ["step", "ft"], [0], [setting], FakeUi(), runner=never)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        fit(configuration.load(shared, [setting]), False, ui())
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
