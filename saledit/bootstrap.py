@@ -37,16 +37,27 @@ class Resampled:
 
     Edits are drawn with replacement within each seed (Efron and Tibshirani, 1993, chapter 6): seeds
     are few, and what a seed decides (the split, the initial weights) is not resampled. So the
-    interval is of these trained editors on other failures of the same kind.
+    interval is of these trained editors on other failures of the same kind. Seeds whose edits are
+    of the same failures share one draw: they are no further failures, and drawn apart three seeds
+    would make an interval shorter by the root of three.
 
     Args:
         counts: for each seed how many edits there are.
+        about: for each seed what its edits are of; those of the same count and of the same share a
+            draw, None shares with no other. () for all of them None.
     """
 
-    def __init__(self, counts: Sequence[int]) -> None:
+    def __init__(self, counts: Sequence[int], about: Sequence[object] = ()) -> None:
         draws = torch.Generator().manual_seed(0)
-        self._counts = tuple(counts)
-        self._index = [torch.randint(max(1, n), (_RESAMPLES, n), generator=draws) for n in counts]
+        self._counts, self._index = tuple(counts), list[Tensor]()
+        shared: dict[tuple[int, object], Tensor] = {}
+        for n, of in zip(counts, about or [None] * len(counts), strict=True):
+            index = shared.get((n, of))
+            if index is None:
+                index = torch.randint(max(1, n), (_RESAMPLES, n), generator=draws)
+            if of is not None:
+                shared[n, of] = index
+            self._index.append(index)
 
     def shares(self, edits: Sequence[Mapping[str, Sequence[float]]], name: str) -> Tensor:
         """A share in each resample; the first entry is that of the edits as they are.
@@ -70,7 +81,7 @@ class Resampled:
                     raise ValueError(f"bootstrap: expected {n} edits, got {len(values)}")
                 whole[row, 0] += values.sum()
                 whole[row, 1:] += values[index].sum(1)
-        return whole[0] / whole[1]
+        return torch.where(whole[1] > 0, whole[0] / whole[1], torch.nan)
 
 
 def interval(shares: Tensor) -> Interval:

@@ -165,8 +165,9 @@ def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) 
         _print_json(result)
     else:
         print(report.render(name, result, sys.stdout), end="")
-    # A fix that does not keep its bounds has run, and has failed.
-    return 1 if result.get("refused") else 0
+    # A fix that does not keep its bounds has run, and has failed; so has a cell of a comparison.
+    failed = any("error" in cell for cell in result.get("cells", ()))
+    return 1 if failed or result.get("refused") else 0
 
 
 def _show_config(args: argparse.Namespace) -> int:

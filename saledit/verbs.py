@@ -27,7 +27,10 @@ def positive(text: str) -> int:
 
 
 class Several(argparse.Action):
-    """Words up to the next option; settings (``key=value``) among them are taken as such."""
+    """Words up to the next option, also several with commas between them.
+
+    Settings (``key=value``) among them are taken as such.
+    """
 
     def __init__(
         self,
@@ -50,7 +53,10 @@ class Several(argparse.Action):
         del parser, option_string
         settings = [word for word in values if "=" in word]
         namespace.settings = [*getattr(namespace, "settings", ()), *settings]
-        words = [word for word in values if "=" not in word]
+        given = [word for word in values if "=" not in word]
+        words = [word for text in given for word in text.split(",") if word]
+        if given and not words:
+            raise argparse.ArgumentError(self, f"expected words, got '{' '.join(given)}'")
         try:
             setattr(namespace, self.dest, [self._item(word) for word in words])
         except ValueError as error:
@@ -127,7 +133,7 @@ VERBS = {
     "compare": Verb(
         "several editors on the same splits, model and budget, in one table",
         (
-            "saledit compare nli/worldfacts --editors salem mend step ft",
+            "saledit compare nli/worldfacts --editors salem,mend,step,ft",
             "saledit compare my.yaml --editors salem enn mine.yaml --seeds 0 1 2 --seconds 300",
         ),
         (

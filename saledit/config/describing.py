@@ -44,7 +44,7 @@ def _comments(kind: type[Any]) -> dict[str, str]:
             and isinstance(after, ast.Expr)
             and isinstance(after.value, ast.Constant)
         ):
-            out[item.target.id] = str(after.value.value)
+            out[item.target.id] = " ".join(str(after.value.value).split())  # on one line
     return out
 
 

@@ -54,13 +54,11 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.step.bound", 0, None),
     ("editor.step.enough", 0, None),
     ("editor.ft.steps", 1, None),
-    ("editor.ft.rate", 0, None),
     ("editor.ft.kl", 0, None),
     ("editor.ft.bound", 0, None),
     ("editor.ft.rank", 0, 512),
     ("editor.ft.enough", 0, None),
     ("editor.enn.steps", 1, None),
-    ("editor.enn.rate", 0, None),
     ("editor.ke.lstm", 1, None),
     ("editor.ke.condition", 1, None),
     ("editor.ke.hidden", 1, None),
@@ -78,7 +76,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("schedule.batch_size", 1, None),
     ("train.epochs", 1, None),
     ("train.steps_per_epoch", 1, None),
-    ("train.seconds", 0, None),
+    ("train.seconds", 0, 1e9),  # thirty years
     ("train.edits_per_step", 0, None),
     ("train.passes_per_edit", 1, None),
     ("train.learning_rate", 0, None),
@@ -89,6 +87,8 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("test.passes_per_edit", 0, None),
     ("test.edits_per_batch", 1, None),
 )
+# Lengths of a step, which are learned as exponents.
+_ABOVE_ZERO = ("editor.ft.rate", "editor.enn.rate")
 
 
 def load(
@@ -236,12 +236,24 @@ def _check_numbers(value: Any, key: str = "") -> None:
 
 def _check_ranges(config: RunConfig) -> None:
     for key, least, most in _RANGES:
-        value: Any = config
-        for part in key.split("."):
-            value = getattr(value, part)
+        value = _at(config, key)
         below, above = least is not None and value < least, most is not None and value > most
         if below or above or value != value:
             upper = "" if most is None else f" and at most {most}"
             raise ConfigError(f"{key}: expected at least {least}{upper}, got {value}")
+    for key in _ABOVE_ZERO:
+        if not _at(config, key) > 0:
+            raise ConfigError(
+                f"{key}: expected a number above 0, got {_at(config, key)}; "
+                f"e.g. {_at(RunConfig(), key)}"
+            )
     if not config.name or set(config.name) & set("/\\\0") or config.name in {".", "..", "cache"}:
         raise ConfigError(f"name: expected a plain folder name, got '{config.name}'")
+
+
+def _at(config: RunConfig, key: str) -> Any:
+    """The value of a key with dots."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

@@ -153,15 +153,17 @@ class EditDataModule(L.LightningDataModule):
         positions: scored positions whose logits fit (``TaskModel.positions_at_once``).
         in_step: processes go through a divided model together, so each validates on everything;
             sums over processes are multiples then, and shares the same.
+        batches: training batches at most, over all epochs: the last epoch is cut short. A trainer
+            that stops within an epoch would end without its validation.
     """
 
     def __init__(
         self, train: PartBanks, validation: PartBanks, schedule: ScheduleConfig,
         config: TrainConfig, rank: int, seed: int, positions: int = 100_000_000,
-        in_step: bool = False,
+        in_step: bool = False, batches: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._positions, self._in_step = positions, in_step
+        self._positions, self._in_step, self._batches = positions, in_step, batches
         self._train, self._validation = train, validation
         self._k, self._config, self._rank, self._seed = schedule.batch_size, config, rank, seed
 
@@ -187,9 +189,12 @@ class EditDataModule(L.LightningDataModule):
                 f"train.edits_per_step: expected at least {part[1]}, an edit for each process, got "
                 f"{c.edits(k)}; raise it, or lower trainer.devices"
             )
+        length = c.steps_per_epoch
+        if self._batches is not None:
+            length = max(1, min(length, self._batches - epoch * length))
         return Episodes(
             self._train, k, c.edits(k), c.passes_per_edit, self._rank,
-            c.steps_per_epoch, self._seed, epoch, c.made, part,
+            length, self._seed, epoch, c.made, part,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[EditBatch]:

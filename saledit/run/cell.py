@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
-from saledit.files import read_text, write_text
+from saledit.errors import ArtifactError
+from saledit.files import one_at_a_time, write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
+from saledit.run.done import facts_of, is_of
 from saledit.run.fitting import train
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure, write_measured
 from saledit.run.training import LAST
 
 
-def run_cell(config: RunConfig, ui: Ui) -> dict[str, Any]:
+def run_cell(config: RunConfig, ui: Ui) -> None:
     """Fit and test one editor; a training that was cut off goes on.
+
+    Comparisons beside each other may share a cell: one of them makes it, the others wait for that.
+    What cannot be gone on with is begun anew, without asking.
 
     Args:
         config: the whole configuration of the run.
         ui: where progress is shown.
 
-    Returns:
-        What ``results.json`` holds.
-
     Raises:
         UserError, JobError: as ``fit`` and ``test``.
     """
     folder = config.folder
-    prepared = prepare(config, ui)
-    train(prepared, resume=is_of(folder, config) and (folder / LAST).exists())
-    return write_measured(folder, measure(prepared, load_editor(folder)))
-
-
-def is_of(folder: Path, config: RunConfig) -> bool:
-    """Whether a run's folder is of this configuration."""
-    try:
-        return read_text(folder / "config.yaml") == configuration.to_yaml(config)
-    except (OSError, UnicodeDecodeError):  # there is none, or a broken one
-        return False
+    with one_at_a_time(folder):
+        if facts_of(config) is not None:
+            return
+        prepared = prepare(config, ui)
+        resume = is_of(folder, config) and (folder / LAST).exists()
+        try:
+            train(prepared, resume)
+        except ArtifactError as error:
+            if not resume:
+                raise
+            ui.stage(f"what is left of this cell is broken, so it is begun anew ({error})")
+            prepared = prepare(config, ui)
+            train(prepared, resume=False)
+        write_measured(folder, measure(prepared, load_editor(folder)))
 
 
 def main(path: str, quiet: str, threads: str) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,26 +13,23 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import EDITOR_WEIGHTS, check_editor
-from saledit.bootstrap import SHARES, Resampled, interval
+from saledit.bootstrap import SHARES
 from saledit.config import RunConfig
-from saledit.errors import ArtifactError, ConfigError
-from saledit.files import is_file, read_json, write_json, write_text
+from saledit.errors import ConfigError
+from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
-from saledit.run.cell import is_of
+from saledit.run.budget import budgeted, check_budget
+from saledit.run.checks import check
 from saledit.run.crew import OwnProcess, Runner, run_all
+from saledit.run.done import facts_of
 from saledit.run.launching import alone
-from saledit.run.picking import check_site
+from saledit.run.summing import TIMES, summary
 
-_COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
-#: What a comparison reads of ``results.json``.
-_RESULTS = {
-    "layer": int, "sites": list, "metrics": {str: (float, None, {str: (float, None)})},
-    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: (float, None)},
-    "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
-    "course?": [{"n_failures": int, "abilities?": {str: float}}], "collapse?": (int, None),
-}  # fmt: skip
-_FACTS = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
+#: Of a cell that ended well.
+_NOTHING = (
+    "expected results of this configuration in the cell's folder, got none; does another "
+    "comparison write there?"
+)
 
 
 def compare(
@@ -62,16 +58,14 @@ def compare(
         The table, also written as ``compare.json``, ``compare.csv`` and ``compare.png``.
 
     Raises:
-        ConfigError: an unknown editor, no editor, or both budgets.
+        ConfigError: an unknown editor, no editor, or what is no budget.
     """
-    if edits and seconds:
-        raise ConfigError("compare: expected one budget, got --edits and --seconds; leave one out")
+    check_budget(edits, seconds)
     if not editors or not seeds:
         raise ConfigError(
             "compare: expected editors and seeds, got none; e.g. --editors salem mend"
         )
-    if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
-        raise ConfigError("compare: expected each editor and each seed once")
+    _check_once(editors, seeds)
     shared = configuration.load(target, overrides)
     folder = Path(shared.output) / f"{shared.name}-compare"
     cells = {
@@ -79,31 +73,62 @@ def compare(
         for name in editors
         for seed in seeds
     }
-    for config in cells.values():  # everything is refused before minutes are spent
-        check_site(config.site)
-        check_editor(config.editor)
-    failed: dict[str, str] = {}
-    table = _table(cells, failed, shared, ui.command)
+    known = {config.name: facts_of(config) for config in cells.values()}
+    table = _table(cells, known, {}, shared, ui.command)
     _write(folder, table)
-    waiting: dict[Path, str] = {}
-    for (name, seed), config in cells.items():
-        if not _is_done(config):
-            path = folder / "cells" / f"{config.name}.yaml"
-            write_text(path, configuration.to_yaml(config))
-            waiting[path] = f"{name}, seed {seed}"
+    failed: dict[str, str] = {}
+    waiting = {
+        folder / "cells" / f"{config.name}.yaml": (f"{name}, seed {seed}", config)
+        for (name, seed), config in cells.items()
+        if known[config.name] is None
+    }
+
+    def begin(path: Path) -> None:
+        what, config = waiting[path]
+        write_text(path, configuration.to_yaml(config))
+        if jobs == 1:  # beside others, the bar tells of it
+            ui.stage(what)
+
     # Bars of several processes would write over each other: beside others, a cell is quiet.
     runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
-    begin = (lambda path: ui.stage(waiting[path])) if jobs == 1 else None
-    with ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar:
-        for done, (path, error) in enumerate(run_all([*waiting], runner, jobs, begin), start=1):
-            if error is not None:
-                failed[path.stem] = str(error)
-                ui.stage(f"{waiting[path]} failed: {error}")
+    with (
+        ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
+        closing(run_all([*waiting], runner, jobs, begin)) as ended,
+    ):
+        for done, (path, error) in enumerate(ended, start=1):
+            what, config = waiting[path]
+            known[config.name] = facts_of(config)
+            if error is not None or known[config.name] is None:
+                failed[config.name] = str(error or _NOTHING)
+                ui.stage(f"{what} failed: {failed[config.name]}")
             if bar is not None:
-                bar.update(done, waiting[path])
-            table = _table(cells, failed, shared, ui.command)
+                bar.update(done, what)
+            table = _table(cells, known, failed, shared, ui.command)
             _write(folder, table)
     return table | {"folder": str(folder)}
+
+
+def _check_once(editors: Sequence[str], seeds: Sequence[int]) -> None:
+    """Refuse what would be one cell twice.
+
+    Raises:
+        ConfigError: an editor or a seed that comes twice, or two editors' files of one name.
+    """
+    if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
+        raise ConfigError("compare: expected each editor and each seed once, got one twice")
+    named: dict[str, str] = {}
+    for editor in editors:
+        first = named.setdefault(_named(editor), editor)
+        if first != editor:
+            raise ConfigError(
+                f"compare: expected editors of different names, got {first} and {editor}, whose "
+                f"runs would both be '{_named(editor)}'; rename the file"
+            )
+
+
+def _named(editor: str) -> str:
+    """What an editor's runs are named by: the name of its preset or file."""
+    return Path(editor).name.removesuffix(".yaml").removesuffix(".yml")
 
 
 def _cell(
@@ -111,36 +136,24 @@ def _cell(
 ) -> RunConfig:
     preset = editor if editor.endswith((".yaml", ".yml")) else f"editors/{editor}"
     config = configuration.load(target, [*overrides, f"seed={seed}"], [preset])
-    train = config.train
-    if edits:
-        steps = math.ceil(edits / train.edits(config.schedule.batch_size))
-        epochs = min(train.epochs, steps)
-        each = math.ceil(steps / epochs)
-        train = replace(train, epochs=epochs, steps_per_epoch=each, patience=epochs)
-    if seconds:
-        train = replace(train, seconds=seconds, epochs=1_000_000, patience=1_000_000)
-    name = f"{config.name}-{Path(editor).stem}-s{seed}"
-    return replace(config, name=name, train=train, trainer=alone(config.trainer))
-
-
-def _is_done(config: RunConfig) -> bool:
-    left = (config.folder / "results.json", config.folder / EDITOR_WEIGHTS)
-    return is_of(config.folder, config) and all(map(is_file, left))
+    check(config)  # all cells are checked before one of them runs
+    name = f"{config.name}-{_named(editor)}-s{seed}"
+    config = replace(config, name=name, trainer=alone(config.trainer))
+    return budgeted(config, edits, seconds)
 
 
 def _table(
-    cells: Mapping[tuple[str, int], RunConfig], failed: Mapping[str, str], shared: RunConfig,
-    command: str,
+    cells: Mapping[tuple[str, int], RunConfig], known: Mapping[str, Mapping[str, Any] | None],
+    failed: Mapping[str, str], shared: RunConfig, command: str,
 ) -> dict[str, Any]:  # fmt: skip
-    """All that is known of the cells so far."""
+    """All that is known of the cells so far, by their names."""
     rows: list[dict[str, Any]] = []
     for (editor, seed), config in cells.items():
         row: dict[str, Any] = {"editor": editor, "seed": seed, "run": str(config.folder)}
         if config.name in failed:
             row["error"] = failed[config.name]
-        elif _is_done(config):
-            results = _read(config.folder / "results.json")
-            row |= _facts(results, config.folder)
+        else:
+            row |= known[config.name] or {}
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
     names = list(dict.fromkeys(editor for editor, _ in cells))
@@ -151,101 +164,9 @@ def _table(
         "task": shared.task.name,
         "command": command,
         "schedule": {"batch_size": shared.schedule.batch_size},
-        "editors": [_summary(name, done, names[0], seeds) for name in names],
+        "editors": [summary(name, done, names[0], seeds) for name in names],
         "cells": rows,
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The results of a cell.
-
-    Raises:
-        ArtifactError: they are broken, or of no test.
-    """
-    results: dict[str, Any] = read_json(path, "results", _RESULTS)
-    counts = [results["per_edit"][name] for name in _COUNTS]
-    if len(set(map(len, counts))) > 1 or not all(abs(n) < 2**53 for own in counts for n in own):
-        raise ArtifactError(
-            f"{path}: expected counts of the same edits in per_edit, got others; delete the file, "
-            "and the cell is run again"
-        )
-    return results
-
-
-def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    metrics = results["metrics"]
-    return {
-        "layer": results["layer"],
-        "n_sites": len(results["sites"]),
-        "metrics": metrics.get("generated", {})
-        | {
-            k: v
-            for k, v in metrics.items()
-            if k not in (*metrics.get("generated", {}), "generated")
-        },
-        "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
-        "per_edit": results["per_edit"],
-        "timing": {name: results["timing"].get(name) for name in _FACTS},
-        "peak_rss_mb": results["memory"]["peak_rss_mb"],
-        "peak_device_mb": results["memory"].get("peak_device_mb"),
-        "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
-    } | {name: results[name] for name in ("course", "collapse") if name in results}
-
-
-def _summary(
-    name: str, done: Sequence[Mapping[str, Any]], first: str, seeds: Sequence[int]
-) -> dict[str, Any]:
-    """One editor over the seeds that it has, and beside the first editor over those of both."""
-    found = {row["seed"]: row for row in done if row["editor"] == name}
-    out: dict[str, Any] = {"editor": name, "seeds": sorted(found)}
-    if not found:
-        return out
-    out |= _intervals([found[s] for s in seeds if s in found])
-    for key in (*_FACTS, "peak_rss_mb", "peak_device_mb", "editor_mb"):
-        values = [row["timing"].get(key) if key in _FACTS else row[key] for row in found.values()]
-        known = [value for value in values if value is not None]
-        out[key] = sum(known) / len(known) if known else None
-    out["locality_kl"] = _mean(row["metrics"].get("locality_kl") for row in found.values())
-    base = {row["seed"]: row for row in done if row["editor"] == first}
-    both = [s for s in seeds if s in found and s in base]
-    if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
-        out["beside"] = {
-            "editor": first,
-            **_intervals([found[s] for s in both], [base[s] for s in both]),
-        }
-    return out
-
-
-def _intervals(
-    rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
-    edits = [row["per_edit"] for row in rows]
-    drawn = Resampled([len(own["fail"]) for own in edits])
-    out: dict[str, Any] = {}
-    for share in SHARES:
-        values = drawn.shares(edits, share)
-        if others is not None:
-            values = values - drawn.shares([row["per_edit"] for row in others], share)
-        found: dict[str, float | None] = {**interval(values).as_json()}
-        if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            own, other = (
-                _mean(row["metrics"].get(share) for row in group) for group in (rows, others or ())
-            )
-            value = None if own is None else own - (other or 0.0)
-            found = {"mean": value, "low": None, "high": None}
-        out[share] = found
-    return out
-
-
-def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> bool:
-    keys = ("fail_of", "adapt_of", "lost_of")
-    return all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
-
-
-def _mean(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _write(folder: Path, table: Mapping[str, Any]) -> None:
@@ -259,7 +180,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
             "layer",
             *SHARES,
             "locality_kl",
-            *_FACTS,
+            *TIMES,
             "peak_rss_mb",
             "peak_device_mb",
             "editor_mb",
@@ -270,7 +191,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         metrics, timing = row.get("metrics", {}), row.get("timing", {})
         writer.writerow(
             [row["editor"], row["seed"], row.get("layer"), *(metrics.get(k) for k in SHARES),
-             metrics.get("locality_kl"), *(timing.get(k) for k in _FACTS), row.get("peak_rss_mb"),
+             metrics.get("locality_kl"), *(timing.get(k) for k in TIMES), row.get("peak_rss_mb"),
              row.get("peak_device_mb"),
              row.get("editor_mb"), row.get("error")]
         )  # fmt: skip

@@ -5,9 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 from saledit.errors import JobError
@@ -32,7 +36,7 @@ class OwnProcess:
     def __init__(self, quiet: bool, threads: int) -> None:
         self._options = [str(int(quiet)), str(threads)]
         self._live: set[subprocess.Popen[bytes]] = set()
-        self._ended = False
+        self._ended, self._starting = False, Lock()
 
     def __call__(self, path: Path) -> None:
         """Run the cell of a configuration file to its end.
@@ -41,16 +45,18 @@ class OwnProcess:
             JobError: it failed, or was killed.
             KeyboardInterrupt: it was interrupted.
         """
-        if self._ended:
-            raise KeyboardInterrupt
         command = [sys.executable, "-c", _CELL, str(path), *self._options]
-        # Our own interpreter and module; the path is one that the caller wrote.
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
-        self._live.add(process)
+        with self._starting:  # what is started is seen by an interruption, or is not started
+            if self._ended:
+                raise KeyboardInterrupt
+            # Our own interpreter and module; the path is one that the caller wrote.
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
+            self._live.add(process)
         try:
             status = process.wait()
         finally:
-            self._live.discard(process)
+            if process.poll() is not None:  # an interruption has to wait for one that runs
+                self._live.discard(process)
         if status in (-signal.SIGINT, 130):
             raise KeyboardInterrupt
         if status < 0:
@@ -59,18 +65,61 @@ class OwnProcess:
         if status:
             raise JobError(_note(path.with_suffix(".error")) or f"status {status}")
 
-    def interrupt(self) -> None:
-        """Let the cells that run write their state and end; no other one begins.
+    def interrupt(self, heard: bool = True) -> None:
+        """Let the cells that run write their state and end; no other one begins, none is left.
 
-        Those of a run in the background ignore SIGINT, as it does, and get SIGTERM.
+        Those of a run in the background ignore SIGINT, as it does, and get SIGTERM. One that does
+        not end by that either is killed; its files are whole, whenever that is.
+
+        Args:
+            heard: they may have been interrupted, too, and end by themselves.
         """
-        self._ended = True
-        for number in (signal.SIGINT, signal.SIGTERM):
-            for process in tuple(self._live):
-                try:
-                    process.wait(_GRACE)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(number)
+        with self._starting:
+            self._ended = True
+        try:
+            if heard:
+                self._wait()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._send(number)
+                self._wait()
+        finally:  # whoever does not want to wait interrupts once more
+            self._send(signal.SIGKILL)
+            self._wait()
+
+    def _send(self, number: signal.Signals) -> None:
+        for process in tuple(self._live):
+            process.send_signal(number)  # nothing is sent to one that has ended
+
+    def _wait(self) -> None:
+        """Wait for those that run, for a while."""
+        until = time.monotonic() + _GRACE
+        for process in tuple(self._live):
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+                self._live.discard(process)
+
+
+@contextmanager
+def _hearing_sigterm() -> Iterator[Event]:
+    """Take SIGTERM for an interruption, unless it is ignored.
+
+    Yields:
+        Set when it has come. Unlike Ctrl-C on a terminal it comes to this process alone.
+    """
+    before, came = signal.getsignal(signal.SIGTERM), Event()
+    if before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def end(_number: int, _frame: object) -> None:
+        came.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _note(path: Path) -> str:
@@ -98,7 +147,7 @@ def run_all(
     runner: Runner,
     jobs: int = 1,
     begin: Callable[[Path], None] | None = None,
-) -> Iterator[tuple[Path, JobError | None]]:
+) -> Generator[tuple[Path, JobError | None]]:
     """Run cells, some at a time; one that fails leaves the others alone.
 
     Args:
@@ -108,11 +157,16 @@ def run_all(
         begin: called as a cell begins.
 
     Yields:
-        (path, what went wrong or None) as they end. An interruption ends those that run.
+        (path, what went wrong or None) as they end. An interruption, also by SIGTERM, ends those
+        that run. Close it, so that what ends the caller's loop ends them, too.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, or one of them was.
     """
     waiting = list(reversed(paths))
     running: dict[Future[None], Path] = {}
-    with _Here() if jobs == 1 else ThreadPoolExecutor(jobs) as pool:
+    pool: Executor = _Here() if jobs == 1 else ThreadPoolExecutor(jobs)
+    with _hearing_sigterm() as sigterm, pool:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
@@ -127,5 +181,5 @@ def run_all(
                     yield running.pop(future), error
         except BaseException:
             if isinstance(runner, OwnProcess):
-                runner.interrupt()
+                runner.interrupt(heard=not sigterm.is_set())
             raise

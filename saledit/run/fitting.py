@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-
 from saledit import config as configuration
 from saledit import world
-from saledit.artifact import check_editor
 from saledit.config import RunConfig
-from saledit.errors import ArtifactError, ConfigError, did_you_mean
+from saledit.errors import ArtifactError, ConfigError
 from saledit.files import write_text
-from saledit.losses import penalty
 from saledit.report import Ui
-from saledit.run.caching import kept_as
-from saledit.run.launching import DIVIDES, check_strategy, launch
-from saledit.run.picking import SWEEP, check_site, pick_layer
+from saledit.run.checks import check
+from saledit.run.launching import launch
+from saledit.run.picking import SWEEP, pick_layer
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.training import LAST, train_at
-
-# What the run itself decides; the rest of Trainer's arguments are the user's.
-_RESERVED = frozenset(
-    ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
-     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing")
-)  # fmt: skip
-
 
 # What a resumed run may have otherwise: how long it trains, and where the model lies.
 _MAY_DIFFER = frozenset(("train.epochs", "train.patience", "model.stream"))
@@ -48,13 +36,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
         UserError: the configuration, the data or the model is wrong.
         JobError: training diverged, or the disk is full.
     """
-    _check_trainer(config)
-    check_strategy(config.trainer)
-    check_site(config.site)
-    check_editor(config.editor)
-    _check_slopes(config)
-    penalty(config.loss.penalty)  # refuses unknown names
-    kept_as(config.caches)
+    check(config)
     launch(config.trainer, ui)
     if world.size() > 1 and config.site.select == SWEEP:
         raise ConfigError(
@@ -88,26 +70,6 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 
 def _has_begun(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LAST, "editor.json"))
-
-
-def _check_trainer(config: RunConfig) -> None:
-    known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
-    for key in config.trainer:
-        if key in _RESERVED:
-            raise ConfigError(f"trainer.{key}: is set by saledit itself; see the keys of train")
-        if key not in known:
-            raise ConfigError(
-                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
-            )
-
-
-def _check_slopes(config: RunConfig) -> None:
-    c = config.editor
-    if config.trainer.get("strategy") == DIVIDES and c.name == "enn" and c.enn.second_order:
-        raise ConfigError(
-            "editor.enn.second_order: expected false beside trainer.strategy=fsdp, which gathers "
-            "weights for a slope, not for the slope of one, got true; turn it off, or use ddp"
-        )
 
 
 def _check_same(config: RunConfig, folder: Path) -> None:

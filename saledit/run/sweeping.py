@@ -102,7 +102,8 @@ def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunCon
     site = replace(config.site, select="fixed", layer=layer.index, span=1)
     # Below the cache, and with the same cache: what has been made for all layers is found there.
     name = str(place.relative_to(config.output) / f"layer-{layer.index}")
-    return replace(config, name=name, site=site, train=train)
+    trainer = {name: value for name, value in config.trainer.items() if name != "max_steps"}
+    return replace(config, name=name, site=site, train=train, trainer=trainer)
 
 
 def _rows_a_step(prepared: Prepared) -> int:

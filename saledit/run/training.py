@@ -27,6 +27,7 @@ from saledit.module import EditModule
 from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
+from saledit.run.budget import length
 from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.kept import held_samples, write_kept
@@ -133,6 +134,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,
+        length(config)[1],
     )  # fmt: skip
     held, search = None, make_search(config.editor)
     if editor.needs_held or search.needs_held:
@@ -178,14 +180,14 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
     ]
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
-    settings |= config.trainer
+    settings |= {name: value for name, value in config.trainer.items() if name != "max_steps"}
     settings["strategy"] = strategy_of(config.trainer)
     if "precision" in settings:
         settings["precision"] = precision_here(
             settings["precision"], str(settings.get("accelerator", "auto"))
         )
     return L.Trainer(
-        max_epochs=config.train.epochs,
+        max_epochs=length(config)[0],
         callbacks=callbacks,
         logger=[
             CSVLogger(folder, name="", version=""),

@@ -166,6 +166,14 @@ def test_help_is_there_at_once():
             "--seeds: expected whole numbers, got 'one'",
         ),
         (
+            ["compare", "nli/quickstart", "--editors", ",", "--seeds", "0"],
+            "--editors: expected words, got ','",
+        ),
+        (
+            ["compare", "nli/quickstart", "--seeds", "0,", "1,two", "--editors", "step"],
+            "--seeds: expected whole numbers, got '0 1 two'",
+        ),
+        (
             ["compare", "nli/quickstart", "--seeds", "0", "sed=1", "--editors", "step"],
             "did you mean 'seed'?",
         ),
@@ -212,6 +220,17 @@ def test_a_failed_job_is_one_line(
     runs.act = raising(error)
     assert cli.main(CALLS["test"]) == status
     assert one_line(capsys).startswith(expected)
+
+
+@pytest.mark.parametrize(("cells", "status"), [([{}, {"error": "killed"}], 1), ([{}, {}], 0)])
+def test_a_comparison_with_a_failed_cell_has_failed(
+    cells: list[dict[str, str]], status: int, runs: Runs, capsys: pytest.CaptureFixture[str]
+):
+    runs.compare = runs._function("compare")  # type: ignore[attr-defined]
+    runs.act = lambda: {"cells": cells}
+    words = ["compare", "nli/quickstart", "--editors", "step", "--json"]
+    assert cli.main(words) == status
+    assert json.loads(capsys.readouterr().out) == {"cells": cells}, "the table is there"
 
 
 def test_debug_shows_the_traceback(runs: Runs, capsys: pytest.CaptureFixture[str]):
@@ -318,6 +337,22 @@ def test_options_stand_anywhere(runs: Runs, capsys: pytest.CaptureFixture[str]):
         loaded, resume, ui = runs.calls[-1][1]
         assert (loaded.seed, loaded.train.epochs, resume, ui.quiet) == (3, 2, True, False)
         assert capsys.readouterr().out == "{}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--editors", "salem,mend,mine/x.yaml", "--seeds", "0,1", "seed.x=[1,2]"],
+        ["--editors", "salem", "mend,mine/x.yaml", "seed.x=[1,2]", "--seeds", "0", "1"],
+        ["--editors", "salem,", "mend", "mine/x.yaml", "seed.x=[1,2]", "--seeds", "0,", "1"],
+    ],
+)
+def test_several_words_stand_apart_or_with_commas(words: list[str]):
+    parser = cli._parser("compare", cli.VERBS["compare"])
+    args = cli._parse(parser, ["nli/quickstart", *words])
+    assert args.editors == ["salem", "mend", "mine/x.yaml"]
+    assert args.seeds == [0, 1]
+    assert args.overrides == ["seed.x=[1,2]"]
 
 
 def test_overrides_reach_test(runs: Runs):

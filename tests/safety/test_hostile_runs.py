@@ -1,7 +1,8 @@
-"""What runs leave for themselves: caches are made anew, checkpoints and results refused."""
+"""What runs leave for themselves: caches are made anew, results too, checkpoints refused."""
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -39,12 +40,14 @@ from saledit.delta import Edits
 from saledit.editors.locating import FactSpec
 from saledit.files import write_json, write_text
 from saledit.models import TaskModel
-from saledit.run.cell import is_of
-from saledit.run.comparing import _RESULTS, _facts, _summary, _table
+from saledit.report import comparison_figure, courses_figure, courses_of, render
+from saledit.run.comparing import _table, _write
 from saledit.run.curves import read_metrics
+from saledit.run.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.reporting import report
 from saledit.run.resuming import steps_of
 from saledit.run.sequence import _Kept
+from saledit.run.summing import summary
 from saledit.run.testing import training_times
 from saledit.run.training import train_at
 from saledit.site import Layer
@@ -339,7 +342,11 @@ def results() -> dict[str, Any]:
         "layer": 1, "sites": [{"name": "x"}], "metrics": {**shares, "locality_kl": 0.01},
         "per_edit": edits, "timing": {"train_seconds": 1.0, "edits_per_second": 2},
         "memory": {"peak_rss_mb": 100.0}, "collapse": None,
-        "course": [{"n_failures": 0, "pass_accuracy": 1.0}],
+        "course": [
+            {"n_failures": 0, "pass_accuracy": 1.0},
+            {"n_failures": 5, "perplexity": 9.5, "delta_norm": 1.0, "weight_norm": 2.0,
+             "abilities": {"sentiment": 0.5}, "earlier": 0.25},
+        ],
     }  # fmt: skip
 
 
@@ -353,10 +360,75 @@ def cell(tmp_path: Path) -> RunConfig:
     return config
 
 
+def laid_out(cell: RunConfig) -> dict[str, Any]:
+    """A comparison of one cell, written, drawn and shown as far as it is known."""
+    table = _table({("a", 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
+    _write(Path(cell.output), table)
+    assert render("compare", table, io.StringIO())
+    return table
+
+
+def test_results_that_are_whole_are_shown(cell: RunConfig) -> None:
+    table = laid_out(cell)
+    assert table["cells"][0]["layer"] == 1
+    assert table["editors"][0]["seeds"] == [0]
+    assert (Path(cell.output) / "course.png").exists()
+
+
 @pytest.mark.parametrize("kind", BAD_JSON)
-def test_broken_results_are_refused(kind: str, cell: RunConfig) -> None:
+def test_a_cell_of_broken_results_is_run_again(kind: str, cell: RunConfig) -> None:
     (cell.folder / "results.json").write_bytes(BAD_JSON[kind])
-    refused(lambda: _table({("a", 0): cell}, {}, cell, ""), "results.json")
+    assert facts_of(cell) is None
+    assert "metrics" not in laid_out(cell)["cells"][0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"edit_accuracy": 0.5, "generated": None}},
+        {"metrics": {"edit_accuracy": None}},
+        {"metrics": {"edit_accuracy": 0.5, "drawdown": {"mean": 1}}},
+        {"metrics": {"edit_accuracy": 0.5, "drawdown": 1.5e308}},
+        {"course": []},
+        {"course": None},
+        {"course": [None]},
+        {"course": [{"n_failures": 1}]},
+        {"course": [{"n_failures": 1, "pass_accuracy": None}]},
+        {"course": [{"n_failures": 1, "pass_accuracy": 1.0, "abilities": {}}]},
+        {"course": [{"n_failures": 1, "perplexity": 1.0, "delta_norm": 1, "weight_norm": 0}]},
+        {"course": [{"n_failures": 1, "perplexity": 1.0, "delta_norm": 1}]},
+        {"per_edit": {**results()["per_edit"], "fail": [1, 1]}},
+        {"per_edit": {**results()["per_edit"], "lost_of": [1, -1, 0]}},
+        {"per_edit": {**results()["per_edit"], "fail": [1, 1, 2**60]}},
+        {"timing": {"train_seconds": "long"}},
+    ],
+)
+def test_a_cell_of_results_that_say_nothing_is_run_again(
+    changes: dict[str, Any], cell: RunConfig
+) -> None:
+    write_json(cell.folder / "results.json", results() | changes)
+    assert facts_of(cell) is None
+    assert "metrics" not in laid_out(cell)["cells"][0]
+
+
+def test_a_course_without_its_end_is_run_again(cell: RunConfig) -> None:
+    cut = {name: value for name, value in results().items() if name != "collapse"}
+    write_json(cell.folder / "results.json", cut)
+    assert facts_of(cell) is None
+
+
+@pytest.mark.parametrize("metrics", [{}, {"adapt_accuracy": 0.25, "drawdown": None}])
+def test_edits_that_count_nothing_are_told_by_the_metrics(
+    metrics: dict[str, Any], cell: RunConfig
+) -> None:
+    counts = {name: [1, 0, 2] for name in ("fail", "adapt", "lost")}
+    counts |= {f"{name}_of": [0, 0, 0] for name in counts}
+    kept = {"per_edit": counts, "metrics": {"edit_accuracy": 0.5, **metrics}}
+    write_json(cell.folder / "results.json", results() | kept)
+    (row,) = laid_out(cell)["editors"]
+    assert row["edit_accuracy"] == {"mean": 0.5, "low": None, "high": None}
+    assert row["adapt_accuracy"]["mean"] == metrics.get("adapt_accuracy")
+    assert row["drawdown"]["mean"] is None
 
 
 @pytest.mark.timeout(20)
@@ -364,8 +436,7 @@ def test_broken_results_are_refused(kind: str, cell: RunConfig) -> None:
 def test_what_is_no_file_in_a_cell_is_run_again(kind: str, cell: RunConfig) -> None:
     for name in ("results.json", "config.yaml"):
         blocked(cell.folder / name, kind)
-        table = _table({("a", 0): cell}, {}, cell, "")
-        assert "metrics" not in table["cells"][0]
+        assert "metrics" not in laid_out(cell)["cells"][0]
     assert not is_of(cell.folder, cell)
     blocked(cell.folder / "fit.json", kind)
     tolerated(lambda: training_times(cell.folder), lambda found: found == {}, "fit.json")
@@ -376,13 +447,15 @@ def test_fuzz_results(examples: int, cell: RunConfig) -> None:
     path, few = cell.folder / "results.json", examples < 1000
     whole = path.read_bytes()
 
-    def check(table: dict[str, Any]) -> None:
-        tolerated(lambda: write_json(cell.folder / "compare.json", table), lambda _: None)
-        assert table["cells"][0]["layer"] is not None
-
     def example(change: Callable[[bytes], bytes]) -> None:
         path.write_bytes(change(whole))
-        tolerated(lambda: _table({("a", 0): cell}, {}, cell, ""), check, "results.json")
+        facts = facts_of(cell)  # never an error: what cannot be read is made again
+        table = _table({("a", 0): cell}, {cell.name: facts}, {}, cell, "")
+        write_json(cell.folder / "compare.json", table)
+        assert render("compare", table, io.StringIO())
+        for _, points in courses_of(table["cells"]).items():
+            courses_figure({"a": points})
+        comparison_figure(table)
 
     fuzz(examples, byte_changes() | json_changes(), example, few)
 
@@ -391,7 +464,7 @@ def test_the_shape_of_results_is_that_of_results(cell: RunConfig) -> None:
     assert _facts(results(), cell.folder)["layer"] == 1
     assert set(_RESULTS) >= {"layer", "per_edit", "metrics"}
     row = {"seed": 0, "editor": "a", **_facts(results(), cell.folder)}
-    assert _summary("a", [row], "a", [0])["seeds"] == [0]
+    assert summary("a", [row], "a", [0])["seeds"] == [0]
 
 
 def test_training_does_not_write_through_links(tmp_path: Path) -> None:

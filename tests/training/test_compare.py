@@ -6,26 +6,33 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny import build, samples, save
-from whole_runs import FakeUi, rows
+from whole_runs import FakeUi, rows, ui
 
 from saledit import config as configuration
-from saledit.bootstrap import Resampled, interval
+from saledit.bootstrap import SHARES, Resampled, interval
+from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
-from saledit.files import write_jsonl
+from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
-from saledit.run import compare, crew, report
+from saledit.run import compare, crew, fit, report
+from saledit.run.budget import budgeted
 from saledit.run.cell import run_cell
 from saledit.run.crew import OwnProcess, run_all
+from saledit.run.done import facts_of, failures_of
+from saledit.run.summing import summary
 
 
 def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
@@ -65,6 +72,55 @@ def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
     assert nothing.isnan().all()
 
 
+def test_seeds_of_the_same_failures_are_no_further_failures() -> None:
+    right = torch.randint(3, (45,), generator=torch.Generator().manual_seed(2)).tolist()
+    own = edits(right, [1, 0, 2] * 15)
+    for share in SHARES:
+        once = interval(Resampled([45]).shares([own], share))
+        thrice = interval(Resampled([45] * 3, ["the same"] * 3).shares([own] * 3, share))
+        assert thrice.as_json() == pytest.approx(once.as_json())
+        apart = interval(Resampled([45] * 3).shares([own] * 3, share))
+        shorter = (apart.high - apart.low) / (once.high - once.low)
+        assert shorter == pytest.approx(3**-0.5, rel=0.15)
+    # Of the same name, but not as many edits: the seeds have not the same ones.
+    mixed = Resampled([45, 44, 45], ["the same"] * 3)._index
+    assert mixed[0] is mixed[2]
+    assert mixed[1].shape == (2000, 44)
+    apart = Resampled([45, 45], [None, None])._index
+    assert not torch.equal(*apart)
+
+
+def cell_of(editor: str, seed: int, right: list[int], **facts: Any) -> dict[str, Any]:
+    """A row of a comparison, as far as it is summed up."""
+    return {
+        "editor": editor, "seed": seed, "per_edit": edits(right, [0] * len(right)),
+        "metrics": {}, "timing": {}, **facts,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [{"failures": "x"}, {"failures": None, "test": "test.jsonl"}])
+def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[str, Any]) -> None:
+    right = {name: [0, 1, 2, step] * 12 for step, name in enumerate(("a", "b"))}
+    rows = [cell_of(name, seed, right[name], **told) for name in ("a", "b") for seed in range(3)]
+    one = summary("b", [row for row in rows if not row["seed"]], "a", [0])
+    three = summary("b", rows, "a", [0, 1, 2])
+    for shares in (three, three["beside"]):
+        same = one if shares is three else one["beside"]
+        for name in ("fail_accuracy", "edit_accuracy"):
+            assert shares[name] == pytest.approx(same[name])
+    apart = [row | {"failures": str(row["seed"])} for row in rows]
+    found = summary("b", apart, "a", [0, 1, 2])["beside"]["fail_accuracy"]
+    held = three["beside"]["fail_accuracy"]
+    assert found["high"] - found["low"] < 0.75 * (held["high"] - held["low"])
+    others = [row | {"failures": row["editor"]} for row in rows]
+    assert "beside" not in summary("b", others, "a", [0, 1, 2]), "the edits are of other failures"
+
+
+def test_one_edit_has_no_interval() -> None:
+    found = summary("a", [cell_of("a", 0, [1])], "a", [0])["edit_accuracy"]
+    assert found == {"mean": 0.5, "low": None, "high": None}
+
+
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     with (folder / "compare.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -78,6 +134,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = build("bert")
     save(base, folder / "model")
     write_jsonl(folder / "data.jsonl", rows(base, samples(150)))
+    others = [row | {"id": f"t{row['id']}"} for row in rows(base, samples(60, seed=7))]
+    write_jsonl(folder / "test.jsonl", others)
     settings = [
         f"output={folder}",
         "name=tiny",
@@ -126,8 +184,9 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
         assert row["drawdown"]["mean"] == pytest.approx(results["metrics"]["drawdown"])
         assert row["edit_accuracy"]["low"] <= row["edit_accuracy"]["mean"]
         assert ("beside" in row) == (name != "salem")
-        saved = configuration.load(Path(cell["run"]) / "config.yaml")
-        assert saved.train.epochs * saved.train.steps_per_epoch == 6  # of 4 edits, at least 20
+        if name in ("salem", "mend"):  # the others are not trained
+            state = torch.load(Path(cell["run"]) / "last.ckpt", weights_only=True)
+            assert state["global_step"] == 5  # of 4 edits: 20
         assert len(results["sites"]) == (6 if name == "mend" else 2)
     assert "mend" in render("compare", table, io.StringIO())
     page = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
@@ -135,13 +194,97 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     assert f"{shown:.1f}%" in page
     assert "killed by SIGKILL, out of memory?" in page
 
+    # A cell whose results were cut short is run again, and takes nobody's row.
+    whole = (Path(table["cells"][0]["run"]) / "results.json").read_bytes()
+    (Path(table["cells"][0]["run"]) / "results.json").write_bytes(whole[:200])
+    ran.clear()
+    again = compare(str(shared), names[:4], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
+    assert [name.split("-")[1] for name in ran] == ["salem", "ft"]
+    assert again["editors"][0]["edit_accuracy"] == table["editors"][0]["edit_accuracy"]
+
     # What is finished is not run again, and another budget is another comparison.
     ran.clear()
     compare(str(shared), names[:2], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
     assert [name.split("-")[1] for name in ran] == ["ft"]
     ran.clear()
-    compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=2.0, runner=runner)  # type: ignore[arg-type]
+    table = compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=1.5, runner=runner)  # type: ignore[arg-type]
     assert len(ran) == 1
+    assert 1.5 <= table["cells"][0]["timing"]["train_seconds"] < 30, "the clock ends a training"
+
+
+@pytest.mark.parametrize("edits", [1, 20, 30, 101, 2400, 20000])
+@pytest.mark.parametrize("epochs", [1, 8, 30])
+@pytest.mark.parametrize("k", [1, 10])
+def test_as_many_edits_are_trained_on_as_were_asked_for(edits: int, epochs: int, k: int) -> None:
+    config = configuration.load(None, [f"train.epochs={epochs}", f"schedule.batch_size={k}"])
+    found, step = budgeted(config, edits, 0), config.train.edits(k)
+    most = found.train.epochs * found.train.steps_per_epoch
+    steps = found.trainer.get("max_steps", most)
+    assert edits <= steps * step < edits + step
+    assert most - found.train.steps_per_epoch < steps <= most, "every epoch has steps"
+    assert found.train.epochs <= epochs
+    assert budgeted(found, edits, 0) == found
+
+
+@pytest.fixture
+def done(shared: Path) -> RunConfig:
+    """A cell that is done, for one test to break."""
+    config = configuration.load(shared, ["name=made", "train.epochs=1"], ["editors/salem"])
+    shutil.rmtree(config.folder, ignore_errors=True)
+    run_cell(config, ui())
+    return config
+
+
+def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one finds it made: as if it had come to its end while this one waited."""
+    results = (done.folder / "results.json").read_bytes()
+    aside = done.folder.rename(done.folder.with_name("aside"))
+
+    @contextmanager
+    def waiting(path: Path) -> Iterator[None]:
+        with one_at_a_time(path):
+            aside.rename(path)
+            yield
+
+    def prepare(*_args: object) -> None:
+        raise AssertionError("it was made once more")
+
+    monkeypatch.setattr("saledit.run.cell.prepare", prepare)
+    monkeypatch.setattr("saledit.run.cell.one_at_a_time", waiting)
+    run_cell(done, ui())
+    assert (done.folder / "results.json").read_bytes() == results
+
+    def locked(*_args: object) -> None:
+        with pytest.raises(JobError, match="another saledit is writing there"), alone(done.folder):
+            pass
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saledit.run.cell.prepare", locked)
+    monkeypatch.setattr("saledit.run.cell.one_at_a_time", one_at_a_time)
+    (done.folder / "results.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(done, ui())
+
+
+@pytest.mark.parametrize("broken", ["last.ckpt", "best.ckpt", "metrics.csv"])
+def test_a_cell_that_cannot_be_gone_on_with_is_begun_anew(broken: str, done: RunConfig) -> None:
+    expected = facts_of(done)
+    assert expected is not None
+    (done.folder / "results.json").unlink()
+    (done.folder / broken).write_bytes(b"step\nx,y\n")
+    shown = FakeUi()
+    run_cell(done, shown)  # type: ignore[arg-type]
+    found = facts_of(done)
+    assert found is not None
+    assert found["metrics"] == pytest.approx(expected["metrics"])
+    assert found["failures"] == expected["failures"]
+    assert any("begun anew" in stage and broken in stage for stage in shown.stages)
+
+
+def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
+    settings = ["name=nothing"]
+    table = compare(str(shared), ["step"], [0], settings, FakeUi(), runner=lambda _path: None)  # type: ignore[arg-type]
+    assert "expected results of this configuration" in table["cells"][0]["error"]
 
 
 def test_a_cell_that_cannot_begin_says_why(shared: Path) -> None:
@@ -164,6 +307,22 @@ def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> N
         )  # type: ignore[arg-type]
         kept.append([cell["per_edit"] for cell in table["cells"]])
     assert kept[0] == kept[1]
+
+
+def test_seeds_are_told_apart_by_the_failures_of_their_edits(shared: Path) -> None:
+    found = []
+    for test in ("", str(shared.parent / "test.jsonl")):
+        settings = [f"name=seeds{len(test)}", f"data.test={test}"]
+        table = compare(str(shared), ["step"], [0, 1], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
+        found.append([cell["failures"] for cell in table["cells"]])
+    assert None not in (*found[0], *found[1])
+    assert found[0][0] != found[0][1]
+    assert found[1][0] == found[1][1]
+    folder = Path(table["cells"][0]["run"])
+    (folder / "answers.jsonl").write_text('{"part": "fail"}\n', encoding="utf-8")
+    assert failures_of(folder) is None
+    (folder / "answers.jsonl").unlink()
+    assert failures_of(folder) is None
 
 
 def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
@@ -217,44 +376,106 @@ def sigint() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize(
+    ("number", "jobs", "deaf", "ends"),
+    [
+        (signal.SIGINT, 1, "", "saved"),
+        (signal.SIGINT, 2, "", "saved"),
+        (signal.SIGINT, 2, "SIGINT", "runs"),  # ended by SIGTERM
+        (signal.SIGINT, 1, "SIGINT SIGTERM", "runs"),  # killed
+        (signal.SIGTERM, 1, "", "saved"),
+        (signal.SIGTERM, 2, "", "saved"),
+    ],
+)
 def test_an_interruption_ends_the_cells_that_run(
-    deaf: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    number: signal.Signals, jobs: int, deaf: str, ends: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     marks = tmp_path / "marks"
     marks.mkdir()
     # In the place of a cell: says that it lives, and ends as one does that is interrupted.
     waits = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
-if DEAF:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+for name in DEAF.split():
+    signal.signal(getattr(signal, name), signal.SIG_IGN)
 mark = Path(MARKS) / Path(sys.argv[1]).stem
 try:
+    mark.with_suffix(".pid").write_text(str(os.getpid()))
     mark.write_text("runs")
     time.sleep(600)
 except KeyboardInterrupt:
+    time.sleep(0.2)
     mark.write_text("saved")
     sys.exit(130)
-""".replace("MARKS", repr(str(marks))).replace("DEAF", str(deaf))
+""".replace("MARKS", repr(str(marks))).replace("DEAF", repr(deaf))
     monkeypatch.setattr(crew, "_CELL", waits)
-    monkeypatch.setattr(crew, "_GRACE", 0.5)
+    # A cell that is not told otherwise is waited for in vain: nobody else interrupts it here.
+    monkeypatch.setattr(crew, "_GRACE", 1.0)
     runner = OwnProcess(True, 1)
     paths = [tmp_path / f"{i}.yaml" for i in range(4)]
 
-    def interrupt() -> None:
-        while len(list(marks.iterdir())) < 2:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+    def seen() -> list[Path]:
+        return sorted(path for path in marks.iterdir() if not path.suffix)
 
+    def interrupt() -> None:
+        while len([path for path in seen() if path.read_text()]) < jobs:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(signal.SIGTERM)
     killer = threading.Thread(target=interrupt)
     killer.start()
     with pytest.raises(KeyboardInterrupt):
-        list(run_all(paths, runner, jobs=2))
+        list(run_all(paths, runner, jobs=jobs))
     killer.join()
-    assert sorted(p.name for p in marks.iterdir()) == ["0", "1"]
-    assert {p.read_text() for p in marks.iterdir()} == {"runs" if deaf else "saved"}
+    assert [path.name for path in seen()] == [str(i) for i in range(jobs)], "no other one begins"
+    assert {path.read_text() for path in seen()} == {ends}
     assert not runner._live
+    assert signal.getsignal(signal.SIGTERM) == before
+    for path in marks.glob("*.pid"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+@pytest.mark.usefixtures("sigint")
+def test_what_ends_the_table_ends_the_cells_that_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "_CELL", "import sys, time; time.sleep('1' in sys.argv[1] and 600)")
+    monkeypatch.setattr(crew, "_GRACE", 0.1)
+    runner = OwnProcess(True, 1)
+    with closing(run_all([Path("0"), Path("1")], runner, jobs=2)) as ended:
+        assert next(ended)[0] == Path("0")
+        (process,) = runner._live
+    assert process.poll() is not None
+    assert not runner._live
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainer.bogus=1", "trainer.bogus: unknown argument"),
+        ("trainer.max_epochs=1", "trainer.max_epochs: is set by saledit itself"),
+        ("trainer.max_steps=0", "trainer.max_steps: expected a whole number above 0, got 0"),
+        ("trainer.strategy=deepspeed", "trainer.strategy: expected auto, ddp or fsdp"),
+        ("editor.ft.rate=0", "editor.ft.rate: expected a number above 0, got 0.0; e.g. 0.001"),
+        ("editor.enn.rate=0", "editor.enn.rate: expected a number above 0, got 0.0; e.g. 0.01"),
+        ("loss.penalty=klx", "loss.penalty: unknown name 'klx'"),
+        ("caches.dtype=int8", "caches.dtype: unknown name 'int8'"),
+        ("site.select=best", "site.select: unknown name 'best'"),
+        ("train.seconds=1e200", "train.seconds: expected at least 0 and at most"),
+    ],
+)
+def test_fit_and_compare_refuse_the_same(setting: str, message: str, shared: Path) -> None:
+    def never(_path: Path) -> None:
+        raise AssertionError("a cell ran")
+
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
+        compare(str(shared), ["step", "ft"], [0], [setting], FakeUi(), runner=never)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        fit(configuration.load(shared, [setting]), False, ui())
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +484,14 @@ except KeyboardInterrupt:
         (["nosuch"], [0], {}, "editors/nosuch"),
         ([], [0], {}, "expected editors and seeds"),
         (["step", "step"], [0], {}, "each editor and each seed once"),
+        (["step"], [1, 1], {}, "each editor and each seed once"),
+        (["step", "mine/step.yaml"], [0], {}, "step and mine/step.yaml, .* rename the file"),
+        (["a/x.yaml", "b/x.yml"], [0], {}, "a/x.yaml and b/x.yml, .* would both be 'x'"),
         (["step"], [0], {"edits": 5, "seconds": 5.0}, "expected one budget"),
+        (["step"], [0], {"edits": -5}, "--edits: expected a whole number above 0, got -5"),
+        (["step"], [0], {"seconds": -3.0}, r"--seconds: expected a number above 0, .* got -3\.0"),
+        (["step"], [0], {"seconds": float("nan")}, "--seconds: .* got nan"),
+        (["step"], [0], {"seconds": float("inf")}, "--seconds: .* got inf"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_runs(

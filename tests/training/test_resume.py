@@ -37,6 +37,27 @@ def test_resumed_is_uninterrupted(
     assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
 
 
+def test_the_last_epoch_ends_where_training_does(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = (EPOCHS - 1) * STEPS + 1
+    whole, broken = (make(name, f"trainer.max_steps={steps}") for name in ("whole", "broken"))
+    found = fit(whole, False, ui())
+    assert found["epochs"] == EPOCHS
+    assert torch.load(whole.folder / "last.ckpt", weights_only=True)["global_step"] == steps
+    seen = [row for row in metrics(whole) if row["val/score"]]
+    assert len(seen) == EPOCHS + 1, "each epoch is validated, and the kept state once more"
+    for resume, step in ((False, STEPS + 1), (True, steps - 1)):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step, KilledError())
+            with pytest.raises(KilledError):
+                fit(broken, resume, ui())
+    fit(broken, True, ui())
+    assert_same_run(whole, broken)
+    again = fit(whole, True, ui())
+    assert again["validation"] == found["validation"], "there is nothing left to train"
+
+
 def test_a_multiplier_is_part_of_what_is_resumed(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,60 @@
+"""What a configuration asks of a training, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import inspect
+
+import lightning as L
+
+from saledit.artifact import check_editor
+from saledit.config import RunConfig
+from saledit.errors import ConfigError, did_you_mean
+from saledit.losses import penalty
+from saledit.run.caching import kept_as
+from saledit.run.launching import DIVIDES, check_strategy
+from saledit.run.picking import check_site
+
+# What the run itself decides; the rest of Trainer's arguments are the user's.
+_RESERVED = frozenset(
+    ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
+     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing")
+)  # fmt: skip
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what no training can be of; the same for ``fit`` and each cell of ``compare``.
+
+    Raises:
+        ConfigError: an unknown name, or a setting that is out of its range or another's place.
+    """
+    _check_trainer(config)
+    check_strategy(config.trainer)
+    check_site(config.site)
+    check_editor(config.editor, config.schedule.batch_size)
+    _check_slopes(config)
+    penalty(config.loss.penalty)  # refuses unknown names
+    kept_as(config.caches)
+
+
+def _check_trainer(config: RunConfig) -> None:
+    known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
+    for key in config.trainer:
+        if key in _RESERVED:
+            raise ConfigError(f"trainer.{key}: is set by saledit itself; see the keys of train")
+        if key not in known:
+            raise ConfigError(
+                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
+            )
+    for key in ("max_steps", "accumulate_grad_batches"):
+        value = config.trainer.get(key, 1)
+        if not isinstance(value, int) or (value < 1 and (key, value) != ("max_steps", -1)):
+            raise ConfigError(f"trainer.{key}: expected a whole number above 0, got {value!r}")
+
+
+def _check_slopes(config: RunConfig) -> None:
+    c = config.editor
+    if config.trainer.get("strategy") == DIVIDES and c.name == "enn" and c.enn.second_order:
+        raise ConfigError(
+            "editor.enn.second_order: expected false beside trainer.strategy=fsdp, which gathers "
+            "weights for a slope, not for the slope of one, got true; turn it off, or use ddp"
+        )
