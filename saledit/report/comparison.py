@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from saledit.report.look import (
+    PREFERENCES,
     Look,
     clean,
     count,
@@ -25,18 +26,17 @@ from saledit.report.look import (
 
 def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
     """What ``run.compare`` returns."""
-    k = result["schedule"]["batch_size"]
-    yield line(
-        heading(f"Editors on {clean(result['config'])}"),
-        f" ({result['task']}), {count(k, 'failure')} an edit",
-    )
-    table = look.table("editor", "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
     known = [row for row in result["editors"] if row["seeds"]]
+    words, differ = schedules_of(result)
+    yield line(heading(f"Editors on {clean(result['config'])}"), f" ({result['task']}), {words}")
+    k = ["k"] if differ else []
+    table = look.table("editor", *k, "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
     text = any(of_text(cell.get("metrics", {})) for cell in result["cells"])
     for row in known:
         edit, lost = row["edit_accuracy"], row["drawdown"]
         table.add_row(
             clean(row["editor"]),
+            *([k_of(row)] if differ else []),
             str(len(row["seeds"])),
             *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
             percent(edit["mean"]),
@@ -45,6 +45,7 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
             _between(lost),
         )
     yield table
+    yield from _preferences(known, look)
     yield line("Intervals: bootstrap over the edits, of these trained editors.")
     yield line("")
     costs = look.table("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
@@ -80,6 +81,57 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
             yield line(Text("failed: ", style="bold red"), clean(where))
     if "folder" in result:
         yield line("Table, figure and cells: ", Text(clean(result["folder"]), style="bold"))
+
+
+def schedules_of(result: Mapping[str, Any]) -> tuple[str, bool]:
+    """How failures were grouped into edits.
+
+    Args:
+        result: what ``run.compare`` returns, also of an older version.
+
+    Returns:
+        The schedule in words, those of several editors apart; and whether their k differ, so that
+        each one's is to be told.
+    """
+    asked = result["schedule"]
+    known = {row["editor"]: row["schedule"] for row in result["editors"] if row.get("schedule")}
+    sizes = {schedule["batch_size"] for schedule in known.values()} or {asked["batch_size"]}
+    words = count(next(iter(sizes)), "failure") if len(sizes) == 1 else "k failures"
+    modes: dict[str, list[str]] = {}
+    for editor, schedule in known.items():
+        modes.setdefault(clean(schedule["mode"]), []).append(clean(editor))
+    if not modes and asked.get("cumulative"):
+        modes["edits pile up"] = []
+    told = [f"{mode}: {', '.join(own)}" for mode, own in modes.items()]
+    if len(modes) < 2:
+        told = [mode for mode in modes if mode != "batch"]
+    return "; ".join([f"{words} an edit", *told]), len(sizes) > 1
+
+
+def k_of(row: Mapping[str, Any]) -> str:
+    """Failures an edit of an editor, by its own schedule."""
+    return str((row.get("schedule") or {}).get("batch_size", "-"))
+
+
+def preferences_of(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The field's measures, as far as there are any: headings, and a row for each editor."""
+    names = [name for name in PREFERENCES if any(name in row.get("preference", {}) for row in rows)]
+    values = [
+        [row["editor"], *(percent(row["preference"].get(name)) for name in names)]
+        for row in rows
+        if row.get("preference")
+    ]
+    return ["editor", *(PREFERENCES[name] for name in names)], values
+
+
+def _preferences(rows: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:
+    headings, values = preferences_of(rows)
+    if values:
+        yield line(heading("Answers that are likelier than their rivals"))
+        table = look.table(*headings)
+        for editor, *shares in values:
+            table.add_row(clean(editor), *shares)
+        yield table
 
 
 def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from saledit.report.look import (
+    PREFERENCES,
     Look,
     clean,
     count,
@@ -139,17 +140,11 @@ def report_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableT
         yield line("Figures: ", ", ".join(result["plots"]))
 
 
-#: What the field calls the shares of answers that are likelier than their rivals.
-_PREFERENCES = {
-    "efficacy": "ES", "paraphrase": "PS", "neighborhood": "NS", "score": "S",
-}  # fmt: skip
-
-
 def _preferences(
     bare: Mapping[str, Any], found: Mapping[str, Any], look: Look
 ) -> Iterator[RenderableType]:
-    names = [name for name in _PREFERENCES if name in found]
-    table = look.table("likelier than its rival", *(_PREFERENCES[name] for name in names))
+    names = [name for name in PREFERENCES if name in found]
+    table = look.table("likelier than its rival", *(PREFERENCES[name] for name in names))
     for label, values in (("unedited", bare), ("edited", found)):
         table.add_row(label, *(percent(values.get(name)) for name in names))
     yield table

@@ -18,6 +18,7 @@ from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import write_json, write_text
 from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
+from saledit.report.look import PREFERENCES
 from saledit.run.budget import budgeted, check_budget
 from saledit.run.checks import check
 from saledit.run.crew import OwnProcess, Runner, run_all
@@ -163,7 +164,11 @@ def _table(
         "config": shared.name,
         "task": shared.task.name,
         "command": command,
-        "schedule": {"batch_size": shared.schedule.batch_size},
+        # As configured; each cell has its own, which its editor may have set.
+        "schedule": {
+            "batch_size": shared.schedule.batch_size,
+            "cumulative": shared.schedule.cumulative,
+        },
         "editors": [summary(name, done, names[0], seeds) for name in names],
         "cells": rows,
     }
@@ -173,27 +178,21 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
     write_json(folder / "compare.json", table)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    cells = table["cells"]
+    compared = [cell.get("metrics", {}).get("preference", {}) for cell in cells]
+    named = [name for name in PREFERENCES if any(name in own for own in compared)]
+    peaks = ("peak_rss_mb", "peak_device_mb", "editor_mb")
     writer.writerow(
-        [
-            "editor",
-            "seed",
-            "layer",
-            *SHARES,
-            "locality_kl",
-            *TIMES,
-            "peak_rss_mb",
-            "peak_device_mb",
-            "editor_mb",
-            "error",
-        ]
-    )
-    for row in table["cells"]:
-        metrics, timing = row.get("metrics", {}), row.get("timing", {})
+        ["editor", "seed", "mode", "batch_size", "layer", *SHARES, "locality_kl", *named, *TIMES,
+         *peaks, "error"]
+    )  # fmt: skip
+    for row, own in zip(cells, compared, strict=True):
+        metrics, timing, schedule = (row.get(key, {}) for key in ("metrics", "timing", "schedule"))
         writer.writerow(
-            [row["editor"], row["seed"], row.get("layer"), *(metrics.get(k) for k in SHARES),
-             metrics.get("locality_kl"), *(timing.get(k) for k in TIMES), row.get("peak_rss_mb"),
-             row.get("peak_device_mb"),
-             row.get("editor_mb"), row.get("error")]
+            [row["editor"], row["seed"], schedule.get("mode"), schedule.get("batch_size"),
+             row.get("layer"), *(metrics.get(k) for k in (*SHARES, "locality_kl")),
+             *(own.get(k) for k in named), *(timing.get(k) for k in TIMES),
+             *(row.get(k) for k in peaks), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
     write_plot(comparison_figure(table), folder / "compare.png")

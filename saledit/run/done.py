@@ -26,9 +26,11 @@ _WATCHED = (
 )  # fmt: skip
 #: What a comparison reads of ``results.json``.
 _RESULTS = {
-    "layer": int, "sites": list, "data?": {"test": str},
+    "layer": int, "sites": list, "schedule": {"mode": str, "batch_size": int},
+    "data?": {"test": str},
     "metrics": {
-        "generated?": {str: _NUMBER}, **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
+        "generated?": {str: _NUMBER}, "preference?": {str: float},
+        **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
     },
     "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: _NUMBER},
     "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
@@ -123,6 +125,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "layer": results["layer"],
         "n_sites": len(results["sites"]),
+        "schedule": {name: results["schedule"][name] for name in ("mode", "batch_size")},
         "metrics": _judged(metrics),
         "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
         "per_edit": results["per_edit"],

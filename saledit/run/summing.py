@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from saledit.bootstrap import SHARES, Resampled, interval
+from saledit.report.look import PREFERENCES
 
 #: Times of a cell, as ``results.json`` names them.
 TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
@@ -27,11 +28,16 @@ def summary(
     out: dict[str, Any] = {"editor": name, "seeds": sorted(found)}
     if not found:
         return out
+    out["schedule"] = next(iter(found.values())).get("schedule")
     out |= _intervals([found[s] for s in seeds if s in found])
     for key in _COSTS:
         cost = ((row["timing"] if key in TIMES else row).get(key) for row in found.values())
         out[key] = _mean(cost)
     out["locality_kl"] = _mean_of("locality_kl", [*found.values()])
+    compared = [row["metrics"].get("preference", {}) for row in found.values()]
+    means = {key: _mean(some.get(key) for some in compared) for key in PREFERENCES}
+    if any(compared):
+        out["preference"] = {key: value for key, value in means.items() if value is not None}
     base = {row["seed"]: row for row in done if row["editor"] == first}
     both = [s for s in seeds if s in found and s in base]
     if name != first and both and _same_edits([(found[s], base[s]) for s in both]):

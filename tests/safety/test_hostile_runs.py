@@ -339,7 +339,8 @@ def results() -> dict[str, Any]:
     edits |= {name: [2, 2, 4] for name in ("fail_of", "adapt_of", "lost_of")}
     shares = {"fail_accuracy": 0.5, "adapt_accuracy": 0.5, "edit_accuracy": 0.5, "drawdown": 0.1}
     return {
-        "layer": 1, "sites": [{"name": "x"}], "metrics": {**shares, "locality_kl": 0.01},
+        "layer": 1, "sites": [{"name": "x"}],
+        "schedule": {"mode": "batch", "batch_size": 2}, "metrics": {**shares, "locality_kl": 0.01},
         "per_edit": edits, "timing": {"train_seconds": 1.0, "edits_per_second": 2},
         "memory": {"peak_rss_mb": 100.0}, "collapse": None,
         "course": [
@@ -401,6 +402,9 @@ def test_a_cell_of_broken_results_is_run_again(kind: str, cell: RunConfig) -> No
         {"per_edit": {**results()["per_edit"], "lost_of": [1, -1, 0]}},
         {"per_edit": {**results()["per_edit"], "fail": [1, 1, 2**60]}},
         {"timing": {"train_seconds": "long"}},
+        {"schedule": {"batch_size": 2}},
+        {"metrics": {"edit_accuracy": 0.5, "preference": None}},
+        {"metrics": {"edit_accuracy": 0.5, "preference": {"efficacy": None}}},
     ],
 )
 def test_a_cell_of_results_that_say_nothing_is_run_again(

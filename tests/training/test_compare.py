@@ -30,6 +30,7 @@ from saledit.report import render
 from saledit.run import compare, crew, fit, report
 from saledit.run.budget import budgeted
 from saledit.run.cell import run_cell
+from saledit.run.comparing import _write
 from saledit.run.crew import OwnProcess, run_all
 from saledit.run.done import facts_of, failures_of
 from saledit.run.summing import summary
@@ -121,6 +122,67 @@ def test_one_edit_has_no_interval() -> None:
     assert found == {"mean": 0.5, "low": None, "high": None}
 
 
+def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[dict[str, str]]]:
+    """A comparison of such cells on a terminal, as a page, and in compare.csv."""
+    names = list(dict.fromkeys(row["editor"] for row in rows))
+    table = {
+        "schema": 1, "config": "c", "task": "qa", "command": "",
+        "schedule": {"batch_size": 10, "cumulative": False},
+        "editors": [summary(name, rows, names[0], [0]) for name in names], "cells": rows,
+    }  # fmt: skip
+    _write(tmp_path, table)
+    page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    return render("compare", table, io.StringIO()), page, read(tmp_path)[1]
+
+
+def test_editors_of_other_schedules_say_so(tmp_path: Path) -> None:
+    ten, one, sequence = (
+        {"schedule": {"mode": mode, "batch_size": k}, "peak_rss_mb": 1.0, "editor_mb": 1.0}
+        for mode, k in (("batch", 10), ("batch", 1), ("sequential-batched", 64))
+    )
+    said, page, cells = shown([cell_of("mend", 0, [1], **ten)], tmp_path)
+    assert "10 failures an edit" in said
+    assert "10 failures an edit" in page
+    assert "| k " not in said
+    rows = [cell_of("mend", 0, [1], **ten), cell_of("rome", 0, [2], **one)]
+    said, page, cells = shown(rows, tmp_path)
+    assert "10 failures an edit" not in said + page
+    assert re.search(r"\| editor +\| +k +\| seeds", said)
+    assert re.search(r"\| rome +\| +1 +\| +1 ", said)
+    assert re.search(r"<td>rome</td>\s*<td[^>]*>1</td>", page)
+    assert [(row["mode"], row["batch_size"]) for row in cells] == [("batch", "10"), ("batch", "1")]
+    assert "k failures an edit" in said
+    said, page, _ = shown([*rows, cell_of("memit", 0, [2], **sequence)], tmp_path)
+    for text in (said, page):
+        told = "k failures an edit; batch: mend, rome; sequential-batched: memit"
+        assert told in " ".join(text.split())
+    said, page, _ = shown([cell_of("memit", 0, [2], **sequence)], tmp_path)
+    assert "64 failures an edit; sequential-batched" in said
+    assert "64 failures an edit; sequential-batched" in page
+
+
+def test_the_measures_of_the_field_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 1}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+    }  # fmt: skip
+    rows = [cell_of("rome", 0, [1], **facts), cell_of("mend", 0, [1], **facts)]
+    said, page, cells = shown(rows, tmp_path)
+    assert "rivals" not in said + page
+    assert "efficacy" not in cells[0]
+    found = {"efficacy": 0.987, "neighborhood": 0.75, "score": 0.852, "efficacy_lead": 0.5}
+    rows[0]["metrics"] = {"preference": found}
+    said, page, cells = shown(rows, tmp_path)
+    assert re.search(r"\| editor +\| +ES +\| +NS +\| +S +\|", said), "without rewordings, no PS"
+    assert re.search(r"\| rome +\| 98\.7% \| 75\.0% \| 85\.2% \|", said)
+    assert "<td>rome</td>" in page
+    assert "98.7%" in page
+    assert {name: cells[0][name] for name in ("efficacy", "neighborhood", "score")} == {
+        "efficacy": "0.987", "neighborhood": "0.75", "score": "0.852",
+    }  # fmt: skip
+    assert cells[1]["efficacy"] == ""
+    assert "paraphrase" not in cells[0]
+
+
 def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
     with (folder / "compare.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -183,6 +245,7 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
         assert row["edit_accuracy"]["mean"] == pytest.approx(results["metrics"]["edit_accuracy"])
         assert row["drawdown"]["mean"] == pytest.approx(results["metrics"]["drawdown"])
         assert row["edit_accuracy"]["low"] <= row["edit_accuracy"]["mean"]
+        assert cell["schedule"] == row["schedule"] == {"mode": "batch", "batch_size": 2}
         assert ("beside" in row) == (name != "salem")
         if name in ("salem", "mend"):  # the others are not trained
             state = torch.load(Path(cell["run"]) / "last.ckpt", weights_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from saledit.report.comparison import k_of, preferences_of, schedules_of
 from saledit.report.figures import comparison_figure, courses_figure, courses_of
-from saledit.report.look import count, drawdown, duration, number, of_text, percent, points
+from saledit.report.look import drawdown, duration, number, of_text, percent, points
 from saledit.report.page.model import Chart, Page, Section, Table
 
 
@@ -15,12 +16,16 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     known = [row for row in table["editors"] if row["seeds"]]
     text = any(of_text(cell.get("metrics", {})) for cell in table["cells"])
 
+    words, differ = schedules_of(table)
+    k = ["k"] if differ else []
+
     def lost(value: float) -> str:
         return drawdown(value, text)
 
     shares = [
         [
             row["editor"],
+            *([k_of(row)] if differ else []),
             str(len(row["seeds"])),
             *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
             _with_interval(row["edit_accuracy"], percent),
@@ -46,7 +51,8 @@ def compare_page(table: Mapping[str, Any]) -> Page:
             [
                 Chart("compare", comparison_figure(table), "edit accuracy against drawdown"),
                 Table(
-                    ("editor", "seeds", "fail", "adapt", "edit accuracy", "drawdown", "KL"), shares
+                    ("editor", *k, "seeds", "fail", "adapt", "edit accuracy", "drawdown", "KL"),
+                    shares,
                 ),
                 "Intervals are 95% of a bootstrap over the edits, of these trained editors.",
             ],
@@ -59,6 +65,10 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     beside = [row for row in known if row.get("beside")]
     if beside:
         sections.insert(1, _beside(beside))
+    headings, preferences = preferences_of(known)
+    if preferences:
+        named = Table(tuple(headings), preferences)
+        sections.insert(1, Section("Answers that are likelier than their rivals", [named]))
     courses = courses_of(table["cells"])
     if courses:
         chart = Chart("course", courses_figure(courses), "what holds as edits pile up")
@@ -68,10 +78,9 @@ def compare_page(table: Mapping[str, Any]) -> Page:
         rows = [[c["editor"], str(c["seed"]), c["error"]] for c in failed]
         columns = ("editor", "seed", "error")
         sections.append(Section("Failed", [Table(columns, rows, frozenset({0, 2}))]))
-    k = table["schedule"]["batch_size"]
     command = table.get("command", "")
     return Page(
-        f"Editors on {table['config']}", f"{table['task']}, {count(k, 'failure')} an edit", [],
+        f"Editors on {table['config']}", f"{table['task']}, {words}", [],
         sections, [command] if command else [],
     )  # fmt: skip
 
