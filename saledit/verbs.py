@@ -135,6 +135,7 @@ VERBS = {
         (
             "saledit compare nli/worldfacts --editors salem,mend,step,ft",
             "saledit compare my.yaml --editors salem enn mine.yaml --seeds 0 1 2 --seconds 300",
+            "saledit compare qa/counterfact --editors memit --schedules batch:1,64 sequential",
         ),
         (
             _CONFIG,
@@ -147,6 +148,14 @@ VERBS = {
                 required=True,
             ),
             Argument("--seeds", "(default: 0)", metavar="N", action=Several, item=int, default=[0]),
+            Argument(
+                "--schedules",
+                "each for every editor: batch:K, sequential, sequential-batched:K (default: as "
+                "configured)",
+                metavar="S",
+                action=Several,
+                default=[],
+            ),
             Argument(
                 "--edits",
                 "edits that each is trained on (default: as configured)",
@@ -178,6 +187,7 @@ VERBS = {
             args.edits,
             args.seconds,
             args.jobs,
+            schedules=args.schedules,
         ),
     ),
     "fix": Verb(

@@ -2,6 +2,7 @@
 
 from saledit.artifact.building import (
     check_editor,
+    check_failures,
     environment,
     load_model,
     make_editor,
@@ -38,6 +39,7 @@ __all__ = [
     "MEMORY",
     "TrainedEditor",
     "check_editor",
+    "check_failures",
     "edits_as_tensors",
     "environment",
     "load_editor",

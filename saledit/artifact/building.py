@@ -95,11 +95,21 @@ def check_editor(config: EditorConfig, k: int = 1) -> None:
     """
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
     kind.check(_settings(config))
-    kind.check_failures(_settings(config), k)
+    check_failures(config, k)
     make_search(config)
     for name, least in (("tokens", 1), ("window", 2)):
         if (value := getattr(config.moments, name)) < least:
             raise ConfigError(f"editor.moments.{name}: expected at least {least}, got {value}")
+
+
+def check_failures(config: EditorConfig, k: int) -> None:
+    """Refuse more failures an edit than an editor takes.
+
+    Raises:
+        ConfigError: no such editor, or too many.
+    """
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    kind.check_failures(_settings(config), k)
 
 
 def _settings(config: EditorConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from saledit.report.plots import write_plot
 from saledit.report.quiet import quiet_libraries, use_threads
 from saledit.report.render import render
 from saledit.report.results import annotated_yaml, write_results
+from saledit.report.schedules import schedules_figure
 from saledit.report.training import training_bar
 from saledit.report.ui import Bar, Ui
 
@@ -26,6 +27,7 @@ __all__ = [
     "quiet_libraries",
     "render",
     "saliency_figure",
+    "schedules_figure",
     "training_bar",
     "training_figure",
     "use_threads",

@@ -93,6 +93,8 @@ def schedules_of(result: Mapping[str, Any]) -> tuple[str, bool]:
         The schedule in words, those of several editors apart; and whether their k differ, so that
         each one's is to be told.
     """
+    if result.get("schedules"):  # they stand beside the editors' names
+        return f"schedules {', '.join(map(clean, result['schedules']))}", False
     asked = result["schedule"]
     known = {row["editor"]: row["schedule"] for row in result["editors"] if row.get("schedule")}
     sizes = {schedule["batch_size"] for schedule in known.values()} or {asked["batch_size"]}

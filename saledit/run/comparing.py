@@ -6,18 +6,28 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saledit import config as configuration
+from saledit.artifact import check_failures
 from saledit.bootstrap import SHARES
-from saledit.config import RunConfig
+from saledit.config import RunConfig, ScheduleConfig
+from saledit.config.schedules import name_of
+from saledit.config.schedules import schedules as read_schedules
 from saledit.errors import ConfigError
 from saledit.files import write_json, write_text
-from saledit.report import Ui, comparison_figure, courses_figure, courses_of, write_plot
+from saledit.report import (
+    Ui,
+    comparison_figure,
+    courses_figure,
+    courses_of,
+    schedules_figure,
+    write_plot,
+)
 from saledit.report.look import PREFERENCES
 from saledit.run.budget import budgeted, check_budget
 from saledit.run.checks import check
@@ -36,12 +46,14 @@ _NOTHING = (
 def compare(
     target: str, editors: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], ui: Ui,
     edits: int = 0, seconds: float = 0.0, jobs: int = 1, runner: Runner | None = None,
+    schedules: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and test editors side by side.
 
-    Each cell, an editor with a seed, is a run of its own below ``output`` and a process of its
-    own: its peak of memory is its own, and one that fails or is killed leaves the others alone.
-    Cells with results are not run again, one that was cut off goes on.
+    Each cell, an editor with a seed (and a schedule, where several are compared), is a run of its
+    own below ``output`` and a process of its own: its peak of memory is its own, and one that fails
+    or is killed leaves the others alone. Cells with results are not run again, one that was cut off
+    goes on.
 
     Args:
         target: the configuration that the editors share.
@@ -54,12 +66,14 @@ def compare(
         jobs: cells at a time. They share the processor's threads, or the accelerator, so a cell's
             times are then not its own.
         runner: runs a cell; None for a process of its own.
+        schedules: names of schedules (``saledit.config.schedules``), each one a cell of every
+            editor that takes so many failures an edit; none for the configured one.
 
     Returns:
-        The table, also written as ``compare.json``, ``compare.csv`` and ``compare.png``.
+        The table, also written as ``compare.json``, ``compare.csv`` and plots.
 
     Raises:
-        ConfigError: an unknown editor, no editor, or what is no budget.
+        ConfigError: an unknown editor or schedule, no editor, or what is no budget.
     """
     check_budget(edits, seconds)
     if not editors or not seeds:
@@ -69,18 +83,17 @@ def compare(
     _check_once(editors, seeds)
     shared = configuration.load(target, overrides)
     folder = Path(shared.output) / f"{shared.name}-compare"
-    cells = {
-        (name, seed): _cell(target, name, seed, overrides, edits, seconds)
-        for name in editors
-        for seed in seeds
-    }
+    cells: Cells = {}
+    for rival in _rivals(target, editors, schedules, overrides, ui):
+        for seed in seeds:
+            cells[rival, seed] = _cell(target, rival, seed, overrides, edits, seconds)
     known = {config.name: facts_of(config) for config in cells.values()}
     table = _table(cells, known, {}, shared, ui.command)
     _write(folder, table)
     failed: dict[str, str] = {}
     waiting = {
-        folder / "cells" / f"{config.name}.yaml": (f"{name}, seed {seed}", config)
-        for (name, seed), config in cells.items()
+        folder / "cells" / f"{config.name}.yaml": (f"{rival.label}, seed {seed}", config)
+        for (rival, seed), config in cells.items()
         if known[config.name] is None
     }
 
@@ -132,32 +145,87 @@ def _named(editor: str) -> str:
     return Path(editor).name.removesuffix(".yaml").removesuffix(".yml")
 
 
+@dataclass(frozen=True)
+class _Rival:
+    """What is compared: an editor, and its schedule where several are compared.
+
+    Attributes:
+        editor: a preset, or a file.
+        schedule: None for the configured one.
+    """
+
+    editor: str
+    schedule: ScheduleConfig | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables."""
+        return f"{self.editor} {name_of(self.schedule)}" if self.schedule else self.editor
+
+    @property
+    def run(self) -> str:
+        """What its runs are named by."""
+        own = _named(self.editor)
+        return f"{own}-{name_of(self.schedule).replace(':', '-')}" if self.schedule else own
+
+    def load(self, target: str, overrides: Sequence[str]) -> RunConfig:
+        """Its configuration."""
+        name = self.editor
+        preset = name if name.endswith((".yaml", ".yml")) else f"editors/{name}"
+        config = configuration.load(target, overrides, [preset])
+        return replace(config, schedule=self.schedule) if self.schedule else config
+
+
+Cells = dict[tuple[_Rival, int], RunConfig]
+
+
+def _rivals(
+    target: str, editors: Sequence[str], words: Sequence[str], overrides: Sequence[str], ui: Ui
+) -> list[_Rival]:
+    """Every editor with every schedule that is for it; told where one is not."""
+    if not words:
+        return [_Rival(editor) for editor in editors]
+    out = []
+    for editor in editors:
+        for schedule in read_schedules(words):
+            rival = _Rival(editor, schedule)
+            try:
+                check_failures(rival.load(target, overrides).editor, schedule.batch_size)
+            except ConfigError as error:
+                ui.stage(f"{rival.label} left out: {error}")
+            else:
+                out.append(rival)
+    if not out:
+        raise ConfigError("--schedules: expected one that an editor can take, got none")
+    return out
+
+
 def _cell(
-    target: str, editor: str, seed: int, overrides: Sequence[str], edits: int, seconds: float
+    target: str, rival: _Rival, seed: int, overrides: Sequence[str], edits: int, seconds: float
 ) -> RunConfig:
-    preset = editor if editor.endswith((".yaml", ".yml")) else f"editors/{editor}"
-    config = configuration.load(target, [*overrides, f"seed={seed}"], [preset])
+    config = rival.load(target, [*overrides, f"seed={seed}"])
     check(config)  # all cells are checked before one of them runs
-    name = f"{config.name}-{_named(editor)}-s{seed}"
+    name = f"{config.name}-{rival.run}-s{seed}"
     config = replace(config, name=name, trainer=alone(config.trainer))
     return budgeted(config, edits, seconds)
 
 
 def _table(
-    cells: Mapping[tuple[str, int], RunConfig], known: Mapping[str, Mapping[str, Any] | None],
+    cells: Cells, known: Mapping[str, Mapping[str, Any] | None],
     failed: Mapping[str, str], shared: RunConfig, command: str,
 ) -> dict[str, Any]:  # fmt: skip
     """All that is known of the cells so far, by their names."""
     rows: list[dict[str, Any]] = []
-    for (editor, seed), config in cells.items():
-        row: dict[str, Any] = {"editor": editor, "seed": seed, "run": str(config.folder)}
+    for (rival, seed), config in cells.items():
+        row: dict[str, Any] = {"editor": rival.label, "seed": seed, "run": str(config.folder)}
         if config.name in failed:
             row["error"] = failed[config.name]
         else:
             row |= known[config.name] or {}
         rows.append(row)
     done = [row for row in rows if "metrics" in row]
-    names = list(dict.fromkeys(editor for editor, _ in cells))
+    rivals = {rival.label: rival for rival, _ in cells}
+    names = [*rivals]
     seeds = list(dict.fromkeys(seed for _, seed in cells))
     return {
         "schema": 1,
@@ -169,7 +237,11 @@ def _table(
             "batch_size": shared.schedule.batch_size,
             "cumulative": shared.schedule.cumulative,
         },
-        "editors": [summary(name, done, names[0], seeds) for name in names],
+        "schedules": list(dict.fromkeys(name_of(r.schedule) for r, _ in cells if r.schedule)),
+        "editors": [
+            {**summary(name, done, names[0], seeds), "preset": rivals[name].editor}
+            for name in names
+        ],
         "cells": rows,
     }
 
@@ -196,6 +268,8 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
     write_plot(comparison_figure(table), folder / "compare.png")
+    if len(table.get("schedules", [])) > 1:
+        write_plot(schedules_figure(table), folder / "schedules.png")
     courses = courses_of(table["cells"])
     if courses:
         write_plot(courses_figure(courses), folder / "course.png")

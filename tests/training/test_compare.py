@@ -408,6 +408,50 @@ def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
     assert f"{100 * last['earlier']:.1f}" in said
 
 
+def test_schedules_are_compared(shared: Path) -> None:
+    told = FakeUi()
+    words = ["batch:1", "2", "sequential", "sequential-batched:2"]
+    names = ["step", "rome"]
+    own = ["name=scheduled", "test.every=0", "editor.locate.at=last"]
+    done: list[str] = []
+
+    def runner(path: Path) -> None:
+        done.append(path.stem)
+        if "rome" not in path.stem:
+            here(path)
+
+    table = compare(str(shared), names, [0], own, told, runner=runner, schedules=words)  # type: ignore[arg-type]
+    assert [row["editor"] for row in table["editors"]] == [
+        "step batch:1", "step batch:2", "step sequential", "step sequential-batched:2",
+        "rome batch:1", "rome sequential",
+    ]  # fmt: skip
+    assert done[:2] == ["scheduled-step-batch-1-s0", "scheduled-step-batch-2-s0"]
+    assert table["schedules"] == ["batch:1", "batch:2", "sequential", "sequential-batched:2"]
+    for row, (mode, k) in zip(
+        table["editors"],
+        [("batch", 1), ("batch", 2), ("sequential", 1), ("sequential-batched", 2)],
+        strict=False,
+    ):
+        assert row["schedule"] == {"mode": mode, "batch_size": k}
+        assert row["preset"] == "step"
+    said = " ".join(render("compare", table, io.StringIO()).split())
+    assert "schedules batch:1, batch:2, sequential, sequential-batched:2" in said
+    folder = Path(table["folder"])
+    assert (folder / "schedules.png").read_bytes().startswith(b"\x89PNG")
+    page = report(str(folder), None, FakeUi())  # type: ignore[arg-type]
+    assert "Schedules" in Path(page["page"]).read_text()
+    with pytest.raises(ConfigError, match="expected one that an editor can take, got none"):
+        compare(
+            str(shared),
+            ["rome"],
+            [0],
+            own,
+            FakeUi(),
+            runner=runner,
+            schedules=["batch:4"],  # type: ignore[arg-type]
+        )
+
+
 def test_as_many_run_at_once_as_were_asked_for() -> None:
     live, most, lock = 0, 0, threading.Lock()
     both = threading.Barrier(2)

@@ -9,6 +9,7 @@ from saledit.report.comparison import k_of, preferences_of, schedules_of
 from saledit.report.figures import comparison_figure, courses_figure, courses_of
 from saledit.report.look import drawdown, duration, number, of_text, percent, points
 from saledit.report.page.model import Chart, Page, Section, Table
+from saledit.report.schedules import schedules_figure
 
 
 def compare_page(table: Mapping[str, Any]) -> Page:
@@ -65,6 +66,11 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     beside = [row for row in known if row.get("beside")]
     if beside:
         sections.insert(1, _beside(beside))
+    if len(table.get("schedules", [])) > 1:
+        chart = Chart(
+            "schedules", schedules_figure(table), "failures mended and drawdown by schedule"
+        )
+        sections.insert(1, Section("Schedules", [chart]))
     headings, preferences = preferences_of(known)
     if preferences:
         named = Table(tuple(headings), preferences)
