@@ -73,13 +73,14 @@ def train_at(
     trainer = _trainer(config, folder, keep, ui)
     ui.stage(f"training the editor at layer {layer.index}")
     found = last if resume and last.exists() else None
-    start = steps_of(found)
+    steps_of(found)  # refuses a broken one
     if module.editor.is_trained:
         _fit(trainer, module, data, found)
-    seconds = time.perf_counter() - began
+    # Of all sessions of a run that was cut off, as are its steps.
+    seconds = module.seconds() if module.editor.is_trained else time.perf_counter() - began
+    steps = trainer.global_step
     validation = _restore_best(trainer, keep, module, data)
     place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
-    steps = trainer.global_step - start
     result = {
         "run": str(folder),
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},

@@ -16,6 +16,17 @@ from saledit.module import EditModule
 from saledit.run import fit
 
 
+def seconds_kept(config: RunConfig) -> float:
+    """How long training had taken at the newest checkpoint of a run that was cut off."""
+    last = config.folder / "last.ckpt"
+    if not last.exists():
+        return 0.0
+    state = torch.load(last, weights_only=True)["callbacks"]["Timer"]
+    found: float = state["time_elapsed"]["train"]
+    assert found > 0
+    return found
+
+
 @pytest.mark.parametrize(
     ("step", "error"),
     [(2 * STEPS + 1, KeyboardInterrupt()), (STEPS, KilledError()), (1, KilledError())],
@@ -31,9 +42,14 @@ def test_resumed_is_uninterrupted(
     with pytest.raises(type(error)):
         fit(broken, False, ui())
     assert not (broken.folder / EDITOR_FACTS).exists()
+    before = seconds_kept(broken)
     found = fit(broken, True, ui())
     assert_same_run(whole, broken)
     assert found["epochs"] == expected["epochs"] == EPOCHS
+    assert found["train_seconds"] > before
+    for run in (expected, found):  # of 4 edits a step, whatever session made them
+        edits = run["train_seconds"] * run["edits_per_second"]
+        assert edits == pytest.approx(EPOCHS * STEPS * 4)
     assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
 
 
@@ -113,6 +129,8 @@ def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig])
     before, bytes_before = metrics(config), (config.folder / EDITOR_WEIGHTS).read_bytes()
     assert len(before) > EPOCHS * STEPS
     again = fit(config, True, ui())
+    assert again["train_seconds"] == pytest.approx(first["train_seconds"], rel=0.5)
+    assert again["edits_per_second"] == pytest.approx(first["edits_per_second"], rel=0.5)
     assert (config.folder / EDITOR_WEIGHTS).read_bytes() == bytes_before
     assert metrics(config)[: len(before)] == before
     assert again["validation"] == first["validation"]
