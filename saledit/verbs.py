@@ -187,7 +187,7 @@ VERBS = {
             args.edits,
             args.seconds,
             args.jobs,
-            schedules=args.schedules,
+            args.schedules,
         ),
     ),
     "fix": Verb(

@@ -133,8 +133,7 @@ class LocateConfig:
     clamp: float = 4.0
     """largest change of an output, in sizes of the measure"""
     measure: str = "output"
-    """what sizes are measured by: output (of the edited map, as in ROME's code) or block (what its
-    block hands on, as in those of MEMIT, EMMET and AlphaEdit)"""
+    """sizes are of the map's output (ROME's code) or of what its block hands on: output, block"""
     weight: float = 15000.0
     """memit: weight of what must stay (lambda, mom2_update_weight)"""
     ridge: float = 0.1

@@ -45,8 +45,8 @@ _NOTHING = (
 
 def compare(
     target: str, editors: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], ui: Ui,
-    edits: int = 0, seconds: float = 0.0, jobs: int = 1, runner: Runner | None = None,
-    schedules: Sequence[str] = (),
+    edits: int = 0, seconds: float = 0.0, jobs: int = 1, schedules: Sequence[str] = (),
+    runner: Runner | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and test editors side by side.
 
@@ -65,9 +65,9 @@ def compare(
         seconds: wall clock that every editor is trained for; 0 for no limit.
         jobs: cells at a time. They share the processor's threads, or the accelerator, so a cell's
             times are then not its own.
-        runner: runs a cell; None for a process of its own.
         schedules: names of schedules (``saledit.config.schedules``), each one a cell of every
             editor that takes so many failures an edit; none for the configured one.
+        runner: runs a cell; None for a process of its own.
 
     Returns:
         The table, also written as ``compare.json``, ``compare.csv`` and plots.
