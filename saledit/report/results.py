@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def annotated_yaml(config: RunConfig) -> str:
         elif len(beside) <= _WIDTH:
             lines.append(beside)
         else:
-            lines += [f"{indent}# {comment}", text]
+            rows = textwrap.wrap(comment, _WIDTH - len(indent) - 2)
+            lines += [*(f"{indent}# {row}" for row in rows), text]
     return "\n".join(lines) + "\n"
 
 

@@ -518,7 +518,7 @@ except KeyboardInterrupt:
 """.replace("MARKS", repr(str(marks))).replace("DEAF", repr(deaf))
     monkeypatch.setattr(crew, "_CELL", waits)
     # A cell that is not told otherwise is waited for in vain: nobody else interrupts it here.
-    monkeypatch.setattr(crew, "_GRACE", 1.0)
+    monkeypatch.setattr(crew, "_GRACE", 0.5 if deaf else 2.0)
     runner = OwnProcess(True, 1)
     paths = [tmp_path / f"{i}.yaml" for i in range(4)]
 
