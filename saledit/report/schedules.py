@@ -25,6 +25,7 @@ def schedules_figure(table: Mapping[str, Any]) -> Figure:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     rows = [row for row in table["editors"] if row.get("schedule")]
     lines = list(dict.fromkeys(_line(row) for row in rows))
@@ -51,6 +52,9 @@ def schedules_figure(table: Mapping[str, Any]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     if panels:
         grid[0, 0].legend(fontsize=7, frameon=False, ncols=2)
+    sizes = sorted({row["schedule"]["batch_size"] for row in rows})
+    grid[-1, 0].set_xticks(sizes, [str(k) for k in sizes])
+    grid[-1, 0].xaxis.set_minor_locator(NullLocator())
     grid[-1, 0].set_xlabel("failures an edit")
     return figure
 
