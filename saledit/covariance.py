@@ -226,7 +226,7 @@ def _add(
 ) -> None:
     """Add some tokens of a batch to the sums of layers, for each by their places in all of it."""
     reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
-    sites = [site for own in layers for site in own.sites]
+    sites = list(dict.fromkeys(site for own in layers for site in own.sites))
     with _inputs_of(base.model, sites) as seen, suppress(Reached):
         reader(**inputs)
     for own, places in zip(layers, read, strict=True):

@@ -144,7 +144,7 @@ class FactsFound:
         for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
                 base, self._task, self._sites[-1], block, every, bare[some], measure[some], some,
-                self._spec,
+                self._spec, bool(self._steps),
             )  # fmt: skip
             if kept is not None and base.weights.writes:
                 for i in some.tolist():

@@ -27,6 +27,11 @@ def _as_it_is(value: Tensor) -> Tensor:
     return value
 
 
+def _without(value: Tensor, dropped: Tensor) -> Tensor:
+    """A tensor (E, ...) with zeros for some of its edits."""
+    return value.masked_fill(dropped.view(-1, *[1] * (value.dim() - 1)).to(value.device), 0)
+
+
 @dataclass(frozen=True, slots=True)
 class StepSearch:
     """What lengths are tried, what is enough, and what is too much.
@@ -91,6 +96,9 @@ class StepSearch:
         if self.needs_held:
             assert damage is not None
             length = self._within(edits, length, damage, agreed)
+            dropped = length == 0
+            if bool(dropped.any()):  # what is no number is none at a length of zero either
+                edits = edits.map(lambda value: _without(value, dropped))
         return edits * length
 
     def _within(

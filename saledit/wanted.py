@@ -62,7 +62,7 @@ def facts_at_once(base: TaskModel, read: Prompts, n: int) -> int:
 
 def wanted_change(
     base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, outputs: Tensor,
-    measure: Tensor, facts: Tensor, spec: FactSpec,
+    measure: Tensor, facts: Tensor, spec: FactSpec, edited: bool = False,
 ) -> Tensor:  # fmt: skip
     """What to add (n, D_out) to the outputs of some facts, all optimised at once.
 
@@ -80,13 +80,18 @@ def wanted_change(
         measure: what a change's size is measured by (n,).
         facts: which facts (n,).
         spec: how they are found.
+        edited: whether edits are applied to the model. Such a model may be broken, and to see that
+            is what sequences are for; a bare one may not.
+
+    Raises:
+        JobError: the bare model's loss of a fact is not finite.
     """
     size = measure[:, None]
     delta = torch.zeros_like(outputs)
     adam = Adam([delta], spec.rate)
     going = torch.ones(len(facts), dtype=torch.bool, device=delta.device)
     rows = _Rows(base, task, site, block, prompts, facts)
-    for _ in range(spec.steps):
+    for step in range(spec.steps):
         active = going
         with torch.enable_grad():
             leaf = delta[active].requires_grad_()
@@ -94,11 +99,12 @@ def wanted_change(
             norm = (leaf.square().sum(1) + 1e-24).sqrt()
             losses = losses + spec.decay * norm / size[active].squeeze(1) ** 2
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
-        if base.weights.agreed(not bool(losses.isfinite().all())):
+        # One that is not finite is as good as done: its last change stays.
+        lost = base.weights.agreed(not bool(losses.isfinite().all()))
+        if lost and step == 0 and not edited:
             raise JobError(
-                "editor.locate: expected a finite loss of a fact's value, got one that is not; "
-                "lower editor.locate.value_rate, or load the model in single precision "
-                "(model.dtype)"
+                "editor.locate: expected a finite loss of a fact's value, got one that is not; load "
+                "the model in single precision (model.dtype)"
             )
         going = active.clone()
         going[active] = losses.detach() >= spec.enough

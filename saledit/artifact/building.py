@@ -96,7 +96,11 @@ def check_editor(config: EditorConfig, k: int = 1) -> None:
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
     kind.check(_settings(config))
     check_failures(config, k)
-    make_search(config)
+    if make_search(config).needs_held and kind.has_resident:
+        raise ConfigError(
+            f"editor.bound: expected 0 for {config.name}, whose change before any edit cannot be "
+            f"told apart from what an edit costs, got {config.bound:g}; leave it out"
+        )
     for name, least in (("tokens", 1), ("window", 2)):
         if (value := getattr(config.moments, name)) < least:
             raise ConfigError(f"editor.moments.{name}: expected at least {least}, got {value}")

@@ -44,7 +44,7 @@ def schedules(words: Sequence[str]) -> list[ScheduleConfig]:
     mode = ""
     for word in words:
         name, colon, numbers = word.rpartition(":")
-        if not colon and not word.replace(",", "").isdigit():
+        if not colon and not _is_number(word.replace(",", "")):
             name, numbers = word, ""
         mode = name or mode
         if mode not in _MODES:
@@ -60,10 +60,14 @@ def schedules(words: Sequence[str]) -> list[ScheduleConfig]:
 
 def _schedule(mode: str, number: str) -> ScheduleConfig:
     least = 2 if mode == BATCHED else 1
-    if not number.isdigit() or int(number) < least or (mode == SEQUENTIAL and int(number) > 1):
+    if not _is_number(number) or int(number) < least or (mode == SEQUENTIAL and int(number) > 1):
         wanted = "1" if mode == SEQUENTIAL else f"at least {least}"
         raise ConfigError(
             f"--schedules: expected failures an edit of '{mode}', {wanted}, got '{number}'; "
             f"e.g. {mode}:{1 if mode == SEQUENTIAL else 16}"
         )
     return ScheduleConfig(int(number), mode != BATCH)
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()

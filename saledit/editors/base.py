@@ -26,6 +26,7 @@ class Editor(nn.Module, ABC):
 
     Attributes:
         needs_moments: True where ``prime`` wants second moments of the sites' inputs.
+        has_resident: True where the editor changes the model before any edit (``resident``).
         needs_held: True where requests must say what an edit does to pass samples.
         needs_text: True where requests must say what the failures are (``saledit.conditions``); it
             is given the size of the model's embeddings as ``embedding_size``.
@@ -36,6 +37,7 @@ class Editor(nn.Module, ABC):
     """
 
     needs_moments: bool = False
+    has_resident: bool = False
     needs_held: bool = False
     needs_text: bool = False
     needs_anchor: bool = False

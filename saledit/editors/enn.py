@@ -37,6 +37,8 @@ class EditableNetwork(Editor):
             constants (as first-order MAML does), which takes less memory and time.
     """
 
+    has_resident = True
+
     def __init__(
         self, sites: Sequence[Site], steps: int = 1, rate: float = 1e-2, second_order: bool = True
     ) -> None:

@@ -189,8 +189,9 @@ def _rivals(
     for editor in editors:
         for schedule in read_schedules(words):
             rival = _Rival(editor, schedule)
+            own = rival.load(target, overrides).editor
             try:
-                check_failures(rival.load(target, overrides).editor, schedule.batch_size)
+                check_failures(own, schedule.batch_size)
             except ConfigError as error:
                 ui.stage(f"{rival.label} left out: {error}")
             else:

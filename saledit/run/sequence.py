@@ -28,6 +28,7 @@ from saledit.session import EditSession
 from saledit.tasks.text import TextTask
 
 Points = list[dict[str, Any]]
+_NOTHING: tuple[int, float, Points] = (0, 0.0, [])
 _KEEP = 60.0  # seconds after which a sequence is put on disk
 
 
@@ -87,14 +88,18 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     return Course(base, task, prepared.test, banks, layer, watched)
 
 
-_KEPT = {"edited": int, "points": [{"n_failures": int}], "seal": str}
+_KEPT = {"edited": int, "seconds": float, "points": [{"n_failures": int}], "seal": str}
 
 
 class Kept:
-    """A sequence on disk: its edits, what the editor remembers, and the course so far."""
+    """A sequence on disk: its edits, what the editor remembers, and the course so far.
+
+    Attributes:
+        seconds_before: what it took before it was cut off.
+    """
 
     def __init__(self, prepared: Prepared, trained: TrainedEditor) -> None:
-        self._base = prepared.base
+        self._base, self._began, self.seconds_before = prepared.base, time.monotonic(), 0.0
         digest = hashlib.blake2b(digest_size=16)
         digest.update(prepared.fingerprint(prepared.config, prepared.test).encode())
         digest.update(fingerprint(trained.editor).encode())
@@ -104,13 +109,15 @@ class Kept:
         """Put things on disk as they are; the folder appears whole."""
         steps, memory = session.state
         told = {"fingerprint": self._base.fingerprint}
-        facts = {"edited": edited, "points": points, "seal": seal_of([edited, points])}
+        seconds = self.seconds_before + time.monotonic() - self._began
+        facts = {"edited": edited, "seconds": seconds, "points": points}
+        facts["seal"] = seal_of([edited, seconds, points])
         if world.is_main():
             save_edits(self._folder, steps, {"base_model": told, **facts}, memory)
 
     def restore(self, session: EditSession, points: Points) -> int:
         """Take up what is there; how many failures have been edited, 0 where there is nothing."""
-        edited, found = world.told(self._facts() if world.is_main() else (0, []))
+        edited, seconds, found = world.told(self._facts() if world.is_main() else _NOTHING)
         if not edited:
             return 0
         try:
@@ -123,16 +130,17 @@ class Kept:
             {name: tensor.to(device) for name, tensor in memory.items()},
         )
         points.extend(found)
+        self.seconds_before = seconds
         return edited
 
-    def _facts(self) -> tuple[int, Points]:
+    def _facts(self) -> tuple[int, float, Points]:
         """How far it has come; nowhere if nothing is there, or it is damaged: it begins anew."""
         try:
             facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
         except UserError:
-            return 0, []
-        edited, found = facts["edited"], facts["points"]
-        return (edited, found) if facts["seal"] == seal_of([edited, found]) else (0, [])
+            return _NOTHING
+        own = (facts["edited"], facts["seconds"], facts["points"])
+        return own if facts["seal"] == seal_of([*own]) else _NOTHING
 
     def remove(self) -> None:
         """Forget a sequence whose results are written."""

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from saledit import world
 from saledit.artifact import (
     TrainedEditor,
     check_editor,
+    check_failures,
     environment,
     load_editor,
     sites_as_json,
     versions,
 )
+from saledit.config import EditorConfig
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
@@ -38,6 +40,9 @@ from saledit.run.said import Said
 from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.tally import Tally
 from saledit.tasks.text import TextTask
+
+#: Of an editor's settings those that are about how its edits are made, not about itself.
+_FREE = ("steps", "enough", "bound", "sample_rank", "gradient_rank")
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -58,7 +63,9 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     folder = _run_folder(Path(target), overrides)
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
-    check_editor(config.editor, config.schedule.batch_size)
+    check_editor(config.editor)
+    _check_same(trained.config.editor, config.editor)
+    check_failures(trained.config.editor, config.schedule.batch_size)  # of what was trained
     check_strategy(config.trainer)
     launch(config.trainer, ui)
     trained = replace(trained, config=config)
@@ -94,6 +101,21 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     if measured.kept is not None:
         measured.kept.remove()
     return results
+
+
+def _check_same(trained: EditorConfig, asked: EditorConfig) -> None:
+    """Refuse settings that a trained editor has no ear for.
+
+    Raises:
+        ConfigError: one that says how it is built or trained.
+    """
+    for item in fields(EditorConfig):
+        name = item.name
+        if name not in _FREE and getattr(trained, name) != getattr(asked, name):
+            raise ConfigError(
+                f"editor.{name}: expected what the editor was trained with, got something else; "
+                f"train another one with saledit fit (a test may set {', '.join(_FREE)})"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +169,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     else:
         _one_by_one(prepared, trained, banks, tally)
         n_edits = tally.n_edits
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began + (kept.seconds_before if kept else 0.0)
     metrics = tally.metrics()
     if any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")

@@ -61,8 +61,8 @@ class TrialStep:
         steps: norms to try; None for ``WHITENED_STEPS``, or ``STEPS`` without whitening.
         rank: terms kept of each failure's gradient.
         passes: pass samples that each edit is held against.
-        price: what a nat of KL costs; None for what the task says, see docs/results.md for how
-            far that is shown.
+        price: what a nat of KL costs; None for what the task says, see docs/results/layers.md for
+            how far that is shown.
         dtype: type that suffix runs are cast to (autocast); None for the weights' own.
     """
 

@@ -27,6 +27,7 @@ def test_schedules_are_read_and_named() -> None:
         (["batch"], "expected failures an edit of 'batch', at least 1, got ''; e.g. batch:16"),
         (["batch:0"], "at least 1, got '0'"),
         (["batch:x"], "at least 1, got 'x'"),
+        (["batch:²"], "at least 1, got '²'"),
         (["sequential:4"], "expected failures an edit of 'sequential', 1, got '4'"),
         (["sequential-batched:1"], "at least 2, got '1'"),
         (["batch:4,4"], "expected each schedule once, got batch:4 twice"),

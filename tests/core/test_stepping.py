@@ -96,6 +96,18 @@ def test_a_bound_that_is_kept_costs_one_look() -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_edit_that_is_no_number_is_not_made(bad: float) -> None:
+    u, v = torch.ones(2, 1, 3), torch.ones(2, 1, 2)
+    v[0, 0, 1] = bad
+    edits = Edits({SITE: LowRank(u, v)})
+    found = StepSearch((1.0,), 0.3, bound=0.1)(
+        edits, lambda _: torch.ones(2), lambda e: e.norm() / 99
+    )
+    assert not found[SITE].dense()[0].any()
+    assert found[SITE].dense()[1].all()
+
+
 @pytest.mark.parametrize("bound", [-0.1, float("nan"), float("inf")])
 def test_a_bound_that_is_none_is_refused(bound: float) -> None:
     with pytest.raises(ConfigError, match=r"editor\.bound: expected at least 0 nats"):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from whole_runs import ui
 
-from saledit.artifact import load_editor
-from saledit.config import RunConfig
+from saledit.artifact import check_editor, load_editor
+from saledit.config import EditorConfig, RunConfig
+from saledit.errors import ConfigError
 from saledit.losses import locality_kl
 from saledit.overlay import applied
 from saledit.run import fit
@@ -53,3 +54,13 @@ def test_a_bound_may_be_set_for_a_test_alone(make: Callable[..., RunConfig]) -> 
     free = run_test(str(config.folder), [], ui())["metrics"]
     bound = run_test(str(config.folder), ["editor.bound=1e-4"], ui())["metrics"]
     assert bound["locality_kl"] < 0.5 * free["locality_kl"]
+
+
+def test_what_a_trained_editor_has_no_ear_for_is_refused(make: Callable[..., RunConfig]) -> None:
+    config = make("deaf", "train.epochs=1")
+    fit(config, False, ui())
+    for setting in ("editor.mend.rank=3", "editor.name=ft", "editor.moments.tokens=7"):
+        with pytest.raises(ConfigError, match=r"expected what the editor was trained with.*fit"):
+            run_test(str(config.folder), [setting], ui())
+    with pytest.raises(ConfigError, match=r"editor\.bound: expected 0 for enn"):
+        check_editor(EditorConfig(name="enn", bound=0.1))

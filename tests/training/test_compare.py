@@ -440,6 +440,13 @@ def test_schedules_are_compared(shared: Path) -> None:
     assert (folder / "schedules.png").read_bytes().startswith(b"\x89PNG")
     page = report(str(folder), None, FakeUi())  # type: ignore[arg-type]
     assert "Schedules" in Path(page["page"]).read_text()
+    for wrong, message in (
+        ({"editors": ["stepp"]}, "stepp"),
+        ({"own": ["editr.bound=1"]}, "editr"),
+    ):
+        asked = {"editors": ["step"], "own": own, **wrong}
+        with pytest.raises(ConfigError, match=message):
+            compare(str(shared), asked["editors"], [0], asked["own"], told, schedules=["batch:1"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected one that an editor can take, got none"):
         compare(
             str(shared),

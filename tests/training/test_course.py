@@ -240,9 +240,12 @@ def test_a_sequence_that_was_cut_off_goes_on(
     timed = min(5, whole["counts"]["fail"])
     assert len(made) == whole["n_edits"] - (4 if every else 5) + timed
     made.clear()
+    before = json.loads((folder / "edits.json").read_text())["seconds"]
+    assert before > 0
     again = run_test(str(config.folder), looks, ui())
     assert len(made) == timed
     assert not folder.exists()
+    assert again["timing"]["test_seconds"] > before
     for one, other in zip(whole.get("course", []), again.get("course", []), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
     assert whole["metrics"] == pytest.approx(again["metrics"], rel=1e-4, abs=1e-5)
