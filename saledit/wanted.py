@@ -103,8 +103,8 @@ def wanted_change(
         lost = base.weights.agreed(not bool(losses.isfinite().all()))
         if lost and step == 0 and not edited:
             raise JobError(
-                "editor.locate: expected a finite loss of a fact's value, got one that is not; load "
-                "the model in single precision (model.dtype)"
+                "editor.locate: expected a finite loss of a fact's value, got one that is not; "
+                "load the model in single precision (model.dtype)"
             )
         going = active.clone()
         going[active] = losses.detach() >= spec.enough
