@@ -105,8 +105,7 @@ class CausalTracing:
             samples = [replace(sample, subject="") for sample in samples]
         effects = torch.zeros(len(samples), len(layers))
         clean, broken = torch.zeros(len(samples)), torch.zeros(len(samples))
-        of_blocks = self._protocol == "rome" and self._what == "state"
-        tracing = _Tracing(base, task, layers, of_blocks)
+        tracing = _Tracing(base, task, layers, (self._protocol, self._what) == ("rome", "state"))
         spread = self._noise * embedding_spread(base, task, samples, _TOKENS)
         passes = 0
         rows = len(layers) + 1

@@ -46,7 +46,7 @@ from saledit.run.curves import read_metrics
 from saledit.run.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.reporting import report
 from saledit.run.resuming import steps_of
-from saledit.run.sequence import _Kept
+from saledit.run.sequence import Kept
 from saledit.run.summing import summary
 from saledit.run.testing import training_times
 from saledit.run.training import train_at
@@ -167,30 +167,26 @@ def test_caches_that_are_no_files_are_made_anew(kind: str, bert: TaskModel, tmp_
     tolerated(lambda: second_moments(bert, bert.layer(1), corpus, tmp_path), len, path.name)
 
 
-class Course:
-    def __init__(self, points: list[dict[str, Any]]) -> None:
-        self.points = points
-
-
 @counts(40)
 def test_fuzz_sequences(examples: int, bert: TaskModel, tmp_path: Path) -> None:
     """A sequence that was cut off goes on from what was kept, or begins anew."""
-    kept = _Kept.__new__(_Kept)
+    kept = Kept.__new__(Kept)
     kept._base, kept._folder = bert, tmp_path / "sequence"
+    kept._began = kept.seconds_before = 0.0
     edits = tiny.random_edits(bert.layer(1).sites)
     points = [{"n_failures": 0, "pass_accuracy": 1.0}, {"n_failures": 4, "pass_accuracy": 0.5}]
     session = SimpleNamespace(state=(edits, {"past_1": torch.eye(16)}))
-    kept.keep(session, Course(points))  # type: ignore[arg-type]
+    kept.keep(session, points, 5)  # type: ignore[arg-type]
     files, few = {p.name: p.read_bytes() for p in kept._folder.iterdir()}, examples < 1000
 
     def example(change: tuple[str, Callable[[bytes], bytes]]) -> None:
         for name, data in files.items():
             (kept._folder / name).write_bytes(change[1](data) if name == change[0] else data)
         seen: list[Edits] = []
-        course = Course([])
+        read: list[dict[str, Any]] = []
         session = SimpleNamespace(go_on=lambda steps, _memory: seen.append(steps))
-        done = kept.restore(session, course)  # type: ignore[arg-type]
-        assert (done, course.points) in ((0, []), (4, points))
+        done = kept.restore(session, read)  # type: ignore[arg-type]
+        assert (done, read) in ((0, []), (5, points))
         assert len(seen) == bool(done)
         assert not seen or set(seen[0]) == set(edits)
 
