@@ -146,7 +146,7 @@ def _named(editor: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Rival:
+class Rival:
     """What is compared: an editor, and its schedule where several are compared.
 
     Attributes:
@@ -176,19 +176,19 @@ class _Rival:
         return replace(config, schedule=self.schedule) if self.schedule else config
 
 
-Cells = dict[tuple[_Rival, int], RunConfig]
+Cells = dict[tuple[Rival, int], RunConfig]
 
 
 def _rivals(
     target: str, editors: Sequence[str], words: Sequence[str], overrides: Sequence[str], ui: Ui
-) -> list[_Rival]:
+) -> list[Rival]:
     """Every editor with every schedule that is for it; told where one is not."""
     if not words:
-        return [_Rival(editor) for editor in editors]
+        return [Rival(editor) for editor in editors]
     out = []
     for editor in editors:
         for schedule in read_schedules(words):
-            rival = _Rival(editor, schedule)
+            rival = Rival(editor, schedule)
             own = rival.load(target, overrides).editor
             try:
                 check_failures(own, schedule.batch_size)
@@ -202,7 +202,7 @@ def _rivals(
 
 
 def _cell(
-    target: str, rival: _Rival, seed: int, overrides: Sequence[str], edits: int, seconds: float
+    target: str, rival: Rival, seed: int, overrides: Sequence[str], edits: int, seconds: float
 ) -> RunConfig:
     config = rival.load(target, [*overrides, f"seed={seed}"])
     check(config)  # all cells are checked before one of them runs

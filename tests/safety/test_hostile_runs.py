@@ -41,7 +41,7 @@ from saledit.editors.locating import FactSpec
 from saledit.files import write_json, write_text
 from saledit.models import TaskModel
 from saledit.report import comparison_figure, courses_figure, courses_of, render
-from saledit.run.comparing import _table, _write
+from saledit.run.comparing import Rival, _table, _write
 from saledit.run.curves import read_metrics
 from saledit.run.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.reporting import report
@@ -359,7 +359,7 @@ def cell(tmp_path: Path) -> RunConfig:
 
 def laid_out(cell: RunConfig) -> dict[str, Any]:
     """A comparison of one cell, written, drawn and shown as far as it is known."""
-    table = _table({("a", 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
+    table = _table({(Rival("a"), 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
     _write(Path(cell.output), table)
     assert render("compare", table, io.StringIO())
     return table
@@ -450,7 +450,7 @@ def test_fuzz_results(examples: int, cell: RunConfig) -> None:
     def example(change: Callable[[bytes], bytes]) -> None:
         path.write_bytes(change(whole))
         facts = facts_of(cell)  # never an error: what cannot be read is made again
-        table = _table({("a", 0): cell}, {cell.name: facts}, {}, cell, "")
+        table = _table({(Rival("a"), 0): cell}, {cell.name: facts}, {}, cell, "")
         write_json(cell.folder / "compare.json", table)
         assert render("compare", table, io.StringIO())
         for _, points in courses_of(table["cells"]).items():
