@@ -139,8 +139,9 @@ class FactsFound:
         every, block = self._every, self._layer.index + len(self._sites) - 1
         measure = bare.norm(dim=1)
         if self._spec.measure == "block":
-            _, handed_on = _states(base, self._prompts, base.block(block))
-            measure = handed_on[: len(bare)].norm(dim=1)
+            n = len(bare)
+            plain = replace(every, places=every.places[:n], of=every.of[:n], n_asked=n)
+            measure = _states(base, plain, base.block(block))[1].norm(dim=1)
         for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
                 base, self._task, self._sites[-1], block, every, bare[some], measure[some], some,

@@ -23,7 +23,8 @@ PerEdit = Callable[[Edits], Tensor]
 _HALVINGS = 5  # of a length that costs too much, before the edit is given up
 
 
-def _as_it_is(value: Tensor) -> Tensor:
+def as_it_is(value: Tensor) -> Tensor:
+    """The value: what one process goes by is its own."""
     return value
 
 
@@ -59,7 +60,7 @@ class StepSearch:
     @torch.no_grad()
     def __call__(
         self, edits: Edits, losses: PerEdit, damage: PerEdit | None = None,
-        agreed: Callable[[Tensor], Tensor] = _as_it_is,
+        agreed: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Edits:  # fmt: skip
         """Choose each edit's length.
 

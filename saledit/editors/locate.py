@@ -93,7 +93,7 @@ class Locate(Editor):
         """Of AlphaEdit the keys of all edits so far, at each block; of others nothing."""
         if self._name not in REMEMBERING:
             return {}
-        if not any(bool(value.any()) for value in edits.map(torch.abs).tensors()):
+        if not any(bool(value.any()) for value in edits.tensors()):
             return dict(request.memory)  # it was given up: what its keys give is not to be kept
         sites, found = self._facts(request)
         out = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.site import Site
-from saledit.stepping import PerEdit
+from saledit.stepping import PerEdit, as_it_is
 
 
 def _not_there(_edits: Edits) -> Tensor:
@@ -23,10 +23,6 @@ def _no_facts(_sites: tuple[Site, ...], _spec: FactSpec) -> FactSource:
 
 def _no_text() -> tuple[Tensor, Tensor]:
     raise AssertionError("this request has no text")
-
-
-def _as_it_is(value: Tensor) -> Tensor:
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Request:
     damage: PerEdit = _not_there
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
     facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
-    agreed: Callable[[Tensor], Tensor] = _as_it_is
+    agreed: Callable[[Tensor], Tensor] = as_it_is
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -63,15 +63,20 @@ def test_the_last_epoch_ends_where_training_does(
     assert torch.load(whole.folder / "last.ckpt", weights_only=True)["global_step"] == steps
     seen = [row for row in metrics(whole) if row["val/score"]]
     assert len(seen) == EPOCHS + 1, "each epoch is validated, and the kept state once more"
-    for resume, step in ((False, STEPS + 1), (True, steps - 1)):
-        with monkeypatch.context() as patch:
-            interrupt(patch, step, KilledError())
-            with pytest.raises(KilledError):
-                fit(broken, resume, ui())
-    fit(broken, True, ui())
+    fit_killed_at(broken, monkeypatch, STEPS + 1, steps - 1)
     assert_same_run(whole, broken)
     again = fit(whole, True, ui())
     assert again["validation"] == found["validation"], "there is nothing left to train"
+
+
+def fit_killed_at(config: RunConfig, monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """A fit that is killed at each of some steps, and gone on with to its end."""
+    for number, step in enumerate(steps):
+        with monkeypatch.context() as patch:
+            interrupt(patch, step, KilledError())
+            with pytest.raises(KilledError):
+                fit(config, number > 0, ui())
+    fit(config, True, ui())
 
 
 def test_a_multiplier_is_part_of_what_is_resumed(
@@ -95,12 +100,7 @@ def test_resuming_twice_loses_nothing(
 ) -> None:
     whole, broken = make("whole"), make("broken")
     fit(whole, False, ui())
-    for resume, step in ((False, STEPS + 1), (True, 2 * STEPS + 2)):
-        with monkeypatch.context() as patch:
-            interrupt(patch, step, KilledError())
-            with pytest.raises(KilledError):
-                fit(broken, resume, ui())
-    fit(broken, True, ui())
+    fit_killed_at(broken, monkeypatch, STEPS + 1, 2 * STEPS + 2)
     assert_same_run(whole, broken)
 
 
