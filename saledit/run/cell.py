@@ -11,8 +11,8 @@ from saledit.errors import ArtifactError
 from saledit.files import one_at_a_time, write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
+from saledit.run.alike import train_once
 from saledit.run.done import facts_of, is_of
-from saledit.run.fitting import train
 from saledit.run.prepare import prepare
 from saledit.run.testing import measure, write_measured
 from saledit.run.training import LAST
@@ -38,13 +38,15 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
         prepared = prepare(config, ui)
         resume = is_of(folder, config) and (folder / LAST).exists()
         try:
-            train(prepared, resume)
+            source = train_once(prepared, resume)
         except ArtifactError as error:
             if not resume:
                 raise
             ui.stage(f"what is left of this cell is broken, so it is begun anew ({error})")
             prepared = prepare(config, ui)
-            train(prepared, resume=False)
+            source = train_once(prepared, resume=False)
+        if source != folder:
+            ui.stage(f"the editor is that of {source}, which was trained alike")
         write_measured(folder, measure(prepared, load_editor(folder)))
 
 

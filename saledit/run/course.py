@@ -120,6 +120,17 @@ class Course:
             bad |= not point["perplexity"] <= _MOST * first["perplexity"]
         return bad
 
+    def said(self) -> str:
+        """The last look in a few words, for whoever waits; "" before the first edit."""
+        point = self.points[-1] if self.points else {}
+        shown = {"current": "current", "earlier": "earlier", "pass_accuracy": "still right"}
+        words = [f"{word} {point[name]:.2f}" for name, word in shown.items() if name in point]
+        if "perplexity" in point:
+            words.append(f"perplexity {point['perplexity']:.4g}")
+        if self.collapse is not None:
+            words.append(f"collapsed after {self.collapse}")
+        return ", ".join(words) if point.get("n_failures") else ""
+
     @property
     def collapse(self) -> int | None:
         """After how many failures the model was first found collapsed; None where it never was."""

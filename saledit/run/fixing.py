@@ -29,6 +29,7 @@ from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import Ui
 from saledit.run.guarding import Bounds, Part, largest_part
+from saledit.run.kept import CHECK
 from saledit.run.ledgers import beginning, load_merged
 from saledit.run.merging import check_merged
 from saledit.run.placing import place
@@ -100,7 +101,7 @@ def _fix(
     _check_form(folder, trained, options, model.stream)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
-    checked_by = options.check or str(trained.folder / "check.jsonl")
+    checked_by = options.check or str(trained.folder / CHECK)
     held = other_matters(task, load_records(task, checked_by))
     ui.stage(f"loading {trained.base_name}")
     base = load_model(task, model, trained.config.cache)

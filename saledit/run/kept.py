@@ -11,6 +11,7 @@ from saledit.files import write_jsonl
 from saledit.records import Sample
 from saledit.run.prepare import Prepared
 
+CHECK = "check.jsonl"
 _CHECK_SAMPLES = 300
 
 
@@ -22,7 +23,7 @@ def write_kept(prepared: Prepared, folder: Path) -> None:
     """
     task = prepared.task
     checked = prepared.validation.passing[:_CHECK_SAMPLES]
-    write_jsonl(folder / "check.jsonl", [task.row(sample) for sample in checked])
+    write_jsonl(folder / CHECK, [task.row(sample) for sample in checked])
     write_jsonl(folder / HELD, [task.row(sample) for sample in held_samples(prepared)])
 
 

@@ -66,7 +66,7 @@ def pile_up(
             if due or done == len(starts) or time.monotonic() - last > _KEEP:
                 kept.keep(session, points, now)
                 last = time.monotonic()
-            bar.update(done)
+            bar.update(done, "" if course is None else course.said())
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
     return len(starts)

@@ -39,6 +39,7 @@ from saledit.site import Layer
 
 LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"
 _TESTS = ("results*.json", "results*.png", "answers*.jsonl")
+FITTED = "fit.json"  # the record of a training, its last file
 SCORE = "val/score"  # what a state is kept by
 
 
@@ -105,7 +106,7 @@ def train_at(
         _write_metrics(folder / METRICS, _all_metrics(folder))
         (folder / EARLIER).unlink(missing_ok=True)
         save_editor(folder, module.editor, config, prepared.base, layer)
-        write_json(folder / "fit.json", result)
+        write_json(folder / FITTED, result)
     world.meet()
     return result
 
@@ -117,7 +118,7 @@ def _begin(prepared: Prepared, resume: bool) -> None:
     if not resume:
         # Tests of the editor that was here are of no editor now.
         tests = [p for kind in _TESTS for p in folder.glob(kind)]
-        names = (LAST, BEST, METRICS, EARLIER, "editor.json", "fit.json")
+        names = (LAST, BEST, METRICS, EARLIER, "editor.json", FITTED)
         for path in (*(folder / name for name in names), *tests):
             path.unlink(missing_ok=True)
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))

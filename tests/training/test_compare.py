@@ -333,7 +333,8 @@ def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyP
 def test_a_cell_that_cannot_be_gone_on_with_is_begun_anew(broken: str, done: RunConfig) -> None:
     expected = facts_of(done)
     assert expected is not None
-    (done.folder / "results.json").unlink()
+    for name in ("results.json", "fit.json"):  # as if it had been cut off in its training
+        (done.folder / name).unlink()
     (done.folder / broken).write_bytes(b"step\nx,y\n")
     shown = FakeUi()
     run_cell(done, shown)  # type: ignore[arg-type]

@@ -105,6 +105,13 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
         float(torch.stack(sizes).square().sum().sqrt())
     )
     assert "delta_norm" not in course.points[0]
+    last, collapsed = course.points[-1], course.points[-1]["collapsed"]
+    assert course.said() == (
+        f"current {last['current']:.2f}, earlier {last['earlier']:.2f}, still right "
+        f"{last['pass_accuracy']:.2f}, perplexity {last['perplexity']:.4g}"
+        + (f", collapsed after {course.collapse}" if collapsed else "")
+    )
+    assert collapsed, "a change that large breaks a model"
     top = layer.sites[-1]  # of matrices that are not edited nothing is said
     course.look(Edits({top: small[top]}), 6, 3)
     assert course.points.pop()["weight_norm"] == pytest.approx(float(sizes[-1]))
