@@ -195,8 +195,8 @@ class EditModule(L.LightningModule):
             counted.reset()
         self._val_loss.reset()
 
-    def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
-        """Count one batch of validation edits."""
+    def validation_step(self, batch: EditBatch, batch_idx: int) -> dict[str, Any]:
+        """Count one batch of validation edits; callbacks get them as ``edits``."""
         request = self.request(batch)
         edits = edits_for(self.editor, request, self.search)
         loss, seen = self.loss_of(edits, batch)
@@ -205,6 +205,7 @@ class EditModule(L.LightningModule):
             self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)
         # Edits weigh alike, also those of a last, smaller batch.
         self._val_loss.update(loss.detach(), torch.tensor(float(len(batch.targets))))
+        return {"edits": edits}
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics; early stopping and the kept state go by ``val/score``.

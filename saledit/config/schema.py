@@ -164,6 +164,8 @@ class SiteConfig:
     """for select: sweep: training steps of the first round; every round doubles them"""
     halving: bool = True
     """for select: sweep: only the better half goes on; false: every layer, to the end"""
+    judge: str = "validation"
+    """for select: sweep: validation (what training goes by) or preference (S: ES, PS and NS)"""
     trace: TraceConfig = field(default_factory=TraceConfig)
     """for select: causal-tracing"""
 

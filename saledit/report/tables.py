@@ -45,8 +45,13 @@ _COLUMN_NAMES = {
     "weight_norm": "weight norm",
     "mended": "mended",
     "locality_kl": "KL on pass",
+    "edit_accuracy": "edit",
+    **{name: PREFERENCES[name] for name in ("efficacy", "paraphrase", "neighborhood")},
+    "preference": "S",
 }
-_PERCENT_COLUMNS = frozenset({"mended"})
+_PERCENT_COLUMNS = frozenset({
+    "mended", "edit_accuracy", "drawdown", "efficacy", "paraphrase", "neighborhood", "preference",
+})  # fmt: skip
 _SPLITS = ("train", "validation", "test")
 
 

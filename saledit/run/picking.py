@@ -22,8 +22,8 @@ from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
 from saledit.run.launching import alone
 from saledit.run.prepare import Prepared, prepare
-from saledit.run.sweeping import sweep, sweep_key
-from saledit.saliency.base import TABLE, Picker, Probes, Saliency
+from saledit.run.sweeping import JUDGES, sweep, sweep_key
+from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer
 
 SWEEP = "sweep"  # trains editors, where the others read samples
@@ -62,6 +62,7 @@ def check_site(config: SiteConfig) -> None:
     if config.select == SWEEP:
         if config.rung < 1:
             raise ConfigError(f"site.rung: expected at least 1 step, got {config.rung}")
+        check_name("site.judge", config.judge, JUDGES)
     else:
         make_picker(config)
     if config.layer != SiteConfig.layer:

@@ -7,14 +7,15 @@ tokens'; its end is not part of it, but of an encoder-decoder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from saledit.bank import BankSpec
-from saledit.cache import open_bank
+from saledit.cache import open_bank, open_several
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.metrics import Mean
@@ -29,36 +30,75 @@ KINDS = ("efficacy", "paraphrase", "neighborhood")
 _ROWS = 512  # rows a run
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Right answers and their rivals.
+
+    Attributes:
+        samples: rows 2i and 2i + 1 are a right answer and its rival.
+        kinds: of each pair (``KINDS``).
+        own: for each failure its pairs.
+    """
+
+    samples: Sequence[Sample]
+    kinds: Sequence[int]
+    own: Sequence[Sequence[int]]
+
+    @property
+    def have_all_kinds(self) -> bool:
+        """Whether there are failures, rewordings and other matters among them, as S needs."""
+        return set(self.kinds) == set(range(len(KINDS)))
+
+
+def pairs_of(part: Part, only: Collection[int] | None = None) -> Pairs:
+    """The pairs of samples that have a rival.
+
+    Args:
+        part: failures, their rewordings and the other matters of their records.
+        only: positions of the failures that are looked at; None for all.
+    """
+    samples: list[Sample] = []
+    kinds: list[int] = []
+    own: list[list[int]] = [[] for _ in part.fail]
+    groups = ([(sample,) for sample in part.fail], part.adapt, part.near)
+    for kind, group in enumerate(groups):
+        for owner, some in enumerate(group):
+            for sample in some if only is None or owner in only else ():
+                if sample.rival and sample.target and sample.rival != sample.target:
+                    own[owner].append(len(kinds))
+                    kinds.append(kind)
+                    samples += [sample, _with(sample, sample.rival)]
+    return Pairs(samples, kinds, own)
+
+
+def fill(
+    base: TaskModel, task: TextTask, pairs: Pairs, layers: Sequence[Layer], folder: Path
+) -> None:
+    """Get ready what ``Preferences`` reads at several layers, in one pass."""
+    if pairs.samples:
+        specs = [BankSpec(layer) for layer in layers]
+        open_several(base, task.unended(), pairs.samples, specs, folder)
+
+
 class Preferences:
     """Counts how often, and by how much, the right answer is likelier than its rival.
 
     Args:
         base: the task model.
         task: the task; ends of answers are left out.
-        part: the samples; those without a rival are not counted.
+        pairs: what is compared.
         layer: the edited layer.
         folder: where banks live.
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, part: Part, layer: Layer, folder: Path
+        self, base: TaskModel, task: TextTask, pairs: Pairs, layer: Layer, folder: Path
     ) -> None:
         self._base, self._task = base, task.unended()
-        groups = ([(sample,) for sample in part.fail], part.adapt, part.near)
-        self._kinds: list[int] = []
-        samples: list[Sample] = []
-        # For each failure its pairs: rows 2i and 2i + 1 are the right answer and the rival.
-        self._own: list[list[int]] = [[] for _ in part.fail]
-        for kind, group in enumerate(groups):
-            for owner, some in enumerate(group):
-                for sample in some:
-                    if sample.rival and sample.target and sample.rival != sample.target:
-                        self._own[owner].append(len(self._kinds))
-                        self._kinds.append(kind)
-                        samples += [sample, _with(sample, sample.rival)]
+        self._kinds, self._own = pairs.kinds, pairs.own
         self._bank = None
-        if samples:
-            self._bank = open_bank(base, self._task, samples, BankSpec(layer), folder)
+        if pairs.samples:
+            self._bank = open_bank(base, self._task, pairs.samples, BankSpec(layer), folder)
         self._counts = _Counts()
 
     def count(self, members: Tensor, edits: Edits) -> None:

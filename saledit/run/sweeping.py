@@ -5,20 +5,30 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lightning.pytorch.callbacks import Callback
+
 from saledit.artifact import make_editor
 from saledit.config import RunConfig
+from saledit.data.datamodule import dealt_failures
+from saledit.errors import ConfigError
 from saledit.run.caching import banks_at, sum_moments, takes_moments
+from saledit.run.preferences import Pairs, Preferences, fill, pairs_of
 from saledit.run.prepare import Prepared
 from saledit.run.training import LAST, train_at
+from saledit.run.validating import MEASURES, Preferred, S
 from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
+from saledit.tasks.text import TextTask
 
-_SCHEMA = 1  # of cached scores; to be raised with what a sweep does
+_SCHEMA = 2  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
+_SHARES = ("edit_accuracy", "drawdown")
+_JUDGES = {"validation": "score", "preference": S}  # which metric of a validation they read
+JUDGES = tuple(_JUDGES)
 
 
 def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
@@ -27,7 +37,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     Successive halving (Jamieson and Talwalkar, AISTATS 2016): in the first round an editor of every
     layer trains for ``site.rung`` steps; the better half goes on, from where it stands, until it
     has trained for twice as long, and so on until two are left. A layer's score is that of the
-    validation that training goes by, edit accuracy - 4 x drawdown - KL; the test split is never
+    validation that training goes by, edit accuracy - 4 x drawdown - KL, or S of the same edits
+    (``site.judge``), which is shown where records name rivals; the test split is never
     read. An editor that is not trained (``locate``, ``step``) has one round, which is its
     validation at every layer. Rates do not decay: rounds would differ in it. Rounds that have ended
     are not run again after an interruption.
@@ -38,6 +49,9 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
 
     Returns:
         The table. Layers that a later round left out are rough.
+
+    Raises:
+        ConfigError: layers are to be judged by S, and records have no rivals for it.
     """
     began = time.perf_counter()
     site = prepared.config.site
@@ -52,20 +66,22 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
     if editor.needs_moments:
         sum_moments(prepared, layers)
+    compared = _Compared(prepared, layers)
     for number in range(rounds):
         for layer in kept:
             config = _config(prepared.config, place, layer, number)
             resume = (config.folder / LAST).exists()
-            found = train_at(prepared.of(config), layer, resume)["validation"]
-            details = {name: found[name] for name in ("edit_accuracy", "drawdown")}
+            own = prepared.of(config)
+            found = train_at(own, layer, resume, callbacks=compared.at(layer))["validation"]
             steps = site.rung * 2**number
+            details = {"steps": float(steps), **_details(found)}
             scores[layer.index] = LayerScore(
-                layer.index, found["score"], {"steps": float(steps), **details}, final=False
+                layer.index, found[_JUDGES[site.judge]], details, final=False
             )
             before = steps // 2 if number else 0
             share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
             trained += share * (steps - before) * editor.is_trained * _rows_a_step(prepared)
-            judged += share * _rows_a_validation(prepared)
+            judged += share * (_rows_a_validation(prepared) + compared.n_rows)
         if site.halving and number + 1 < rounds:
             kept.sort(key=lambda layer: scores[layer.index].score, reverse=True)
             kept = kept[: math.ceil(len(kept) / 2)]
@@ -73,10 +89,50 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         scores[layer.index] = replace(scores[layer.index], final=True)
     shutil.rmtree(place, ignore_errors=True)
     name = f"sweep, {'halving' if site.halving else 'full'}, {site.rung} steps in the first round"
+    if site.judge == "preference":
+        name += ", by S"
     return Saliency(
         name, tuple(scores[layer.index] for layer in layers), trained + judged, trained,
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+class _Compared:
+    """Measures the validation edits of layers against rivals, where samples name any."""
+
+    def __init__(self, prepared: Prepared, layers: Sequence[Layer]) -> None:
+        self._prepared, config = prepared, prepared.config
+        part, task = prepared.validation, prepared.task
+        k, n = config.schedule.batch_size, config.train.validation_edits
+        self._pairs = Pairs([], [], [])
+        if isinstance(task, TextTask):
+            self._pairs = pairs_of(part, dealt_failures(len(part.fail), k, n, config.seed))
+            fill(prepared.base, task, self._pairs, layers, config.cache)
+        if config.site.judge == "preference" and not self._pairs.have_all_kinds:
+            raise ConfigError(
+                "site.judge: expected failures, rewordings and locality prompts with a rival for "
+                f"'preference', got none of some in {config.data.train}; name the fields in "
+                "task.fields, or set site.judge=validation"
+            )
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that are run for a layer."""
+        return len(self._pairs.samples)
+
+    def at(self, layer: Layer) -> list[Callback]:
+        """What a trainer needs for it."""
+        base, task = self._prepared.base, self._prepared.task
+        if not self.n_rows or not isinstance(task, TextTask):
+            return []
+        folder = self._prepared.config.cache
+        return [Preferred(Preferences(base, task, self._pairs, layer, folder))]
+
+
+def _details(found: Mapping[str, float]) -> dict[str, float]:
+    """Of a validation, for the table: of text as spoken freely, as its score is."""
+    shares = {name: found.get(f"spoken_{name}", found[name]) for name in _SHARES}
+    return shares | {name: found[name] for name in MEASURES if name in found}
 
 
 def n_rounds(n_layers: int) -> int:

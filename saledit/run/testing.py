@@ -34,7 +34,7 @@ from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.launching import check_strategy, launch
-from saledit.run.preferences import Preferences
+from saledit.run.preferences import Preferences, pairs_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.said import Said
 from saledit.run.sequence import Kept, course_of, pile_up
@@ -160,7 +160,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     began = time.perf_counter()
     compared = None
     if isinstance(task, TextTask):
-        compared = Preferences(prepared.base, task, part, trained.layer, config.cache)
+        compared = Preferences(prepared.base, task, pairs_of(part), trained.layer, config.cache)
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
     course, kept = None, None
     if schedule.cumulative:

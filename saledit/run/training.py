@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,9 @@ SCORE = "val/score"  # what a state is kept by
 
 
 def train_at(
-    prepared: Prepared, layer: Layer, resume: bool, table: dict[str, Any] | None = None
-) -> dict[str, Any]:
+    prepared: Prepared, layer: Layer, resume: bool, table: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Train the configured editor at a layer and write it into the run's folder.
 
     Args:
@@ -53,6 +55,7 @@ def train_at(
         layer: the layer to edit.
         resume: go on from ``last.ckpt`` where there is one.
         table: what the layer was picked from, for the record.
+        callbacks: further ones of the trainer.
 
     Returns:
         What was trained, on what, and the validation metrics of the kept state.
@@ -71,7 +74,7 @@ def train_at(
     module, data = _assemble(prepared, layer)
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
-    trainer = _trainer(config, folder, keep, ui)
+    trainer = _trainer(config, folder, keep, ui, callbacks)
     ui.stage(f"training the editor at layer {layer.index}")
     found = last if resume and last.exists() else None
     steps_of(found)  # refuses a broken one
@@ -169,7 +172,9 @@ def _keeper(folder: Path, file: str, score: str | None = None) -> ModelCheckpoin
     )
 
 
-def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> L.Trainer:
+def _trainer(
+    config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui, further: Sequence[Callback]
+) -> L.Trainer:
     patience = config.train.patience
     stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
     clock = Timer(timedelta(seconds=config.train.seconds)) if config.train.seconds else Timer()
@@ -179,6 +184,7 @@ def _trainer(config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui) -> 
         _keeper(folder, LAST),  # of every epoch, for --resume
         stop,
         training_bar(ui, "training", SCORE),
+        *further,
     ]
     settings: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}

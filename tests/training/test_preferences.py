@@ -16,7 +16,7 @@ from saledit.errors import DataError
 from saledit.models import SEQ2SEQ
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run.preferences import KINDS, Preferences
+from saledit.run.preferences import KINDS, Preferences, pairs_of
 from saledit.scoring import base_logits
 from saledit.tasks.generation import Generation
 from saledit.tasks.prompts import END
@@ -132,7 +132,7 @@ def test_counts_are_those_of_whole_runs(
 ) -> None:
     monkeypatch.setattr("saledit.run.preferences._ROWS", rows)
     base, own, change = text.build(name), part(), edits(text.build(name))
-    counted = Preferences(base, text.task(), own, base.layer(BLOCK), tmp_path)
+    counted = Preferences(base, text.task(), pairs_of(own), base.layer(BLOCK), tmp_path)
     members = torch.randperm(E * K, generator=torch.Generator().manual_seed(1)).view(E, K)
     counted.count(members, change)
     found = counted.metrics()
@@ -165,6 +165,6 @@ def test_counts_are_those_of_whole_runs(
 def test_without_rivals_nothing_is_compared(tmp_path: Path) -> None:
     base = text.build("llama")
     bare = Part(tuple(text.samples(2)), ((), ()), tuple(text.samples(3)))
-    counted = Preferences(base, text.task(), bare, base.layer(BLOCK), tmp_path)
+    counted = Preferences(base, text.task(), pairs_of(bare), base.layer(BLOCK), tmp_path)
     counted.count(torch.tensor([[0], [1]]), edits(base))
     assert counted.metrics() == counted.unedited() == {}

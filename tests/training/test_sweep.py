@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_text
 import torch
+from test_preferences import likelihood
+from test_text_run import rows as questions
 from tiny import N_BLOCKS, build, samples, save
 from whole_runs import FakeUi, rows
 
 from saledit import cache
 from saledit import config as configuration
+from saledit.artifact import load_editor
 from saledit.config import RunConfig
+from saledit.data.datamodule import dealt_failures
 from saledit.errors import ConfigError
 from saledit.files import write_jsonl
+from saledit.overlay import applied
+from saledit.report import render
 from saledit.run import fit, saliency, sweeping
 from saledit.run.picking import check_site
-from saledit.run.prepare import Prepared
+from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import n_rounds
 from saledit.run.training import LAST
 
@@ -66,7 +75,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     """Notes what is trained, and scores layer 1 highest, then 0, 2."""
     seen, real = Trained(), sweeping.train_at
 
-    def noted(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+    def noted(prepared: Prepared, layer: Any, resume: bool, **_more: Any) -> dict[str, Any]:
         config = prepared.config.train
         seen.append((layer.index, config.epochs * config.steps_per_epoch))
         found = real(prepared, layer, resume)
@@ -136,7 +145,7 @@ def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
 ) -> None:
     real, last = sweeping.train_at, {}
 
-    def noted(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+    def noted(prepared: Prepared, layer: Any, resume: bool, **_more: Any) -> dict[str, Any]:
         last[layer.index] = (prepared, layer)
         return real(prepared, layer, resume)
 
@@ -161,7 +170,7 @@ def test_an_interrupted_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatc
     whole = saliency(make(home, "whole"), FakeUi())  # type: ignore[arg-type]
     real, calls = sweeping.train_at, []
 
-    def cut_off(prepared: Prepared, layer: Any, resume: bool) -> dict[str, Any]:
+    def cut_off(prepared: Prepared, layer: Any, resume: bool, **_more: Any) -> dict[str, Any]:
         calls.append((layer.index, resume))
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -189,3 +198,68 @@ def test_no_steps_are_refused(home: Path) -> None:
         check_site(make(home, "none", "site.rung=0").site)
     with pytest.raises(ConfigError, match="did you mean 'sweep'"):
         check_site(make(home, "none", "site.select=sweeep").site)
+
+
+@pytest.fixture(scope="module")
+def text_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model and facts that name rivals, rewordings and other matters."""
+    folder, rng = tmp_path_factory.mktemp("rivals"), random.Random(0)
+    base = tiny_text.build("llama")
+    save(base, folder / "model")
+    facts = [
+        row
+        | {"rival": tiny_text.words(rng, 1, 2), "locality": [tiny_text.words(rng, 2, 5)]}
+        | {"locality_answer": tiny_text.words(rng, 1, 2)}
+        for row in questions(base, 60, 0)
+    ]
+    write_jsonl(folder / "data.jsonl", facts)
+    return folder
+
+
+def facts_of(home: Path, name: str, *overrides: str) -> RunConfig:
+    own = [
+        "task.name=qa", f"task.stop='{tiny_text.STOP}'", "task.max_new_tokens=3",
+        f"data.train={home / 'data.jsonl'}", "data.validation=0.3", "editor.name=step",
+    ]  # fmt: skip
+    return make(home, name, *own, *overrides)
+
+
+def test_layers_are_judged_by_the_measures_of_the_field(text_home: Path) -> None:
+    table = saliency(facts_of(text_home, "rivals"), FakeUi())  # type: ignore[arg-type]
+    by_s = facts_of(text_home, "by-s", "site.judge=preference")
+    other = saliency(by_s, FakeUi())  # type: ignore[arg-type]
+    assert "by S" in other["method"]
+    for row, same in zip(table["layers"], other["layers"], strict=True):
+        assert same == row | {"score": row["preference"]}
+    # Against whole runs of the edited model, one answer at a time.
+    row = table["layers"][-1]
+    config = facts_of(text_home, "last", "site.select=fixed", f"site.layer={row['layer']}")
+    fit(config, False, FakeUi())  # type: ignore[arg-type]
+    trained, prepared = load_editor(config.folder), prepare(config, FakeUi())  # type: ignore[arg-type]
+    base, part = prepared.base, prepared.validation
+    right = dict[str, list[bool]]()
+    dealt = dealt_failures(len(part.fail), K, 3, config.seed)
+    assert len(dealt) == 3
+    for i in dealt:
+        session = trained.session(base)
+        session.step([part.fail[i]])
+        groups = {"efficacy": (part.fail[i],), "paraphrase": part.adapt[i]}
+        for kind, group in (groups | {"neighborhood": part.near[i]}).items():
+            for sample in group:
+                with applied(base.model, session.edits):
+                    wrong = likelihood(base, replace(sample, target=sample.rival))
+                    right.setdefault(kind, []).append(bool(likelihood(base, sample) > wrong))
+    shares = {kind: sum(found) / len(found) for kind, found in right.items()}
+    assert len(shares) == 3
+    assert {kind: row[kind] for kind in shares} == pytest.approx(shares)
+    said = render("saliency", table, io.StringIO())
+    assert all(f" {name} " in said for name in ("ES", "PS", "NS", "S"))
+
+
+def test_no_layer_is_judged_by_rivals_that_nothing_names(home: Path, text_home: Path) -> None:
+    for config in (make(home, "no-rivals"), facts_of(text_home, "no-field", "task.fields.rival=x")):
+        config = replace(config, site=replace(config.site, judge="preference"))
+        with pytest.raises(ConfigError, match=r"site\.judge: expected failures"):
+            saliency(config, FakeUi())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="did you mean 'preference'"):
+        check_site(replace(config.site, judge="preferance"))
