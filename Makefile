@@ -44,8 +44,9 @@ lint: $(STAMP) ## Style, format and direction of imports
 types: $(STAMP) ## Check the types
 	$(BIN)/mypy
 
-docs: $(STAMP) ## Build the site below docs/_build/html; a broken link is an error
+docs: $(STAMP) ## Build the site below docs/_build/html (a broken link is an error) and run its notebook
 	$(BIN)/sphinx-build -W --keep-going -n -E -b html docs docs/_build/html
+	$(BIN)/python -m pytest -q -m docs tests/docs
 
 check: test lint types docs ## All gates
 

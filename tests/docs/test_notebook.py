@@ -74,6 +74,7 @@ def test_its_outputs_are_of_one_whole_run_and_small(notebook) -> None:
     assert not any(home in outputs(cell) or "/tmp/" in outputs(cell) for cell in cells)
 
 
+@pytest.mark.docs
 def test_it_runs(notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = code_of(notebook)
     first.source = f"{_OFFLINE}\nBUDGET = {BUDGET!r}\nTHREADS = 1"

@@ -188,6 +188,7 @@ def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("pair", pairs(("gpt2", "t5")), indirect=True)
 @torch.no_grad()
 def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> None:
     """The length is the one that the whole edited model would choose, for every step anew."""

@@ -49,6 +49,8 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
                 f"train.steps_per_epoch={STEPS}",
                 "train.edits_per_step=4",
                 "train.passes_per_edit=3",
+                "train.validation_edits=8",
+                "train.validation_passes=16",
                 "train.learning_rate=0.003",
                 "trainer.accelerator=cpu",
                 "trainer.log_every_n_steps=1",
@@ -67,7 +69,7 @@ def fitted(home: Path) -> RunConfig:
         f"data.train={home / 'data.jsonl'}", "data.adapt.rewrite=false", "site.select=gradient",
         "site.samples=8", "editor.mend.rank=6", "schedule.batch_size=3", "train.epochs=2",
         "train.steps_per_epoch=5", "train.edits_per_step=4", "train.passes_per_edit=3",
-        "trainer.accelerator=cpu",
+        "train.validation_edits=8", "train.validation_passes=16", "trainer.accelerator=cpu",
     ]  # fmt: skip
     config = configuration.load(None, overrides)
     fit(config, False, ui())

@@ -211,6 +211,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.epochs=2",
         "train.steps_per_epoch=3",
         "train.edits_per_step=4",
+        "train.validation_edits=4",
+        "train.validation_passes=8",
+        "data.max_test_failures=24",
+        "test.passes_per_edit=20",
         "trainer.accelerator=cpu",
     ]
     path = folder / "tiny.yaml"

@@ -203,15 +203,14 @@ def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
 
 
 @pytest.mark.parametrize(
-    "own",
+    ("every", "own"),
     [
-        ["editor.name=locate", "editor.locate.solver=alphaedit", "editor.locate.at=last",
-         "editor.locate.shrink=0.1", "editor.locate.threshold=1.0"],
-        ["editor.name=memoe", "editor.memoe.steps=3", "editor.memoe.experts=3"],
+        (2, ["editor.name=locate", "editor.locate.solver=alphaedit", "editor.locate.at=last",
+             "editor.locate.shrink=0.1", "editor.locate.threshold=1.0"]),
+        (0, ["editor.name=memoe", "editor.memoe.steps=3", "editor.memoe.experts=3"]),
     ],
     ids=["alphaedit", "memoe"],
 )  # fmt: skip
-@pytest.mark.parametrize("every", [2, 0])
 def test_a_sequence_that_was_cut_off_goes_on(
     every: int, own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
