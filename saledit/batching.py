@@ -54,3 +54,37 @@ def by_length(sizes: Sequence[int], batch_tokens: int) -> list[list[int]]:
         out.append(order[i : i + n])
         i += n
     return out
+
+
+def tight_groups(sizes: Sequence[int], a_run: int) -> list[list[int]]:
+    """Positions in groups of similar size that are run one after another, as cheaply as can be.
+
+    A run costs ``a_run``, and each of its rows as much as its largest: of few rows, or of rows that
+    are alike, there is one group.
+
+    Args:
+        sizes: tokens of each row; at least one row.
+        a_run: what a further run costs, in tokens.
+
+    Example:
+        >>> tight_groups([3, 9, 3, 8, 3], 4)
+        [[0, 2, 4], [1, 3]]
+        >>> tight_groups([3, 9, 3, 8, 3], 40)
+        [[0, 1, 2, 3, 4]]
+    """
+    levels = sorted(set(sizes))
+    counts = [sizes.count(level) for level in levels]
+    # The least that the rows of the first i levels cost, and where their last group begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(levels) + 1):
+        best.append(
+            min((best[i][0] + a_run + levels[end - 1] * sum(counts[i:end]), i) for i in range(end))
+        )
+    out: list[list[int]] = []
+    end = len(levels)
+    while end:
+        first = best[end][1]
+        own = {*levels[first:end]}
+        out.append([i for i, size in enumerate(sizes) if size in own])
+        end = first
+    return out[::-1]

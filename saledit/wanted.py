@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from saledit.bank import IGNORED, Bank
+from saledit.batching import tight_groups
 from saledit.editors.descent import Adam
 from saledit.editors.locating import FactSpec
 from saledit.errors import JobError
@@ -28,6 +29,9 @@ from saledit.tails import tails_of
 from saledit.tasks.base import Task
 
 _LOGITS = 50_000_000  # numbers that the rows of one step may give
+#: Padded tokens that a further run costs as much as: on a processor it reads all weights once more,
+#: and on an accelerator its calls have to be queued.
+_A_RUN, _A_LAUNCH = {"cpu": 64}, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +164,8 @@ class _Rows:
         active = active.cpu()
         chosen = active[self._of].nonzero().squeeze(1)
         number = (active.cumsum(0) - 1)[self._of[chosen]].to(leaf.device)
-        tails, base, task = self._tails.pick(chosen), self._base, self._task
-        with touched(self._module, tails.places, lambda _x, _y: leaf[number], tails.rows.at):
-            outputs = tails.outputs(base)
+        base, task = self._base, self._task
+        outputs = self._outputs(chosen, leaf[number])
         targets = self._targets(chosen)
         logits = task.logits(base, outputs, targets)
         # Those that are to stay come last.
@@ -175,6 +178,22 @@ class _Rows:
             return total
         drift = reverse_kl(self._before[chosen[n:] - self._first_kept], logits[cut:])
         return total.index_add(0, number[n:], kl * drift.to(leaf))
+
+    def _outputs(self, chosen: Tensor, added: Tensor) -> Tensor:
+        """What the head reads (R, ...) of rows with something added (R, D_out) to their place."""
+        parts: list[Tensor] = []
+        order: list[int] = []
+        a_run = _A_RUN.get(added.device.type, _A_LAUNCH)
+        for some in tight_groups(self._tails.lengths[chosen].tolist(), a_run):
+            index = torch.tensor(some)
+            parts.append(self._run(chosen[index], added[index.to(added.device)]))
+            order += some
+        return torch.cat(parts)[torch.tensor(order, device=parts[0].device).argsort()]
+
+    def _run(self, rows: Tensor, added: Tensor) -> Tensor:
+        tails = self._tails.pick(rows)
+        with touched(self._module, tails.places, lambda _x, _y: added, tails.rows.at):
+            return tails.outputs(self._base)
 
     @torch.no_grad()
     def _told(self) -> Tensor:
