@@ -137,9 +137,10 @@ class TestEpisodes(Dataset[EditBatch]):
         return self._banks.batch(self.groups[i], self._passing[i], self._rank)
 
 
-def dealt_failures(n: int, k: int, edits: int, seed: int) -> set[int]:
+def dealt_failures(n: int, k: int, edits: int, seed: int) -> list[int]:
     """Positions of the failures among n that so many edits of k are dealt in validation."""
-    return set(_deck(n, edits * min(k, n), _generator(seed, 0, -1)).tolist())
+    dealt: list[int] = _deck(n, edits * min(k, n), _generator(seed, 0, -1)).tolist()
+    return dealt
 
 
 class EditDataModule(L.LightningDataModule):

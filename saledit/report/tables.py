@@ -39,6 +39,7 @@ _METRICS = {
     "spoken_edit_accuracy": ("edit accuracy, generated", percent),
     "spoken_drawdown": ("drawdown, generated", points),
 }
+_FIELD = ("efficacy", "paraphrase", "neighborhood")
 _COLUMN_NAMES = {
     "mean_abs": "mean |grad|",
     "frobenius": "Frobenius",
@@ -46,12 +47,14 @@ _COLUMN_NAMES = {
     "mended": "mended",
     "locality_kl": "KL on pass",
     "edit_accuracy": "edit",
-    **{name: PREFERENCES[name] for name in ("efficacy", "paraphrase", "neighborhood")},
+    **{name: PREFERENCES[name] for name in _FIELD},
     "preference": "S",
 }
-_PERCENT_COLUMNS = frozenset({
-    "mended", "edit_accuracy", "drawdown", "efficacy", "paraphrase", "neighborhood", "preference",
-})  # fmt: skip
+_SHOWN = {
+    **dict.fromkeys(("mended", "edit_accuracy", *_FIELD, "preference"), percent),
+    "drawdown": points,
+}
+_BESIDE_BARS = 4  # columns that leave room for bars
 _SPLITS = ("train", "validation", "test")
 
 
@@ -164,14 +167,19 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
         details = [key for key in details if key != "error"]
     # The published score appears twice: as the score and as one of the details.
     details = [k for k in details if any(row.get(k) != row["score"] for row in layers)]
+    # An editor that is not trained has as many steps everywhere.
+    if len({row.get("steps") for row in layers}) == 1:
+        details = [k for k in details if k != "steps"]
     rule = (
         "the top layer that is not clearly below the highest score is picked"
         if uncertain
         else "the highest score is picked"
     )
     yield line(heading("Layers"), f" by {result['method']}; {rule}")
-    table = look.table("layer", "", "score", "", *(_COLUMN_NAMES.get(k, k) for k in details),
-                       left=(1, 3))  # fmt: skip
+    has_bars = len(details) <= _BESIDE_BARS
+    bars = ("",) if has_bars else ()
+    names = (_COLUMN_NAMES.get(k, k) for k in details)
+    table = look.table("layer", "", "score", *bars, *names, left=(1, 3) if has_bars else (1,))
     scores = [row["score"] for row in layers]
     top, low = max(scores), min(scores)
     # Scores below zero get no bar, unless all of them are.
@@ -187,8 +195,8 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
             if picked
             else Text("rough" if rough else "", style="dim"),
             number(row["score"]),
-            look.bar(share, columns, "green" if picked else "cyan"),
-            *((percent if k in _PERCENT_COLUMNS else number)(row.get(k)) for k in details),
+            *([look.bar(share, columns, "green" if picked else "cyan")] if has_bars else []),
+            *(_SHOWN.get(k, number)(row.get(k)) for k in details),
             style="bold" if picked else "",
         )
     yield table

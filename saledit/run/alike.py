@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, HELD, load_editor
 from saledit.config import RunConfig, TestConfig
-from saledit.errors import ArtifactError
+from saledit.errors import ArtifactError, UserError
 from saledit.files import file_hash, is_file, keep_json, kept_json, one_at_a_time, write_text
 from saledit.files.writing import replacing
+from saledit.run.caching import corpus_digest
 from saledit.run.curves import METRICS
+from saledit.run.done import is_of
 from saledit.run.fitting import train
 from saledit.run.kept import CHECK
 from saledit.run.prepare import Prepared
-from saledit.run.training import FITTED
+from saledit.run.training import FITTED, clear
 from saledit.saliency.base import TABLE
 
 _SCHEMA = 1  # of notes; to be raised with what a training does
-#: What a training leaves, its record last; weights that nothing declares are no editor.
+#: What a training leaves, its record last. (Where the layer is fixed there is no table of layers.)
 _LEFT = (TABLE, METRICS, HELD, CHECK, EDITOR_WEIGHTS, EDITOR_FACTS, FITTED)
 
 
@@ -43,18 +46,15 @@ def train_once(prepared: Prepared, resume: bool) -> Path:
         JobError: training diverged, or the disk is full.
         ArtifactError: what is to be gone on with is broken.
     """
-    folder, note = prepared.config.folder, prepared.config.cache / f"editor-{_key(prepared)}.json"
+    config = prepared.config
+    note = config.cache / f"editor-{_key(prepared)}.json"
     with one_at_a_time(note):
-        found = _trained(note)
-        if found is None:
-            train(prepared, resume)
-            place, weights = str(folder.resolve()), file_hash(folder / EDITOR_WEIGHTS)
-            keep_json(note, {"run": place, "weights": weights})
-            return folder
-        if found == folder.resolve():
-            return folder
-        _copy(found, folder, prepared.config)
-        return found
+        noted = _noted(note)
+        if noted is not None and noted.take(config):
+            return config.folder if noted.is_at(config.folder) else noted.folder
+        train(prepared, resume)
+        _Noted(config.folder.resolve(), _hashes(config.folder)).keep(note)
+        return config.folder
 
 
 def _key(prepared: Prepared) -> str:
@@ -62,26 +62,66 @@ def _key(prepared: Prepared) -> str:
     config = prepared.config
     schedule = replace(config.schedule, cumulative=False)
     plain = replace(config, schedule=schedule, test=TestConfig())
-    return f"{_SCHEMA}-{prepared.fingerprint(plain, prepared.train, prepared.validation)}"
+    samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
+    return "-".join(filter(None, (str(_SCHEMA), samples, corpus_digest(config.editor.moments))))
 
 
-def _trained(note: Path) -> Path | None:
-    """The folder that a note names, if its editor is there, whole, and the one that was noted."""
-    with suppress(ArtifactError, LookupError, TypeError):
-        noted = kept_json(note, "where an editor is")
-        folder = Path(noted["run"])
-        if file_hash(folder / EDITOR_WEIGHTS) == noted["weights"]:
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """An editor that was trained somewhere.
+
+    Attributes:
+        folder: where.
+        files: hashes of what its training left. A record of training tells when and where that
+            was, so there are no two alike, whatever an editor's weights are.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+
+    def keep(self, note: Path) -> None:
+        keep_json(note, {"run": str(self.folder), "files": dict(self.files)})
+
+    def is_at(self, folder: Path) -> bool:
+        return folder.resolve() == self.folder
+
+    def take(self, config: RunConfig) -> bool:
+        """Make it that of a run; what tests of another one have left there goes.
+
+        Returns:
+            False where it is not there any more, or not as it was.
+        """
+        folder = config.folder
+        if _hashes(self.folder) != self.files:
+            return False
+        if not self.is_at(folder):
+            clear(folder)
+            for name in _LEFT:
+                (folder / name).unlink(missing_ok=True)
+            write_text(folder / "config.yaml", configuration.to_yaml(config))
+            for name in self.files:
+                with replacing(folder / name) as part:
+                    shutil.copyfile(self.folder / name, part)
+            if _hashes(folder) != self.files:  # another process wrote there meanwhile
+                return False
+        elif not is_of(folder, config):
+            clear(folder, tests_alone=True)
+            write_text(folder / "config.yaml", configuration.to_yaml(config))
+        with suppress(UserError):
             load_editor(folder)
-            return folder if is_file(folder / FITTED) else None
+            return True
+        return False
+
+
+def _noted(note: Path) -> _Noted | None:
+    """What a note tells; None where there is none, or it is damaged."""
+    with suppress(ArtifactError, LookupError, TypeError, ValueError):
+        told = kept_json(note, "where an editor is")
+        folder, files = Path(told["run"]), told["files"]
+        if {FITTED, EDITOR_WEIGHTS, EDITOR_FACTS} <= files.keys() <= set(_LEFT):
+            return _Noted(folder, {name: str(files[name]) for name in _LEFT if name in files})
     return None
 
 
-def _copy(source: Path, folder: Path, config: RunConfig) -> None:
-    """Put a run's editor, and what tells of its training, into another run's folder."""
-    for path in (*folder.glob("*.ckpt"), *(folder / name for name in _LEFT)):
-        path.unlink(missing_ok=True)
-    write_text(folder / "config.yaml", configuration.to_yaml(config))
-    for name in _LEFT:
-        if is_file(source / name):
-            with replacing(folder / name) as part:
-                shutil.copyfile(source / name, part)
+def _hashes(folder: Path) -> dict[str, str]:
+    return {name: file_hash(folder / name) for name in _LEFT if is_file(folder / name)}

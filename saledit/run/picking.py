@@ -135,6 +135,7 @@ def _key(
     kinds = (probes.fail, probes.adapt, probes.passing, probes.background)
     # Which layer a fixed choice names says nothing about the scores.
     settings = asdict(replace(config, layer=0, span=1, rung=0, halving=False))
+    del settings["judge"]  # of sweeps
     head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
@@ -180,7 +181,11 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
 
     Returns:
         The table, see ``Saliency.as_json``.
+
+    Raises:
+        UserError: the configuration, the data or the model is wrong.
     """
+    check_site(config.site)
     prepared = prepare(replace(config, trainer=alone(config.trainer)), ui)
     table = score_layers(prepared)
     save_saliency(prepared, table)

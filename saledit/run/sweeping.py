@@ -15,7 +15,7 @@ from saledit.artifact import make_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ConfigError
-from saledit.run.caching import banks_at, sum_moments, takes_moments
+from saledit.run.caching import banks_at, corpus_digest, sum_moments, takes_moments
 from saledit.run.preferences import Pairs, Preferences, fill, pairs_of
 from saledit.run.prepare import Prepared
 from saledit.run.training import LAST, train_at
@@ -60,13 +60,14 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     editor = make_editor(prepared.config.editor, layers[0].sites, prepared.base.embedding_size)
     # One that is not trained is the same after every round.
     rounds = n_rounds(len(layers)) if editor.is_trained else 1
+    compared = _Compared(prepared)
     # The samples of all layers in one pass, which each layer's training then finds.
     moments = takes_moments(prepared, editor)
     banks_at(prepared, prepared.train, layers, moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
     if editor.needs_moments:
         sum_moments(prepared, layers)
-    compared = _Compared(prepared, layers)
+    compared.fill(layers)
     for number in range(rounds):
         for layer in kept:
             config = _config(prepared.config, place, layer, number)
@@ -75,15 +76,15 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
             found = train_at(own, layer, resume, callbacks=compared.at(layer))["validation"]
             steps = site.rung * 2**number
             details = {"steps": float(steps), **_details(found)}
-            scores[layer.index] = LayerScore(
-                layer.index, found[_JUDGES[site.judge]], details, final=False
-            )
+            score = compared.score(found)
+            scores[layer.index] = LayerScore(layer.index, score, details, final=False)
             before = steps // 2 if number else 0
             share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
             trained += share * (steps - before) * editor.is_trained * _rows_a_step(prepared)
             judged += share * (_rows_a_validation(prepared) + compared.n_rows)
         if site.halving and number + 1 < rounds:
-            kept.sort(key=lambda layer: scores[layer.index].score, reverse=True)
+            # S is a share of few answers: of equal layers the top one goes on, as it is picked.
+            kept.sort(key=lambda layer: (scores[layer.index].score, layer.index), reverse=True)
             kept = kept[: math.ceil(len(kept) / 2)]
     for layer in kept:
         scores[layer.index] = replace(scores[layer.index], final=True)
@@ -98,27 +99,43 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
 
 
 class _Compared:
-    """Measures the validation edits of layers against rivals, where samples name any."""
+    """Measures the validation edits of layers against rivals, where samples name any.
 
-    def __init__(self, prepared: Prepared, layers: Sequence[Layer]) -> None:
+    Args:
+        prepared: the task model and its samples.
+
+    Raises:
+        ConfigError: layers are to be judged by S, and the samples have no rivals for it.
+
+    Attributes:
+        n_rows: rows that are run for a layer.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
         self._prepared, config = prepared, prepared.config
-        part, task = prepared.validation, prepared.task
+        part = prepared.validation
         k, n = config.schedule.batch_size, config.train.validation_edits
-        self._pairs = Pairs([], [], [])
-        if isinstance(task, TextTask):
-            self._pairs = pairs_of(part, dealt_failures(len(part.fail), k, n, config.seed))
-            fill(prepared.base, task, self._pairs, layers, config.cache)
-        if config.site.judge == "preference" and not self._pairs.have_all_kinds:
-            raise ConfigError(
-                "site.judge: expected failures, rewordings and locality prompts with a rival for "
-                f"'preference', got none of some in {config.data.train}; name the fields in "
-                "task.fields, or set site.judge=validation"
-            )
+        self._pairs, self.n_rows = Pairs([], [], []), 0
+        if isinstance(prepared.task, TextTask):
+            dealt = dealt_failures(len(part.fail), k, n, config.seed)
+            self._pairs = pairs_of(part, {*dealt})
+            self.n_rows = sum(2 * len(self._pairs.own[i]) for i in dealt)
+        self._metric = _JUDGES[config.site.judge]
+        if self._metric == S and not self._pairs.have_all_kinds:
+            raise self._refused()
 
-    @property
-    def n_rows(self) -> int:
-        """Rows that are run for a layer."""
-        return len(self._pairs.samples)
+    def _refused(self) -> ConfigError:
+        return ConfigError(
+            "site.judge: expected failures, rewordings and locality prompts with a rival for "
+            f"'preference', got none of some in {self._prepared.config.data.train}; name the "
+            "fields in task.fields, or set site.judge=validation"
+        )
+
+    def fill(self, layers: Sequence[Layer]) -> None:
+        """Get the samples of all layers ready in one pass."""
+        task = self._prepared.task
+        if isinstance(task, TextTask):
+            fill(self._prepared.base, task, self._pairs, layers, self._prepared.config.cache)
 
     def at(self, layer: Layer) -> list[Callback]:
         """What a trainer needs for it."""
@@ -127,6 +144,16 @@ class _Compared:
             return []
         folder = self._prepared.config.cache
         return [Preferred(Preferences(base, task, self._pairs, layer, folder))]
+
+    def score(self, found: Mapping[str, float]) -> float:
+        """What a layer is judged by, of its validation.
+
+        Raises:
+            ConfigError: S is not among it, as no answer of some kind was asked.
+        """
+        if self._metric not in found:
+            raise self._refused()
+        return found[self._metric]
 
 
 def _details(found: Mapping[str, float]) -> dict[str, float]:
@@ -145,7 +172,9 @@ def sweep_key(prepared: Prepared) -> str:
     config = prepared.config
     # Which layer a fixed choice names says nothing about the scores.
     plain = replace(config, site=replace(config.site, layer=0, span=1))
-    return f"{_SCHEMA}-{prepared.fingerprint(plain, prepared.train, prepared.validation)}"
+    samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
+    parts = (str(_SCHEMA), samples, corpus_digest(config.editor.moments))
+    return "-".join(filter(None, parts))
 
 
 def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunConfig:

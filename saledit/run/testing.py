@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -34,6 +32,7 @@ from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of
 from saledit.run.launching import check_strategy, launch
+from saledit.run.peaks import peaks
 from saledit.run.preferences import Preferences, pairs_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.said import Said
@@ -197,7 +196,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
             "test_seconds": seconds,
             "fix_seconds_per_edit": seconds_a_fix,
         },
-        "memory": _memory(prepared.base.device),
+        "memory": peaks(prepared.base.device),
         "cache": prepared.room.as_json(),
         "processes": world.size(),
         "weights": prepared.base.weights.where,
@@ -255,15 +254,6 @@ def training_times(folder: Path) -> dict[str, float]:
     shape = {"train_seconds": float, "edits_per_second": float}
     fitted = read_json(path, "a record of training", shape)
     return {name: fitted[name] for name in ("train_seconds", "edits_per_second")}
-
-
-def _memory(device: torch.device) -> dict[str, float]:
-    """Peaks of this process, in MB: of main memory, and of an accelerator's tensors."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"peak_rss_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
-    if device.type == "cuda":
-        found["peak_device_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    return found
 
 
 def _slug(overrides: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
 from saledit import world
-from saledit.artifact import environment, make_editor, make_search, save_editor
+from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search, save_editor
 from saledit.calibration import calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
@@ -33,6 +33,7 @@ from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.launching import strategy_of
+from saledit.run.peaks import peaks
 from saledit.run.placing import place
 from saledit.run.prepare import Prepared
 from saledit.run.resuming import restoring, steps_of
@@ -41,6 +42,7 @@ from saledit.site import Layer
 LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"
 _TESTS = ("results*.json", "results*.png", "answers*.jsonl")
 FITTED = "fit.json"  # the record of a training, its last file
+_OF_TRAINING = (LAST, BEST, METRICS, EARLIER, EDITOR_FACTS, FITTED)
 SCORE = "val/score"  # what a state is kept by
 
 
@@ -100,6 +102,7 @@ def train_at(
         / max(seconds, 1e-9),
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
+        "memory": peaks(prepared.base.device),
         "processes": world.size(),
         "weights": prepared.base.weights.where,
         "cache": prepared.room.as_json(),
@@ -119,14 +122,25 @@ def _begin(prepared: Prepared, resume: bool) -> None:
     folder = prepared.config.folder
     write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     if not resume:
-        # Tests of the editor that was here are of no editor now.
-        tests = [p for kind in _TESTS for p in folder.glob(kind)]
-        names = (LAST, BEST, METRICS, EARLIER, "editor.json", FITTED)
-        for path in (*(folder / name for name in names), *tests):
-            path.unlink(missing_ok=True)
+        clear(folder)
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     write_kept(prepared, folder)
     _set_metrics_aside(folder)
+
+
+def clear(folder: Path, tests_alone: bool = False) -> None:
+    """Take away what an earlier editor has left in a run's folder.
+
+    Args:
+        folder: the run's.
+        tests_alone: leave the editor, whose tests by other settings they are.
+    """
+    # Tests of the editor that was here are of no editor now.
+    left = [path for kind in _TESTS for path in folder.glob(kind)]
+    if not tests_alone:
+        left += [folder / name for name in _OF_TRAINING]
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataModule]:

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from saledit.data.episodes import EditBatch
 from saledit.run.preferences import KINDS, Preferences
 
-#: S, in ``fit.json`` and ``saliency.json``; their ``score`` is another one.
+#: S among other metrics, whose ``score`` is what training goes by.
 S = "preference"
 MEASURES = (*KINDS, S)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import samples
 from whole_runs import FakeUi
 
 from saledit.artifact import EDITOR_WEIGHTS
 from saledit.config import RunConfig
+from saledit.files import write_jsonl
 from saledit.run import alike
 from saledit.run.cell import run_cell
 from saledit.run.done import facts_of
@@ -111,3 +113,90 @@ def test_a_cell_that_was_cut_off_in_its_test_is_not_trained_again(
     again, _ = run(config)
     assert trained == [config.name]
     assert again["metrics"] == pytest.approx(first["metrics"])
+
+
+def test_a_cell_that_is_run_again_with_another_test(make: Make, trained: list[str]) -> None:
+    plain, turns = (
+        make("twice", "train.epochs=1", "train.validation_passes=5", *own)
+        for own in ((), ("schedule.cumulative=true",))
+    )
+    first, _ = run(plain)
+    second, _ = run(turns)
+    assert trained == [plain.name], "only its test is another"
+    assert (first["schedule"]["mode"], second["schedule"]["mode"]) == (
+        "batch",
+        "sequential-batched",
+    )
+    assert facts_of(plain) is None, "its results are gone"
+    again, _ = run(plain)
+    assert again["metrics"] == pytest.approx(first["metrics"])
+
+
+def test_results_of_other_settings_are_none_of_a_copied_editor(
+    make: Make, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["train.epochs=1", "train.validation_passes=6"]
+    source, other, turns = (
+        make("first", *own), make("place", *own, "seed=5"),
+        make("place", *own, "schedule.cumulative=true"),
+    )  # fmt: skip
+    run(source)
+    run(other)
+    assert other.folder == turns.folder
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saledit.run.cell.measure", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_cell(turns, FakeUi())  # type: ignore[arg-type]
+    assert trained == [source.name, other.name]
+    assert weights(turns) == weights(source)
+    assert facts_of(turns) is None
+    assert facts_of(other) is None
+
+
+def test_an_editor_without_weights_of_its_own_is_told_by_its_layer(
+    make: Make, trained: list[str]
+) -> None:
+    own = ["editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.experts=2"]
+    own += ["data.max_test_failures=4", "train.validation_edits=1"]
+    first, moved, second = (
+        make("bare", *own), make("bare", *own, "site.layer=0"), make("bare-two", *own),
+    )  # fmt: skip
+    for config in (first, moved, second):
+        run(config)
+    assert trained == [first.name, moved.name, second.name]
+    assert facts_of(second)["layer"] == 1  # type: ignore[index]
+
+
+@pytest.mark.parametrize("broken", ["held.jsonl", "fit.json"])
+def test_what_stands_beside_an_editor_has_to_be_whole(
+    broken: str, make: Make, trained: list[str]
+) -> None:
+    own = ["train.epochs=1", f"train.patience={30 + len(broken)}"]
+    first, second = make(f"{broken}-one", *own), make(f"{broken}-two", *own)
+    found, _ = run(first)
+    (first.folder / broken).write_text("{", encoding="utf-8")
+    (first.folder / "config.yaml").unlink()
+    other, _ = run(second)
+    assert trained == [first.name, second.name]
+    assert other["metrics"] == pytest.approx(found["metrics"])
+    # Now the second one is whole, and the first one takes it.
+    again, said = run(first)
+    assert trained == [first.name, second.name]
+    assert any("trained alike" in line for line in said)
+    assert again["metrics"] == pytest.approx(found["metrics"])
+
+
+def test_another_corpus_makes_another_editor(
+    make: Make, trained: list[str], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    own = ["train.epochs=1", f"editor.moments.corpus={corpus}"]
+    first, second = make("corpus-one", *own), make("corpus-two", *own)
+    for seed, config in ((1, first), (2, second)):
+        write_jsonl(corpus, [{"text": " ".join(s.inputs)} for s in samples(40, seed=seed)])
+        run(config)
+    assert trained == [first.name, second.name]
+    assert weights(first) != weights(second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
+from saledit.delta import Edits
 from saledit.errors import ConfigError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.report import render
-from saledit.run import fit, saliency, sweeping
+from saledit.run import fit, preferences, saliency, sweeping
 from saledit.run.picking import check_site
+from saledit.run.preferences import Preferences
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import n_rounds
 from saledit.run.training import LAST
@@ -254,12 +257,65 @@ def test_layers_are_judged_by_the_measures_of_the_field(text_home: Path) -> None
     assert {kind: row[kind] for kind in shares} == pytest.approx(shares)
     said = render("saliency", table, io.StringIO())
     assert all(f" {name} " in said for name in ("ES", "PS", "NS", "S"))
+    assert max(map(len, said.splitlines())) <= 80
+    assert "100.0%" in said or "0.0%" in said, "no share is broken in two"
 
 
-def test_no_layer_is_judged_by_rivals_that_nothing_names(home: Path, text_home: Path) -> None:
+def test_no_layer_is_judged_by_rivals_that_nothing_names(
+    home: Path, text_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **_more: object) -> None:
+        raise AssertionError("something was cached first")
+
+    monkeypatch.setattr(sweeping, "banks_at", never)
     for config in (make(home, "no-rivals"), facts_of(text_home, "no-field", "task.fields.rival=x")):
         config = replace(config, site=replace(config.site, judge="preference"))
         with pytest.raises(ConfigError, match=r"site\.judge: expected failures"):
             saliency(config, FakeUi())  # type: ignore[arg-type]
+    config = replace(config, site=replace(config.site, judge="preferance"))
     with pytest.raises(ConfigError, match="did you mean 'preference'"):
-        check_site(replace(config.site, judge="preferance"))
+        saliency(config, FakeUi())  # type: ignore[arg-type]
+
+
+def test_what_is_compared_is_counted(text_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where failures are dealt into several edits, two at a time."""
+    rows, real = [], preferences._Counts.update
+
+    def noted(self: Any, kinds: torch.Tensor, is_real: torch.Tensor, likely: torch.Tensor) -> None:
+        rows.append(2 * int(is_real.sum()))  # but padding
+        real(self, kinds, is_real, likely)
+
+    monkeypatch.setattr(preferences._Counts, "update", noted)
+    own = ["schedule.batch_size=2", "train.validation_edits=20", "editor.name=ft"]
+    own += ["editor.ft.steps=1", "editor.steps=[1.0]"]
+    table = saliency(facts_of(text_home, "counted", *own), FakeUi())  # type: ignore[arg-type]
+    compared = sum(rows) // N_BLOCKS
+    assert compared > 20 * 2 * 2 * 2, "a failure and what is near to it, two rows each"
+    judged = 20 * (2 * 2 + 5) + compared
+    assert table["forward_passes"] == pytest.approx(judged * sum(range(1, N_BLOCKS + 1)) / N_BLOCKS)
+
+
+def test_a_trained_editor_is_compared_once_a_round(
+    text_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, real = [], Preferences.count
+
+    def noted(self: Preferences, members: torch.Tensor, edits: Edits) -> None:
+        counted.append(members.numel())
+        real(self, members, edits)
+
+    monkeypatch.setattr(Preferences, "count", noted)
+    config = facts_of(text_home, "trained", "editor.name=mend", "site.judge=preference")
+    table = saliency(config, FakeUi())  # type: ignore[arg-type]
+    assert sum(counted) == 3 * (N_BLOCKS + 2), "of the kept states, not after every epoch"
+    finalists = [row for row in table["layers"] if row["final"]]
+    best = max(finalists, key=lambda row: (row["preference"], row["layer"]))
+    assert table["pick"] == best["layer"]
+
+
+def test_the_judge_of_sweeps_is_nothing_to_other_pickers(home: Path) -> None:
+    own = ["site.select=gradient", "site.samples=4"]
+    first = saliency(make(home, "plain", *own), FakeUi())  # type: ignore[arg-type]
+    shutil.copytree(home / "plain" / "cache", home / "judged" / "cache")
+    other = make(home, "judged", *own, "site.judge=preference")
+    assert saliency(other, FakeUi()) == first  # type: ignore[arg-type]
