@@ -120,6 +120,12 @@ class Bank:
         at = None if self._at is None else self._at[index, : self.width(index)]
         return Rows(inputs, states, at, frozenset(short)).to(self.device)
 
+    @property
+    def first_scored(self) -> Tensor:
+        """The first scored position of each sample of text (n,)."""
+        assert self._at is not None
+        return self._at[:, 0]
+
     def width(self, index: Tensor) -> int:
         """The most scored positions A that samples have."""
         assert self.answer_lengths is not None

@@ -269,11 +269,8 @@ def _variants(samples: Sequence[Sample], contexts: Sequence[str]) -> tuple[list[
 
 def _last_places(base: TaskModel, bank: Bank) -> Tensor:
     """The last token of each prompt, of a classifier the one that its head reads."""
-    index = torch.arange(len(bank))
     if base.kind == CAUSAL or (base.kind == SEQ2SEQ and not base.in_encoder):
-        at = bank.rows(index).at
-        assert at is not None
-        return at[:, 0]
+        return bank.first_scored
     if base.kind == CLASSIFIER and not base.family.generates:
         return torch.zeros(len(bank), dtype=torch.long)
     return bank.lengths - 1

@@ -11,6 +11,7 @@ from torch import Tensor
 from saledit.bank import ANSWERS, TOKENS, BankSpec
 from saledit.batching import batches_by_length
 from saledit.delta import LowRank
+from saledit.errors import JobError
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.scoring import forward
@@ -117,10 +118,20 @@ def build(
 def _kept(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
     """In main memory; states and factors in a type of their own, if there is one."""
     shorter = {
-        name: tensor.to(dtype) if dtype is not None and _is_shortened(name) else tensor
+        name: _shortened(tensor, dtype) if dtype is not None and _is_shortened(name) else tensor
         for name, tensor in tensors.items()
     }
     return _in_main_memory(shorter)
+
+
+def _shortened(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    largest = torch.finfo(dtype).max
+    if dtype == torch.float16 and tensor.numel() and tensor.abs().max() > largest:
+        raise JobError(
+            f"caches.dtype: expected states and factors up to {largest:.0f}, which float16 can "
+            f"hold, got {float(tensor.abs().max()):.3g}; set caches.dtype=bfloat16"
+        )
+    return tensor.to(dtype)
 
 
 def _is_shortened(name: str) -> bool:

@@ -77,6 +77,7 @@ def finetuned(
     folder: Path,
     callbacks: Sequence[Callback] = (),
     check: Callable[[TaskModel], object] = lambda _plain: None,
+    accelerator: str = "auto",
 ) -> TaskModel:
     """Load the fine-tuned model, training it first where no cached one fits.
 
@@ -89,6 +90,7 @@ def finetuned(
         folder: where task models are cached.
         callbacks: of its trainer, such as a progress bar.
         check: called with the plain model before minutes are spent on it; may raise.
+        accelerator: where it is trained, in Lightning's words.
 
     Returns:
         The frozen task model, read back from its folder.
@@ -107,7 +109,7 @@ def finetuned(
     plain = load(name)
     check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, config)}"
-    world.once(place, lambda: _make(place, plain, task, records, config, callbacks))
+    world.once(place, lambda: _make(place, plain, task, records, config, callbacks, accelerator))
     return load(str(place))
 
 
@@ -118,13 +120,14 @@ def _make(
     records: Sequence[Record],
     config: FinetuneConfig,
     callbacks: Sequence[Callback],
+    accelerator: str,
 ) -> None:
     """Fine-tune the plain model, in place, and write it."""
     logger.info("fine-tuning %s on %d records", plain.name, len(records))
     samples = [record.sample for record in records]
     if task.generates:
         samples += [sample for record in records for sample in record.rewordings]
-    _train(plain, task, _batches(samples, config), config, callbacks)
+    _train(plain, task, _batches(samples, config), config, callbacks, accelerator)
     with new_folder(place) as part:
         plain.model.save_pretrained(part)
         plain.tokenizer.save_pretrained(part)
@@ -136,6 +139,7 @@ def _train(
     batches: list[list[Sample]],
     config: FinetuneConfig,
     callbacks: Sequence[Callback],
+    accelerator: str,
 ) -> None:
     def collate(batch: list[Sample]) -> Encoded:
         return task.encode(plain, batch)
@@ -156,7 +160,8 @@ def _train(
         enable_progress_bar=False,
         callbacks=list(callbacks),
         gradient_clip_val=1.0,
-        precision=precision_here(config.precision),
+        precision=precision_here(config.precision, accelerator),
+        accelerator=accelerator,
         # By one process, whatever shares the run: the others wait for what it writes.
         devices=1,
         plugins=[LightningEnvironment()],
@@ -196,4 +201,7 @@ def _key(
     digest.update(json.dumps(head, sort_keys=True).encode())
     for record in records:
         digest.update(json.dumps([*record.sample.inputs, record.sample.target]).encode())
+        if task.generates:  # are trained on as well
+            for sample in record.rewordings:
+                digest.update(json.dumps([*sample.inputs, sample.target]).encode())
     return digest.hexdigest()

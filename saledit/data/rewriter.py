@@ -25,7 +25,7 @@ class RuleRewriter:
     def __init__(self, config: AdaptConfig, device: str | torch.device = "cpu") -> None:
         self._config, self._device = config, device
         self._similarity: _Similarity | None = None
-        self.name = f"rules-1 {config.similarity_model} {config.threshold}"
+        self.name = f"rules-1 {config.similarity_model} {config.threshold} {config.per_failure}"
 
     def __call__(
         self, samples: Sequence[Sample]

@@ -24,6 +24,7 @@ from saledit.site import Layer, Site, list_sites, resolve
 
 # Where a model came from, and which version wrote it down, say nothing about what it does.
 _NOT_READ = ("_name_or_path", "transformers_version")
+_OF_GENERATION = ("bos_token_id", "eos_token_id", "decoder_start_token_id", "forced_bos_token_id")
 
 CLASSIFIER, CAUSAL, SEQ2SEQ = "classifier", "causal", "seq2seq"
 UNKNOWN = "unknown"  # what a block returns
@@ -90,12 +91,16 @@ class TaskModel:
         """Hash of all that decides what the model makes of a text, for the keys of caches.
 
         That is its weights, its configuration (activations, position base and label names are in
-        no weight) and its tokenizer with the chat template.
+        no weight), the tokens that answers begin and end with, and its tokenizer with the chat
+        template.
         """
         own = self.model.config.to_dict()
         for name in _NOT_READ:
             own.pop(name, None)
-        head = [self.fingerprint, own, *tokenizer_facts(self.tokenizer)]
+        # Where answers begin and end is in a file of its own.
+        settings = getattr(self.model, "generation_config", None)
+        ends = {name: getattr(settings, name, None) for name in _OF_GENERATION}
+        head = [self.fingerprint, own, ends, *tokenizer_facts(self.tokenizer)]
         text = json.dumps(head, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -68,9 +68,11 @@ class DiskWeights(ThriftyWeights):
     def to(self, device: torch.device) -> None:
         """Let modules run on a device."""
         self._device = device
-        for hook in self._hooks:
-            hook.execution_device = device
         for module in self._model.modules():
+            # Also those of modules without weights of their own, which bring inputs to a device.
+            for hook in hooks_of(module):
+                if isinstance(hook, AlignDevicesHook):
+                    hook.execution_device = device
             for name, buffer in module.named_buffers(recurse=False):
                 if not buffer.is_meta:
                     setattr(module, name, buffer.to(device))

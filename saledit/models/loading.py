@@ -23,7 +23,7 @@ from transformers import (
 
 from saledit import world
 from saledit.errors import ModelError, SaleditError, did_you_mean
-from saledit.files import is_file, new_folder
+from saledit.files import file_hash, is_file, new_folder
 from saledit.models.base import TaskModel
 from saledit.models.checking import (
     check_finite,
@@ -224,7 +224,7 @@ def _dequantized(weights: Path, name: str, cache: Path) -> Path:
     """A folder with the plain weights of a GGUF file, made once (15 s for 135 M parameters)."""
     if not is_file(weights):
         raise ModelError(f"model.name: expected a GGUF file, got no such file '{weights}'")
-    place = cache / f"dequantized-{weights.stem}-{weights.stat().st_size}"
+    place = cache / f"dequantized-{weights.stem}-{file_hash(weights)[:16]}"
     world.once(place, lambda: _dequantize(weights, name, place))
     return place
 

@@ -55,6 +55,11 @@ def banks_at(
         )
 
 
+def plain_spec(prepared: Prepared, layer: Layer) -> BankSpec:
+    """Of a bank for runs above a layer alone, without gradient factors."""
+    return BankSpec(layer, dtype=kept_as(prepared.config.caches))
+
+
 def kept_as(caches: CachesConfig) -> torch.dtype | None:
     """What states and gradient factors are kept as; None for as they are computed.
 

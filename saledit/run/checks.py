@@ -20,6 +20,10 @@ _RESERVED = frozenset(
      "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing")
 )  # fmt: skip
 
+_WHOLE = "32-true"
+#: Of all numbers, the editor's too.
+_OTHERS = frozenset(("64", "64-true", "bf16-true", "16-true"))
+
 
 def check(config: RunConfig) -> None:
     """Refuse what no training can be of; the same for ``fit`` and each cell of ``compare``.
@@ -45,6 +49,12 @@ def _check_trainer(config: RunConfig) -> None:
             raise ConfigError(
                 f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
             )
+    precision = str(config.trainer.get("precision", _WHOLE))
+    if precision in _OTHERS or precision.startswith("transformer"):
+        raise ConfigError(
+            f"trainer.precision: expected {_WHOLE}, bf16-mixed or 16-mixed, got {precision!r}: an "
+            "editor is of single precision; for a base of another one set model.dtype"
+        )
     for key in ("max_steps", "accumulate_grad_batches"):
         value = config.trainer.get(key, 1)
         if not isinstance(value, int) or (value < 1 and (key, value) != ("max_steps", -1)):

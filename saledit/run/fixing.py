@@ -30,6 +30,7 @@ from saledit.records import Sample
 from saledit.report import Ui
 from saledit.run.guarding import Bounds, Part, largest_part
 from saledit.run.kept import CHECK
+from saledit.run.launching import alone
 from saledit.run.ledgers import beginning, load_merged
 from saledit.run.merging import check_merged
 from saledit.run.placing import place
@@ -106,7 +107,8 @@ def _fix(
     ui.stage(f"loading {trained.base_name}")
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
-    place(base, trained.config.trainer)
+    trainer = alone(trained.config.trainer)  # wherever, and beside how many, it was trained
+    place(base, trainer)
     now = _begun(folder, trained, base, options)
     session = trained.session(base)
     memory = now.memory(trained.config.editor.name)
@@ -171,7 +173,7 @@ def _fix(
         if now.head["format"] == "merged":
             ui.stage("checking the merged model")
             again = load_merged(new, part)
-            place(again, trained.config.trainer)
+            place(again, trainer)
             right = [s for s, row in zip(samples, found["rows"], strict=True) if row["is_right"]]
             asked = [*samples, *held[:_COMPARED]]
             apart["logits_apart"] = check_merged(

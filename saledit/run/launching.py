@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import strategies
@@ -59,6 +60,12 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
     places = {name: trainer[name] for name in _PLACES if name in trainer}
     try:
         fabric = Fabric(**places, strategy="auto")
+        started = _started()
+        if fabric.world_size == 1 < started:
+            raise ConfigError(
+                f"trainer.devices: expected {started} processes in all, as torchrun or srun has "
+                f"started, got 1; set trainer.devices (and num_nodes), or start one"
+            )
         if fabric.world_size > 1:
             # Metrics and words are told to each other in main memory, whatever trains.
             backend = "cpu:gloo,cuda:nccl" if fabric.device.type == "cuda" else None
@@ -67,11 +74,25 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
             atexit.register(_part)
             if not world.is_main():
                 Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, ConfigError):
+            raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(f"trainer: cannot run on {places}: {reason}") from error
     if not world.is_main():
         ui.hush()
+
+
+def _started() -> int:
+    """Processes that torchrun or srun has started, this one among them."""
+    if torch.distributed.is_torchelastic_launched():
+        return int(os.environ.get("WORLD_SIZE", "1"))
+    if SLURMEnvironment.detect():
+        # A batch script without srun is one process, however many tasks are allotted.
+        is_one_of_them = int(os.environ.get("SLURM_PROCID", "0")) > 0
+        tasks = os.environ["SLURM_NTASKS"] if is_one_of_them else "1"
+        return int(os.environ.get("SLURM_STEP_NUM_TASKS", tasks))
+    return 1
 
 
 def _part() -> None:
@@ -109,9 +130,8 @@ def alone(trainer: Mapping[str, Any]) -> dict[str, Any]:
     devices = trainer.get("devices", "auto")
     if devices == 1 or ("devices" not in trainer and torch.accelerator.device_count() < 2):
         return dict(trainer)
-    if isinstance(devices, list | tuple):
-        first: Any = list(devices[:1])
-    else:
-        first = 1 if isinstance(devices, int) or devices in ("auto", "-1") else devices
+    if isinstance(devices, str) and "," in devices:  # Lightning's other way to write a list
+        devices = [int(number) for number in devices.split(",") if number.strip()]
+    first: Any = list(devices[:1]) if isinstance(devices, list | tuple) else 1
     kept = {name: value for name, value in trainer.items() if name not in ("strategy", "num_nodes")}
     return {**kept, "devices": first}

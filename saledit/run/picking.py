@@ -139,6 +139,8 @@ def _key(
     head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
+    if config.select == "causal-tracing":  # corrupts subjects, which no bank holds
+        head += [[sample.subject for sample in samples] for samples in kinds]
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
 
 
@@ -185,7 +187,7 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
     Raises:
         UserError: the configuration, the data or the model is wrong.
     """
-    check_site(config.site)
+    check_site(replace(config.site, layer=SiteConfig.layer))  # which is not asked for here
     prepared = prepare(replace(config, trainer=alone(config.trainer)), ui)
     table = score_layers(prepared)
     save_saliency(prepared, table)

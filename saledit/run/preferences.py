@@ -21,8 +21,8 @@ from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.room import Room
 from saledit.rows import run_edits
-from saledit.site import Layer
 from saledit.tasks.text import TextTask
 
 #: Failures, their rewordings, and the samples of other matters that their records bring.
@@ -72,12 +72,12 @@ def pairs_of(part: Part, only: Collection[int] | None = None) -> Pairs:
 
 
 def fill(
-    base: TaskModel, task: TextTask, pairs: Pairs, layers: Sequence[Layer], folder: Path
-) -> None:
+    base: TaskModel, task: TextTask, pairs: Pairs, specs: Sequence[BankSpec], folder: Path,
+    room: Room | None = None,
+) -> None:  # fmt: skip
     """Get ready what ``Preferences`` reads at several layers, in one pass."""
     if pairs.samples:
-        specs = [BankSpec(layer) for layer in layers]
-        open_several(base, task.unended(), pairs.samples, specs, folder)
+        open_several(base, task.unended(), pairs.samples, specs, folder, room=room)
 
 
 class Preferences:
@@ -87,18 +87,20 @@ class Preferences:
         base: the task model.
         task: the task; ends of answers are left out.
         pairs: what is compared.
-        layer: the edited layer.
+        spec: of its bank, at the edited layer.
         folder: where banks live.
+        room: what mapped shards may take.
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, pairs: Pairs, layer: Layer, folder: Path
-    ) -> None:
+        self, base: TaskModel, task: TextTask, pairs: Pairs, spec: BankSpec, folder: Path,
+        room: Room | None = None,
+    ) -> None:  # fmt: skip
         self._base, self._task = base, task.unended()
         self._kinds, self._own = pairs.kinds, pairs.own
         self._bank = None
         if pairs.samples:
-            self._bank = open_bank(base, self._task, pairs.samples, BankSpec(layer), folder)
+            self._bank = open_bank(base, self._task, pairs.samples, spec, folder, room=room)
         self._counts = _Counts()
 
     def count(self, members: Tensor, edits: Edits) -> None:

@@ -210,7 +210,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
 
         base = finetuned(
             config.model.name, task, learned, load, f, config.cache, [bar],
-            _site_check(config.site),
+            _site_check(config.site), device.type,
         )  # fmt: skip
     else:
         ui.stage(f"task model: {config.model.name}")

@@ -30,7 +30,7 @@ def steps_of(checkpoint: Path | None) -> int:
         return 0
     try:
         _check_packing(checkpoint)
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         fault = misfit(state, _STATE) or _leads_out(state, checkpoint.parent)
         if fault or state["global_step"] < 0:
             raise ValueError(fault or "steps below 0")

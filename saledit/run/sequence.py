@@ -20,6 +20,7 @@ from saledit.errors import UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
 from saledit.models import fingerprint
+from saledit.run.caching import plain_spec
 from saledit.run.course import Course
 from saledit.run.prepare import Prepared
 from saledit.run.tally import Tally
@@ -78,13 +79,14 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     if not c.every:
         return None
     base, task, layer = prepared.base, prepared.task, trained.layer
+    spec = plain_spec(prepared, layer)
     watched: list[Watched] = []
     if c.texts and task.generates and not task.by_perplexity:
         texts = list(islice(stream_texts(c.texts), c.n_texts))
-        watched.append(Passages(base, task, texts, layer, config.cache))
+        watched.append(Passages(base, task, texts, spec, config.cache, prepared.room))
     if c.abilities and isinstance(task, TextTask):
         choices = load_choices(c.abilities, c.n_abilities)
-        watched.append(Abilities(base, task, choices, layer, config.cache))
+        watched.append(Abilities(base, task, choices, spec, config.cache, prepared.room))
     return Course(base, task, prepared.test, banks, layer, watched)
 
 

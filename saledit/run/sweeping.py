@@ -15,7 +15,7 @@ from saledit.artifact import make_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ConfigError
-from saledit.run.caching import banks_at, corpus_digest, sum_moments, takes_moments
+from saledit.run.caching import banks_at, corpus_digest, plain_spec, sum_moments, takes_moments
 from saledit.run.preferences import Pairs, Preferences, fill, pairs_of
 from saledit.run.prepare import Prepared
 from saledit.run.training import LAST, train_at
@@ -135,15 +135,17 @@ class _Compared:
         """Get the samples of all layers ready in one pass."""
         task = self._prepared.task
         if isinstance(task, TextTask):
-            fill(self._prepared.base, task, self._pairs, layers, self._prepared.config.cache)
+            p = self._prepared
+            specs = [plain_spec(p, layer) for layer in layers]
+            fill(p.base, task, self._pairs, specs, p.config.cache, p.room)
 
     def at(self, layer: Layer) -> list[Callback]:
         """What a trainer needs for it."""
-        base, task = self._prepared.base, self._prepared.task
+        p, task = self._prepared, self._prepared.task
         if not self.n_rows or not isinstance(task, TextTask):
             return []
-        folder = self._prepared.config.cache
-        return [Preferred(Preferences(base, task, self._pairs, layer, folder))]
+        spec = plain_spec(p, layer)
+        return [Preferred(Preferences(p.base, task, self._pairs, spec, p.config.cache, p.room))]
 
     def score(self, found: Mapping[str, float]) -> float:
         """What a layer is judged by, of its validation.

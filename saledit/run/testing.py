@@ -30,7 +30,7 @@ from saledit.files import is_file, read_json, write_jsonl
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
-from saledit.run.caching import banks_of
+from saledit.run.caching import banks_of, plain_spec
 from saledit.run.launching import check_strategy, launch
 from saledit.run.peaks import peaks
 from saledit.run.preferences import Preferences, pairs_of
@@ -159,7 +159,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     began = time.perf_counter()
     compared = None
     if isinstance(task, TextTask):
-        compared = Preferences(prepared.base, task, pairs_of(part), trained.layer, config.cache)
+        compared = Preferences(
+            prepared.base, task, pairs_of(part), plain_spec(prepared, trained.layer),
+            config.cache, prepared.room,
+        )  # fmt: skip
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
     course, kept = None, None
     if schedule.cumulative:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -34,7 +35,7 @@ from saledit.run.curves import METRICS, read_metrics
 from saledit.run.kept import held_samples, write_kept
 from saledit.run.launching import strategy_of
 from saledit.run.peaks import peaks
-from saledit.run.placing import place
+from saledit.run.placing import device_of, place
 from saledit.run.prepare import Prepared
 from saledit.run.resuming import restoring, steps_of
 from saledit.site import Layer
@@ -204,11 +205,16 @@ def _trainer(
     settings |= {"log_every_n_steps": 10, "enable_progress_bar": False}
     settings |= {name: value for name, value in config.trainer.items() if name != "max_steps"}
     settings["strategy"] = strategy_of(config.trainer)
+    if device_of(config.trainer).type == "cpu":  # also beside an accelerator without doubles
+        settings["accelerator"] = "cpu"
+    if SLURMEnvironment.detect():  # what it would save and take up is not this run's
+        settings["plugins"] = [SLURMEnvironment(auto_requeue=False)]
     if "precision" in settings:
         settings["precision"] = precision_here(
             settings["precision"], str(settings.get("accelerator", "auto"))
         )
     return L.Trainer(
+        default_root_dir=folder,
         max_epochs=length(config)[0],
         callbacks=callbacks,
         logger=[

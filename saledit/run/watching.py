@@ -16,8 +16,8 @@ from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.room import Room
 from saledit.session import EditMetrics, bank_batches
-from saledit.site import Layer
 from saledit.tasks.base import Task
 from saledit.tasks.prompts import TEXT
 from saledit.tasks.text import TextTask
@@ -40,16 +40,18 @@ class Passages:
         base: the task model.
         task: scores passages.
         texts: passages.
-        layer: the edited layer.
+        spec: of its bank, at the edited layer.
         folder: where banks live.
+        room: what mapped shards may take.
     """
 
     def __init__(
-        self, base: TaskModel, task: Task, texts: Sequence[str], layer: Layer, folder: Path
-    ) -> None:
+        self, base: TaskModel, task: Task, texts: Sequence[str], spec: BankSpec, folder: Path,
+        room: Room | None = None,
+    ) -> None:  # fmt: skip
         self._base, self._task = base, task
         samples = [Sample(f"text-{i}", ("",), t, TEXT) for i, t in enumerate(texts)]
-        self._bank = open_bank(base, task, samples, BankSpec(layer), folder)
+        self._bank = open_bank(base, task, samples, spec, folder, room=room)
 
     def look(self, edits: Edits) -> dict[str, Any]:
         """``perplexity``."""
@@ -74,13 +76,15 @@ class Abilities:
         base: the task model.
         task: of text; neither its template nor its stop rule is used.
         choices: prompts with their answers.
-        layer: the edited layer.
+        spec: of its bank, at the edited layer.
         folder: where banks live.
+        room: what mapped shards may take.
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, choices: Sequence[Choice], layer: Layer, folder: Path
-    ) -> None:
+        self, base: TaskModel, task: TextTask, choices: Sequence[Choice], spec: BankSpec,
+        folder: Path, room: Room | None = None,
+    ) -> None:  # fmt: skip
         self._base, self._task = base, task.bare(min(_LENGTH, base.max_length))
         self._kinds = [choice.kind for choice in choices]
         samples = [
@@ -90,7 +94,7 @@ class Abilities:
         ]
         self._of = torch.tensor([i for i, c in enumerate(choices) for _ in c.answers])
         self._right = torch.tensor([i == 0 for c in choices for i, _ in enumerate(c.answers)])
-        self._bank = open_bank(base, self._task, samples, BankSpec(layer), folder)
+        self._bank = open_bank(base, self._task, samples, spec, folder, room=room)
 
     def look(self, edits: Edits) -> dict[str, Any]:
         """``abilities``: for each kind the share that is answered right."""
