@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_text
 import torch
 from tiny import FAMILIES, LABELS, N_BLOCKS, PAD, build, encode, random_edits, samples, targets
 from torch import Tensor
@@ -360,3 +361,25 @@ def test_left_padding_tokenizers_are_turned_round() -> None:
     got = memory_bank(base, TASK, samples(N), BankSpec(base.layer(1), rank=2))
     assert all(torch.equal(a[k], b[k]) for a, b in zip(got._shards, want._shards, strict=True)
                for k in a)  # fmt: skip
+
+
+def test_what_half_precision_cannot_hold_is_refused() -> None:
+    base = build("bert")
+    spec = BankSpec(base.layer(1), dtype=torch.float16)
+    memory_bank(base, Nli(), samples(3), spec)
+    with torch.no_grad():
+        for module in base.model.modules():
+            if isinstance(module, torch.nn.LayerNorm):
+                module.weight.mul_(1e6)
+    with pytest.raises(JobError, match=r"up to 65504.*set caches\.dtype=bfloat16"):
+        memory_bank(base, Nli(), samples(3), spec)
+
+
+def test_another_end_of_answers_makes_another_bank() -> None:
+    base = tiny_text.build("llama")
+    keys = [bank_key(base, tiny_text.task(), tiny_text.samples(2), BankSpec(base.layer(1)))]
+    other = tiny_text.build("llama")
+    other.model.generation_config.eos_token_id = 7
+    keys.append(bank_key(other, tiny_text.task(), tiny_text.samples(2), BankSpec(other.layer(1))))
+    assert base.fingerprint == other.fingerprint
+    assert len(set(keys)) == 2

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_text
 import torch
+from accelerate.hooks import AlignDevicesHook
 from tiny import random_edits
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from saledit.bank import BankSpec
 from saledit.cache import memory_bank, memory_banks
 from saledit.errors import UserError
 from saledit.models import TaskModel, load_classifier, load_text_model, wrap
+from saledit.models.reading import hooks_of
 from saledit.overlay import applied, merge
 from saledit.rows import run_edits
 from saledit.saliency.base import Probes
@@ -73,6 +75,23 @@ def test_it_is_the_same_model(pair: Pair) -> None:
     assert torch.equal(streamed.weight(f"{site.name}.weight"), weight)
     assert answers(streamed, task, asked) == answers(plain, task, asked)
     assert not in_place(streamed.model)
+
+
+def test_all_of_it_goes_to_a_device(tmp_path: Path) -> None:
+    """Modules without weights of their own bring their inputs there, too."""
+    tiny.save(tiny_text.build("llama"), tmp_path)
+    streamed = load_text_model(str(tmp_path), tmp_path, on_disk=tmp_path)
+    hooks = [
+        hook
+        for module in streamed.model.modules()
+        for hook in hooks_of(module)
+        if isinstance(hook, AlignDevicesHook)
+    ]
+    assert not all(hook.offload for hook in hooks)
+    device = torch.device("meta")  # none that a test would have
+    streamed.weights.to(device)
+    assert all(hook.execution_device == device for hook in hooks)
+    assert streamed.device == device
 
 
 def test_banks_and_suffix_runs_are_the_same(pair: Pair) -> None:

@@ -213,6 +213,17 @@ def saved(folder: Path, **changes: Any) -> Path:
     return folder / "last.ckpt"
 
 
+def test_a_checkpoint_of_a_machine_with_accelerators_is_read_on_one_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.serialization, "location_tag", lambda _storage: "cuda:0")
+        path = saved(tmp_path)
+    with pytest.raises(RuntimeError):
+        torch.load(path, weights_only=True)
+    assert steps_of(path) == 7
+
+
 def test_a_checkpoint_of_the_run_is_taken(tmp_path: Path) -> None:
     assert steps_of(saved(tmp_path)) == 7
     assert steps_of(None) == 0

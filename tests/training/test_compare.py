@@ -577,6 +577,7 @@ def test_what_ends_the_table_ends_the_cells_that_run(
         ("trainer.bogus=1", "trainer.bogus: unknown argument"),
         ("trainer.max_epochs=1", "trainer.max_epochs: is set by saledit itself"),
         ("trainer.max_steps=0", "trainer.max_steps: expected a whole number above 0, got 0"),
+        ("trainer.precision=bf16-true", "trainer.precision: expected 32-true, bf16-mixed or 16"),
         ("trainer.strategy=deepspeed", "trainer.strategy: expected auto, ddp or fsdp"),
         ("editor.ft.rate=0", "editor.ft.rate: expected a number above 0, got 0.0; e.g. 0.001"),
         ("editor.enn.rate=0", "editor.enn.rate: expected a number above 0, got 0.0; e.g. 0.01"),

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_text
 import torch
 from lightning.pytorch.callbacks import Callback
 from tiny import LABELS, build, samples, save
 
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, SiteError
-from saledit.finetune import finetuned
+from saledit.finetune import _key, finetuned
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
 from saledit.scoring import base_logits
@@ -93,6 +94,17 @@ def test_it_is_made_once_and_again_where_anything_differs(
     assert steps == 6
     assert other.fingerprint != first.fingerprint
     assert run(short, records=records()[:40])[1] == 5
+
+
+def test_what_is_learned_is_told_apart_by_rewordings_of_questions() -> None:
+    base = tiny_text.build("llama")
+    known, new = (
+        [Record(s, (replace(s, inputs=(f"{s.inputs[0]} {word}",)),)) for s in tiny_text.samples(3)]
+        for word in ("a", "b")
+    )
+    task = tiny_text.task()
+    assert _key(base, task, known, CONFIG) != _key(base, task, new, CONFIG)
+    assert _key(base, task, known, CONFIG) == _key(base, task, known, CONFIG)
 
 
 def test_a_check_comes_before_the_training(

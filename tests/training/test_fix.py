@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from tiny import LABELS, build, encode, samples, save
 from whole_runs import rows, ui
 
+from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, DataError
@@ -17,7 +20,7 @@ from saledit.files import write_jsonl
 from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import decided, fit, fix
+from saledit.run import decided, fit, fix, fixing
 from saledit.run import test as run_test
 from saledit.scoring import base_logits
 
@@ -52,6 +55,21 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
     assert check["accuracy_before"] == 1
     assert check["drawdown"] == pytest.approx(check["accuracy_before"] - check["accuracy_after"])
     assert len(check["changed"]) >= round(check["drawdown"] * check["n"])
+
+
+def test_a_fix_is_one_process_on_the_first_device(
+    fitted: RunConfig, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(fitted.folder, tmp_path / "run")
+    many = replace(fitted, trainer={"accelerator": "cpu", "devices": 8, "strategy": "ddp"})
+    text = configuration.to_yaml(many)
+    (tmp_path / "run" / "config.yaml").write_text(text, encoding="utf-8")
+    write_jsonl(tmp_path / "failures.jsonl", fix_rows(home, seed=7, n=2))
+    placed = []
+    monkeypatch.setattr(fixing, "place", lambda _base, trainer: placed.append(trainer))
+    failures, out = str(tmp_path / "failures.jsonl"), str(tmp_path / "fixed")
+    fix(str(tmp_path / "run"), failures, out, None, ui())
+    assert placed == [{"accelerator": "cpu", "devices": 1}]
 
 
 def test_routed_edits_go_all_the_way(

@@ -273,3 +273,40 @@ def test_ctrl_c_is_said_by_the_first_process(
     monkeypatch.setenv("LOCAL_RANK", rank)
     assert cli.main(["fit", "x"]) == 130
     assert bool(capsys.readouterr().err) == (rank == "0")
+
+
+@pytest.mark.parametrize(
+    ("told", "started"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "1", "RANK": "1", "WORLD_SIZE": "2"}, 2),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, 2),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "4"}, 4),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, 1),  # a batch script that starts one
+        ({}, 1),
+    ],
+)
+def test_processes_that_were_started_are_not_taken_for_one(
+    told: dict[str, str], started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    assert launching._started() == started
+
+    class One:
+        world_size = 1
+
+    monkeypatch.setattr(launching, "Fabric", lambda **_options: One())
+    if started == 1:
+        launching.launch({"devices": 1}, ui())
+        return
+    with pytest.raises(ConfigError, match=f"expected {started} processes in all"):
+        launching.launch({"devices": 1}, ui())
+
+
+@pytest.mark.parametrize(
+    ("devices", "first"), [(8, 1), ("8", 1), ("-1", 1), ([2, 3], [2]), ("2,3", [2]), ("3,", [3])]
+)
+def test_one_process_takes_the_first_of_the_devices(devices: object, first: object) -> None:
+    assert alone({"devices": devices, "strategy": "ddp"}) == {"devices": first}
