@@ -142,13 +142,12 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
     if not rows:
         return
     yield line(heading("At the end of the sequence"))
-    table = look.table(
-        "editor", "seed", "edits", "current", "earlier", "pass", "perplexity", "others", "collapsed"
-    )
+    columns: dict[str, list[str]] = {"editor": [], "seed": [], "edits": [], "current": []}
+    columns |= {"earlier": [], "pass": [], "perplexity": [], "others": [], "collapsed": []}
     for row in rows:
         last = row["course"][-1]
         kinds = last.get("abilities")
-        table.add_row(
+        values = (
             clean(row["editor"]),
             str(row["seed"]),
             str(last["n_failures"]),
@@ -157,6 +156,14 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
             percent(sum(kinds.values()) / len(kinds) if kinds else None),
             "no" if row["collapse"] is None else f"after {row['collapse']}",
         )
+        for column, value in zip(columns.values(), values, strict=True):
+            column.append(value)
+    if len(set(columns["seed"])) == 1:  # what tells nothing takes room from what does
+        del columns["seed"]
+    shown = {name: column for name, column in columns.items() if {*column} != {"-"}}
+    table = look.table(*shown)
+    for cells_of_row in zip(*shown.values(), strict=True):
+        table.add_row(*cells_of_row)
     yield table
 
 
