@@ -30,7 +30,7 @@ MEMORY = "memory.safetensors"
 
 
 def edits_as_tensors(edits: Edits) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Unbatched edits as named tensors, and what JSON has to say of them beside."""
+    """Edits as named tensors, and what JSON has to say of them beside."""
     tensors: dict[str, Tensor] = {}
     routing: dict[str, list[list[int]]] = {}
     for site, delta in edits.items():
@@ -53,7 +53,7 @@ def save_edits(
 
     Args:
         folder: where; an old one is replaced.
-        edits: unbatched edits.
+        edits: unbatched edits, or (E,) of them.
         facts: base model, failures and metrics, for the JSON file.
         memory: what the editor has to know to go on (``Editor.remember``), where that is kept.
 
@@ -68,12 +68,13 @@ def save_edits(
         write_json(part / EDITS_FACTS, {**value, **facts})
 
 
-def load_edits(folder: str | Path, model: nn.Module) -> Edits:
+def load_edits(folder: str | Path, model: nn.Module, batched: bool = False) -> Edits:
     """Read edits and check them against a model.
 
     Args:
         folder: what ``save_edits`` or ``saledit fix`` wrote.
         model: the base model they are to be applied to.
+        batched: edits (E,) are expected, and else unbatched ones.
 
     Raises:
         ArtifactError: broken files, or edits of another model.
@@ -94,19 +95,20 @@ def load_edits(folder: str | Path, model: nn.Module) -> Edits:
             f"{folder}: expected the weights that {EDITS_FACTS} tells of, got others: a change was "
             f"cut off, or the file was changed; see: saledit log {folder}"
         )
-    edits = read_edits(folder, lambda name: resolve(model, name))
+    edits = read_edits(folder, lambda name: resolve(model, name), batched)
     for site, delta in edits.items():
         if isinstance(delta, Routed):
             _check_anchors(folder, site.name, delta, model)
     return edits
 
 
-def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
+def read_edits(folder: Path, site_of: Callable[[str], Site], batched: bool = False) -> Edits:
     """Read edits, not yet of any model.
 
     Args:
         folder: what ``save_edits`` wrote.
         site_of: gives the site of a name.
+        batched: edits (E,) are expected, and else unbatched ones.
 
     Raises:
         ArtifactError: broken files, or deltas of other shapes than the sites'.
@@ -126,14 +128,14 @@ def read_edits(folder: Path, site_of: Callable[[str], Site]) -> Edits:
         try:
             # Owned copies: the file may be replaced while the edits are in use.
             own = {part: tensors[f"{name}.{part}"].clone() for part in _parts_of(name, tensors)}
-            if any(part.dim() != 2 or not part.numel() for part in own.values()):
-                raise ValueError("expected matrices")
+            if any(part.dim() != 2 + batched or not part.numel() for part in own.values()):
+                raise ValueError("expected matrices" + " of several edits" * batched)
             if len({part.dtype for part in own.values()}) > 1:
                 raise ValueError("expected factors of one type of numbers")
             delta: Delta
             if "w" in own:
                 delta = Dense(own["w"])
-                shape = tuple(delta.w.shape)
+                shape = tuple(delta.w.shape[-2:])
             else:
                 if "gate" in own:
                     delta = Routed(_mixtures(facts["routing"][name]), **own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from itertools import islice
@@ -19,11 +18,11 @@ from saledit.delta import Edits
 from saledit.errors import UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
-from saledit.models import fingerprint
 from saledit.run.caching import plain_spec
 from saledit.run.course import Course
 from saledit.run.prepare import Prepared
 from saledit.run.tally import Tally
+from saledit.run.unfinished import mark_of
 from saledit.run.watching import Abilities, Passages, Watched
 from saledit.session import EditSession
 from saledit.tasks.text import TextTask
@@ -102,10 +101,7 @@ class Kept:
 
     def __init__(self, prepared: Prepared, trained: TrainedEditor) -> None:
         self._base, self._began, self.seconds_before = prepared.base, time.monotonic(), 0.0
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(prepared.fingerprint(prepared.config, prepared.test).encode())
-        digest.update(fingerprint(trained.editor).encode())
-        self._folder = prepared.config.cache / f"sequence-{digest.hexdigest()}"
+        self._folder = prepared.config.cache / f"sequence-{mark_of(prepared, trained)}"
 
     def keep(self, session: EditSession, points: Points, edited: int) -> None:
         """Put things on disk as they are; the folder appears whole."""

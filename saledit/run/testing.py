@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.caching import banks_of, plain_spec
+from saledit.run.course import Course
 from saledit.run.launching import check_strategy, launch
 from saledit.run.peaks import peaks
 from saledit.run.preferences import Preferences, pairs_of
@@ -38,6 +40,7 @@ from saledit.run.prepare import Prepared, prepare
 from saledit.run.said import Said
 from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.tally import Tally
+from saledit.run.unfinished import SlowEdits, Unfinished
 from saledit.tasks.text import TextTask
 
 #: Of an editor's settings those that are about how its edits are made, not about itself.
@@ -97,8 +100,7 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     if "course" in results:
         write_plot(course_figure(results), folder / f"results{suffix}.png")
     write_results(folder, results, f"results{suffix}.json")  # the last: a run that has it is done
-    if measured.kept is not None:
-        measured.kept.remove()
+    measured.kept.remove()
     return results
 
 
@@ -124,12 +126,12 @@ class Measured:
     Attributes:
         results: what ``results.json`` holds.
         answers: rows for ``answers.jsonl`` (``saledit.run.said``).
-        kept: what a sequence has on disk until the results are.
+        kept: what lies on disk until the results do.
     """
 
     results: dict[str, Any]
     answers: Sequence[Mapping[str, Any]]
-    kept: Kept | None = None
+    kept: Unfinished
 
 
 def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
@@ -164,14 +166,15 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
             config.cache, prepared.room,
         )  # fmt: skip
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
-    course, kept = None, None
+    course: Course | None = None
+    kept: Unfinished
     if schedule.cumulative:
-        course, kept = course_of(prepared, trained, banks), Kept(prepared, trained)
-        n_edits = pile_up(prepared, trained, tally, course, kept)
+        course, kept = course_of(prepared, trained, banks), (sequence := Kept(prepared, trained))
+        n_edits = pile_up(prepared, trained, tally, course, sequence)
     else:
-        _one_by_one(prepared, trained, banks, tally)
+        kept = _one_by_one(prepared, trained, banks, tally)
         n_edits = tally.n_edits
-    seconds = time.perf_counter() - began + (kept.seconds_before if kept else 0.0)
+    seconds = time.perf_counter() - began + kept.seconds_before
     metrics = tally.metrics()
     if any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
@@ -211,10 +214,15 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
 
 
 @torch.no_grad()
-def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally) -> None:
+def _one_by_one(
+    prepared: Prepared, trained: TrainedEditor, banks: PartBanks, tally: Tally
+) -> SlowEdits:
     """Schedule "batch": each edit is judged on the base, many edits side by side.
 
     Of several processes each judges its share of the batches; in step, all of them.
+
+    Returns:
+        The edits that are on disk.
     """
     config, base, task = prepared.config, prepared.base, prepared.task
     entry, held = banks.fail.entry, hold(base, task, trained.held, trained.layer)
@@ -224,18 +232,20 @@ def _one_by_one(prepared: Prepared, trained: TrainedEditor, banks: PartBanks, ta
     episodes = TestEpisodes(
         banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip
+    slow = SlowEdits(prepared, trained, at_once)
     n = len(episodes)
     own = range(n) if base.weights.is_divided else range(world.rank(), n, world.size())
     with prepared.ui.progress("editing", n) as bar:
         for i in own:
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
-            edits = edits_for(trained.editor, request, trained.search)
+            edits = slow.get(i, partial(edits_for, trained.editor, request, trained.search))
             seen = outcome(base, task, entry, edits, batch)
             tally.count_batch(batch, seen, edits)
             bar.update(i + 1)
     if not base.weights.is_divided:
         tally.gather(n)
+    return slow
 
 
 def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> float:
