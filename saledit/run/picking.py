@@ -21,6 +21,7 @@ from saledit.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
 from saledit.run.launching import alone
+from saledit.run.placing import device_of
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.sweeping import JUDGES, sweep, sweep_key
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
@@ -112,8 +113,7 @@ def _swept(prepared: Prepared, _site: SiteConfig, layers: Sequence[Layer]) -> _S
 def _probed(prepared: Prepared, site: SiteConfig, layers: Sequence[Layer]) -> _Scoring:
     """Scores by a picker that reads a few samples of the training part."""
     trainer = prepared.config.trainer
-    accelerator = str(trainer.get("accelerator", "auto"))
-    dtype = _MIXED.get(str(precision_here(trainer.get("precision"), accelerator)))
+    dtype = _MIXED.get(str(precision_here(trainer.get("precision"), device_of(trainer).type)))
     picker = make_picker(site, dtype)
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
     fail = _draw(range(len(part.fail)), site.samples, draws)

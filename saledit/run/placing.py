@@ -46,6 +46,21 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
         return torch.device("cpu")
     if chosen in ({}, {"accelerator": "auto"}):
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    found = _chosen(chosen)
+    return found if found.type == "cuda" else torch.device("cpu")
+
+
+def accelerator_left(trainer: Mapping[str, Any]) -> str:
+    """The accelerator that is asked for and left alone, see ``device_of``; "" where none is."""
+    if device_of(trainer).type != "cpu" or not torch.accelerator.is_available():
+        return ""
+    if trainer.get("accelerator", "auto") == "cpu":
+        return ""
+    found = torch.accelerator.current_accelerator()
+    return "" if found is None else found.type
+
+
+def _chosen(chosen: dict[str, Any]) -> torch.device:
     import lightning as L  # slow, and a fix that runs where it is has no use for it
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -59,4 +74,4 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
         raise ConfigError(
             f"trainer: expected an accelerator of this machine, got {chosen}: {reason}"
         ) from error
-    return found if found.type == "cuda" else torch.device("cpu")
+    return found

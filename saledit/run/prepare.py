@@ -25,7 +25,7 @@ from saledit.records import Record
 from saledit.report import Ui, training_bar
 from saledit.room import Room
 from saledit.run.launching import divides
-from saledit.run.placing import device_of
+from saledit.run.placing import accelerator_left, device_of
 from saledit.tasks.base import Task
 
 _ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
@@ -164,9 +164,10 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
     stream = config.model.stream or is_divided  # no process reads all of it into memory
     task = make_task(config.task)
     d, f = config.data, config.model.finetune
-    accelerator = str(config.trainer.get("accelerator", "auto"))
+    if skipped := accelerator_left(config.trainer):
+        ui.stage(f"{skipped} has no double precision, which whitening takes: all on the CPU")
     wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
-    if any(precision_here(precision, accelerator) != precision for precision in wanted):
+    if any(precision_here(precision, device.type) != precision for precision in wanted):
         ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
     ui.stage("reading data")
 
@@ -206,6 +207,8 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
             is_trained = name != config.model.name
             fresh = None if task.generates or is_trained else labels
             model = replace(config.model, name=name, stream=stream and is_trained)
+            if not is_trained:  # weights of half precision would lose most of what a step changes
+                model = replace(model, dtype="float32")
             return load_model(task, model, config.cache, fresh)
 
         base = finetuned(

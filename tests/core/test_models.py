@@ -156,6 +156,18 @@ def test_the_fingerprint_does_not_depend_on_memory_layout() -> None:
     assert fingerprint(one) == fingerprint(other)
 
 
+def test_a_classifier_has_the_numbers_that_are_asked_for_not_its_files(tmp_path: Path) -> None:
+    base = build("bert")
+    base.model.to(torch.bfloat16)
+    folder = str(save(base, tmp_path))
+    for labels in (None, ["a", "b", "c", "d"]):
+        loaded = load_classifier(folder, labels)
+        assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+        assert load_classifier(folder, labels, dtype="float16").dtype == torch.float16
+    with pytest.raises(ModelError, match=r"model\.dtype: unknown name 'float61'.*float16"):
+        load_classifier(folder, dtype="float61")
+
+
 def test_a_pickled_model_is_never_read(tmp_path: Path) -> None:
     base = build("bert")
     save(base, tmp_path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from whole_runs import check_answers, ui
 
 from saledit import config as configuration
@@ -16,7 +18,9 @@ from saledit.artifact import load_editor
 from saledit.config import RunConfig
 from saledit.editors.request import Request
 from saledit.errors import ConfigError, JobError
-from saledit.run import fit, saliency
+from saledit.files import write_jsonl
+from saledit.models import load_classifier
+from saledit.run import FixOptions, fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.caching import banks_of
 from saledit.run.prepare import prepare
@@ -47,6 +51,47 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     result = fit(config, False, ui())
     assert len(result["saliency"]["layers"]) == result["n_layers"]
     assert result["layer"] == result["saliency"]["pick"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_classifier_of_half_precision_has_an_editor_of_single(
+    dtype: str, make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = make(dtype, f"model.dtype={dtype}", "train.epochs=1")
+    fit(config, False, ui())
+    found = run_test(str(config.folder), [], ui())
+    assert math.isfinite(found["metrics"]["locality_kl"])
+    trained = load_editor(config.folder)
+    assert {p.dtype for p in trained.editor.parameters()} == {torch.float32}
+    prepared = prepare(config, ui())
+    assert prepared.base.dtype == getattr(torch, dtype)
+    failures, out = tmp_path / "failures.jsonl", tmp_path / "fixed"
+    write_jsonl(failures, [prepared.task.row(sample) for sample in prepared.test.fail[:2]])
+    fixed = fix(str(config.folder), str(failures), str(out), FixOptions(format="merged"), ui())
+    assert fixed["n_wrong_before"] == 2
+    weights = load_classifier(str(out), dtype=dtype).model.state_dict()
+    changed = {
+        name for name, value in prepared.base.model.state_dict().items()
+        if not torch.equal(value, weights[name])
+    }  # fmt: skip
+    assert changed <= {f"{site.name}.weight" for site in trained.layer.sites}
+    assert changed
+
+
+def test_a_classifier_is_fine_tuned_in_single_precision(make: Callable[..., RunConfig]) -> None:
+    seen: list[torch.dtype] = []
+
+    class Seen(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            seen.extend(p.dtype for p in pl_module.model.parameters())
+
+    config = make("tuned", "model.dtype=bfloat16", "model.finetune.enabled=true",
+                  "model.finetune.records=20", "model.finetune.epochs=1")  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saledit.run.prepare.training_bar", lambda *_: Seen())
+        base = prepare(config, ui()).base
+    assert set(seen) == {torch.float32}
+    assert base.dtype == torch.bfloat16
 
 
 def test_a_layer_beside_a_picker_is_refused_before_anything_is_loaded(

@@ -28,7 +28,7 @@ from saledit.moments import Normalizer
 from saledit.run import fit, launching
 from saledit.run import test as run_test
 from saledit.run.launching import alone
-from saledit.run.placing import device_of
+from saledit.run.placing import accelerator_left, device_of
 
 
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
@@ -220,6 +220,16 @@ def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> No
     for trainer in ({}, {"devices": 2}, {"accelerator": "gpu", "devices": "auto"}):
         assert device_of(trainer) == torch.device("cuda", 1)
     assert device_of({"accelerator": "cpu", "devices": 1}) == torch.device("cpu")
+
+
+def test_an_accelerator_without_doubles_is_left_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert accelerator_left({}) == accelerator_left({"accelerator": "auto"}) == "mps"
+    assert not accelerator_left({"accelerator": "cpu"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not accelerator_left({})
 
 
 def test_a_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
