@@ -13,7 +13,8 @@ nothing is done. Pages of mapped files count, though the system may drop them. W
 answered is remembered, so the first verb asks the training part, and the next ones the others.
 
 *difference*: the largest of any number, and in parentheses relative to the largest number: of the
-scores, the editor's weights, the metrics of the test, the matrices that the fix adds.
+scores, the editor's weights, the metrics of the test, the matrices that the fix adds. Both modes
+fix with the editor that was trained with the model loaded.
 
 Linux only: memory is read from /proc.
 """
@@ -50,7 +51,7 @@ from saledit.run.prepare import prepare
 
 VERBS = ("saliency", "fit", "test", "fix")
 MODES = {"plain": "false", "stream": "true"}  # folder -> model.stream
-RUN, FIXED, FAILURE = "run", "fixed", "failure.jsonl"
+RUN, SAME, FIXED, FAILURE = "run", "same", "fixed", "failure.jsonl"
 # Small enough for ten minutes on a core for 135 M parameters.
 SMALL = (
     "data.limit=600", "data.max_failures=60", "data.max_passes=60", "data.max_made=0",
@@ -101,7 +102,7 @@ class Job:
             if self.verb == "test":
                 return run.test(str(folder / RUN), [], ui)
             failure = str(folder.parent / FAILURE)
-            return run.fix(str(folder / RUN), failure, str(folder / FIXED), None, ui)
+            return run.fix(str(folder / SAME), failure, str(folder / FIXED), None, ui)
 
 
 def measure(job: Job) -> None:
@@ -171,6 +172,16 @@ class Bench:
                 self.found[verb][mode] = one["found"]
             if verb == "test":
                 self._write_failure()
+                self._share_editor()
+
+    def _share_editor(self) -> None:
+        """One editor for both: two that are trained apart differ in their last digits."""
+        for mode, stream in MODES.items():
+            folder = self._work / mode / SAME
+            shutil.copytree(self._work / "plain" / RUN, folder)
+            own = [f"output={self._work / mode}", f"name={SAME}", f"model.stream={stream}"]
+            config = configuration.load(folder / "config.yaml", own)
+            (folder / "config.yaml").write_text(configuration.to_yaml(config), encoding="utf-8")
 
     def _write_failure(self) -> None:
         """The same failure for both."""

@@ -67,20 +67,32 @@ class Bank:
         self._room, self._dtype = room or Room(), dtype
         self._shards = shards
         self._per_shard = len(shards[0]["losses"])  # all but the last are full
-        self.losses = torch.cat([s["losses"] for s in shards])
-        self.lengths = torch.cat([s["lengths"] for s in shards])
-        self._starts = {TOKENS: _starts([s["lengths"] for s in shards])}
+        names = ("losses", "lengths", "answer_lengths", "targets")
+        parts = self._copied([name for name in names if name in shards[0]])
+        self.losses, self.lengths = torch.cat(parts["losses"]), torch.cat(parts["lengths"])
+        self._starts = {TOKENS: _starts(parts["lengths"])}
         self.answer_lengths: Tensor | None = None
         self._at: Tensor | None = None
-        if "answer_lengths" in shards[0]:
-            parts = [s["answer_lengths"] for s in shards]
-            self.answer_lengths = torch.cat(parts)
-            self._starts[ANSWERS] = _starts(parts)
+        if "answer_lengths" in parts:
+            self.answer_lengths = torch.cat(parts["answer_lengths"])
+            self._starts[ANSWERS] = _starts(parts["answer_lengths"])
             every = torch.arange(len(self))
             self.targets = self._along(ANSWERS, "answers.targets", every, IGNORED).long()
             self._at = self._along(ANSWERS, "answers.at", every).long()
         else:
-            self.targets = torch.cat([s["targets"] for s in shards])
+            self.targets = torch.cat(parts["targets"])
+
+    def _copied(self, names: Sequence[str]) -> dict[str, list[Tensor]]:
+        """Small tensors of each shard, in memory of their own.
+
+        Shard by shard: with each a few pages come in, and what still points to them keeps them.
+        """
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for shard in self._shards:
+            for name, found in parts.items():
+                found.append(shard[name].clone())
+            self._room.touched(len(names), 0)
+        return parts
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -193,6 +205,7 @@ class Bank:
     def _pick(self, name: str, index: Tensor, places: Tensor) -> Tensor:
         if len(self._shards) == 1:
             out = self._shards[0][name][places]
+            self._room.touched(len(index), out.nbytes)
         else:
             shard_of = index // self._per_shard
             first = self._shards[0][name]
@@ -201,7 +214,7 @@ class Bank:
             groups = torch.split(shard_of.argsort(stable=True), counts.tolist())
             for shard, rows in zip(touched.tolist(), groups, strict=True):
                 out[rows] = self._shards[shard][name][places[rows]]
-        self._room.touched(len(index), out.nbytes)
+                self._room.touched(len(rows), out.nbytes * len(rows) // max(1, len(out)))
         return out
 
 
