@@ -56,10 +56,11 @@ class Room:
             self._ground = max(0, _file_pages())
 
     def hold(self, mapped: Mapped, size: int) -> None:
-        """Take in something mapped of a size in bytes, of which a page or two were read."""
+        """Take in something mapped of a size in bytes, of which a part was read."""
         self._maps.append(mapped)
         self.size += size
-        self.touched(1, 0)
+        self.touched(1, size)
+        self.look()
 
     def touched(self, rows: int, size: int) -> None:
         """Rows were gathered, of so many bytes together; drops pages where they are too many."""
@@ -67,7 +68,12 @@ class Room:
             return
         self._touched += size + rows * _AROUND
         # No more can be in memory than was touched: only then is it worth asking.
-        if self._touched <= self.most:
+        if self._touched > self.most:
+            self.look()
+
+    def look(self) -> None:
+        """Drop pages where too many are in memory now."""
+        if not self.most:
             return
         pages = _file_pages()
         here = self._touched if pages < 0 else pages - self._ground

@@ -91,6 +91,33 @@ def test_pages_are_asked_for_only_when_enough_was_touched(monkeypatch: pytest.Mo
     assert let_go
 
 
+def test_what_opening_brings_in_is_let_go_before_more_is_opened(
+    bert: TaskModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With a shard all of it may come, whatever was read: the system knows, an estimate does not.
+    in_memory: list[int] = []
+    here = Room(most=2500)
+
+    class Mapped:
+        def drop(self) -> None:
+            in_memory.clear()
+
+    monkeypatch.setattr(room, "_file_pages", lambda: sum(in_memory))
+    for _ in range(20):
+        in_memory.append(1000)
+        here.hold(Mapped(), 10)
+        assert sum(in_memory) <= 2500
+    assert here.dropped == 6
+    # Nor do small tensors of many shards, copied when a bank is opened, hold on to the pages.
+    looks: list[int] = []
+    bank = open_bank(bert, Nli(), samples(N), BankSpec(bert.layer(1)), tmp_path, room=here)
+    monkeypatch.setattr(Room, "look", lambda _self: looks.append(1))
+    again = open_bank(bert, Nli(), samples(N), BankSpec(bert.layer(1)), tmp_path, room=Room(1))
+    shards = len(list(tmp_path.rglob("shard-*.safetensors")))
+    assert len(looks) >= 2 * shards
+    assert torch.equal(bank.losses, again.losses)
+
+
 def test_what_was_found_and_made_is_counted(bert: TaskModel, tmp_path: Path) -> None:
     spec, first, second = BankSpec(bert.layer(1), rank=2), Room(), Room()
     open_bank(bert, Nli(), samples(N), spec, tmp_path, room=first)
