@@ -1,11 +1,18 @@
 """Edit accuracy against drawdown of trained editors, each at several lengths of its edits.
 
     python benchmarks/fronts.py checkpoints/snli-salem-s0 checkpoints/snli-step-s0 --out snli.json
+    python benchmarks/fronts.py checkpoints/snli-salem-s[012] --beside checkpoints/snli-enn-s[012] \
+        --out snli.json
 
 Two editors can be compared at equal edit accuracy when each is drawn as a curve: the same edits,
 taken at a factor of their length. A run is NAME-EDITOR-sSEED, as `saledit compare` names them.
 Prints, for the edit accuracy that each editor has at its best length, what drawdown the others
 have there (interpolated; the mean over the seeds), and writes the curves and a picture.
+
+With --beside, finished runs of rivals are set beside the curve of their own seed: the drawdown that
+the curve has at the rival's edit accuracy, the ratio of the two, and an editor's ratios over the
+seeds, written as well beside the curves (snli.beside.json). The curves meant are those of the runs
+named first, or all in the file; there is one a seed.
 """
 
 from __future__ import annotations
@@ -15,10 +22,23 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
+from beside import (
+    beside,
+    beside_table,
+    check_rivals,
+    drawdown_at,
+    editor_of,
+    fronts_of,
+    judged,
+    rival_of,
+    summary,
+)
+
 from saledit.artifact import TrainedEditor, load_editor
+from saledit.errors import SaleditError
+from saledit.files import read_json, write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run.prepare import Prepared, prepare
 from saledit.run.testing import measure
@@ -37,21 +57,9 @@ def front(
         editor = trained.config.editor
         longer = replace(editor, steps=[step * length for step in editor.steps])
         scaled = replace(trained, config=replace(trained.config, editor=longer))
-        metrics = measure(prepared, scaled).results["metrics"]
-        metrics |= metrics.get("generated", {})
+        metrics = judged(measure(prepared, scaled).results["metrics"])
         points.append({"length": length, **{key: metrics.get(key, 0.0) for key in _KEPT}})
     return points
-
-
-def drawdown_at(points: Sequence[Mapping[str, float]], accuracy: float) -> float | None:
-    """The least drawdown at which a curve reaches an edit accuracy; None if it does not."""
-    line = [(point["edit_accuracy"], point["drawdown"]) for point in points]
-    line = [(0.0, 0.0), *line]
-    found = []
-    for (a, da), (b, db) in pairwise(line):
-        if min(a, b) <= accuracy <= max(a, b):
-            found.append(da if a == b else da + (db - da) * (accuracy - a) / (b - a))
-    return min(found, default=None)
 
 
 def mean_curves(
@@ -109,28 +117,44 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Non
     figure.savefig(path, dpi=144)
 
 
-def read(path: Path) -> dict[str, list[list[dict[str, float]]]]:
-    """The curves of a file that this script wrote, seeds apart."""
-    curves = defaultdict(list)
-    for run, points in json.loads(path.read_text(encoding="utf-8")).items():
-        curves[editor_of(run)].append(points)
-    return dict(curves)
+def read(path: Path) -> dict[str, list[dict[str, float]]]:
+    """The curves of a file that this script wrote, by run.
+
+    Raises:
+        ArtifactError: there is none, or it is broken or of something else.
+    """
+    curves: dict[str, list[dict[str, float]]] = read_json(
+        path, "curves by run", {str: [{str: float}]}
+    )
+    return curves
 
 
-def editor_of(run: str) -> str:
-    """The editor in the name of a run, NAME-EDITOR-sSEED."""
-    return run.split("-", 1)[1].rsplit("-s", 1)[0]
-
-
-def main() -> None:
-    """Test the runs at each length that has not been tested before."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Test the runs at each length that has not been tested before, and set rivals beside them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of trained editors")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; runs in it are kept")
     parser.add_argument("--lengths", nargs="+", type=float, default=list(LENGTHS))
-    args = parser.parse_args()
+    parser.add_argument(
+        "--beside", nargs="+", type=Path, default=[], metavar="RUN", help="folders of rivals' runs"
+    )
+    args = parser.parse_args(given)
     quiet_libraries()
-    known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    try:
+        for line in _lines(args):
+            print(line)
+    except SaleditError as error:
+        parser.exit(error.exit_status, f"{error}\n")
+
+
+def _lines(args: argparse.Namespace) -> list[str]:
+    """Measure, write and draw; what there is to print."""
+    known = read(args.out) if args.out.exists() or not args.runs else {}
+    meant = [run.name for run in args.runs] or [*known]
+    for name in {*known, *meant}:
+        editor_of(name)  # a name that says nothing is refused before minutes of work
+    if args.beside:
+        check_rivals(args.beside, args.runs, meant)
     with Ui() as ui:
         for run in args.runs:
             if run.name in known:
@@ -140,9 +164,19 @@ def main() -> None:
             trained.check(prepared.base)
             known[run.name] = front(prepared, trained, args.lengths)
             args.out.write_text(json.dumps(known, indent=1), encoding="utf-8")
-    curves = mean_curves(read(args.out))
+    seeds = defaultdict(list)
+    for run, points in known.items():
+        seeds[editor_of(run)].append(points)
+    curves = mean_curves(seeds)
     draw(curves, args.out.with_suffix(".png"))
-    print("\n".join(table(curves)))
+    lines = table(curves)
+    if args.beside:
+        fronts = fronts_of({name: known[name] for name in meant})
+        rows = beside(map(rival_of, args.beside), fronts)
+        editors = summary(rows)
+        write_json(args.out.with_suffix(".beside.json"), {"runs": rows, "editors": editors})
+        lines += ["", *beside_table(rows, editors)]
+    return lines
 
 
 if __name__ == "__main__":
