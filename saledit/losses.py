@@ -108,6 +108,11 @@ class _Divergence(torch.autograd.Function):
         return None, slope * upstream[:, None]
 
 
+def mean_of(values: Tensor) -> Tensor:
+    """Mean of values (...); 0 where there is none."""
+    return values.mean() if values.numel() else values.sum()
+
+
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean of values (...) under weights (...); 0 where all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp_min(1e-12)

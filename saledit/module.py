@@ -17,7 +17,7 @@ from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.errors import JobError
-from saledit.losses import penalty, weighted_mean
+from saledit.losses import mean_of, penalty, weighted_mean
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.multiplier import LEARNING_RATE, Multiplier
@@ -92,13 +92,7 @@ class EditModule(L.LightningModule):
         al., ICLR 2024 (MALMEN), section 3.3.
         """
         edits = edits_for(self.editor, self.request(batch))
-        n = (
-            max(
-                len(batch) // _ROWS,
-                batch.n_scored // self.base.positions_at_once,
-            )
-            + 1
-        )
+        n = batch.cuts(_ROWS, self.base.positions_at_once)
         if self.base.weights.is_divided:
             n = world.highest(n)  # as many passes in every process
         if n == 1:
@@ -131,7 +125,7 @@ class EditModule(L.LightningModule):
         self, seen: Outcome, batch: EditBatch, share: float, pass_share: float
     ) -> dict[str, Tensor]:
         right = weighted_mean(self.task.correct(seen.edit, batch.targets).float(), batch.weights)
-        values = (share * seen.edit_nll, pass_share * seen.locality.mean(), share * right)
+        values = (share * seen.edit_nll, pass_share * mean_of(seen.locality), share * right)
         return dict(zip(_LOGGED, values, strict=True))
 
     def request(self, batch: EditBatch) -> Request:
@@ -156,9 +150,9 @@ class EditModule(L.LightningModule):
         # lies between a weight that forbids large edits and one that lets each failure of
         # a large edit disturb as much as it would alone.
         if self.multiplier:  # its margin is one of the KL itself
-            damage = self.multiplier(seen.locality.mean())
+            damage = self.multiplier(mean_of(seen.locality))
         else:
-            damage = c.locality * penalty(c.penalty)(seen.locality).mean()
+            damage = c.locality * mean_of(penalty(c.penalty)(seen.locality))
         return share * c.edit * seen.edit_nll + pass_share / math.sqrt(batch.n_fail) * damage, seen
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:

@@ -133,6 +133,9 @@ def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Te
         flat: what the head reads.
         project: what stands in for the head; None for its product.
     """
+    if not len(flat):  # a part of a step may score nothing, and few forwards take no position
+        kind = torch.promote_types(flat.dtype, torch.float32)
+        return flat.new_zeros((1, 0, base.vocabulary), dtype=kind)
     # The values are not read; the stack that would read them is short-circuited.
     ids = torch.zeros((1, len(flat)), dtype=torch.long, device=flat.device)
     inputs: dict[str, Any] = {"input_ids": ids}

@@ -22,11 +22,13 @@ from tiny import random_edits
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from saledit import world
+from saledit import module, world
 from saledit.answering import answers
 from saledit.bank import BankSpec
 from saledit.cache import memory_bank
+from saledit.data.part_banks import PartBanks
 from saledit.detour import forward_replaced
+from saledit.editors.mend import Mend
 from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.models.divided import divided
 from saledit.overlay import applied
@@ -101,9 +103,40 @@ def numbers(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
     assert len(runs) == (2 if base.weights.is_divided and base.n_blocks > 2 else 1), runs
     out |= {"half": half.detach(), **{f"half slope{i}": s for i, s in enumerate(halves)}}
     out |= {"total": total.detach(), **{f"slope{i}": s for i, s in enumerate(slopes)}}
+    out |= step_in_parts(base, task, asked)
     probes = Probes(asked[:4], asked[4:8], asked[8:])
     table = GradientSaliency(batch_tokens=60)(base, task, base.layers(), probes)
     return out | {"scores": torch.tensor([score.score for score in table.scores])}
+
+
+def step_in_parts(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
+    """Loss and slopes of a training step whose parts have rows of one kind alone.
+
+    The first process has twice as many edits, so that alone it would cut into more parts.
+    """
+    spec = BankSpec(base.layer(1), rank=3)
+    fail, passing = (memory_bank(base, task, some, spec) for some in (asked[:8], asked[8:]))
+    none = torch.zeros(8, 0)
+    banks = PartBanks(fail, None, none.long(), none, passing, torch.full((8,), -1))
+    edits = 1 if world.rank() else 2
+    batch = banks.batch(torch.arange(8).view(2, 4)[:edits], torch.tensor([[1], [2]])[:edits], 6)
+    torch.manual_seed(0)
+    editor = Mend(spec.layer.sites, rank=2)
+    editor.prime(batch.gradients, None)
+    with torch.no_grad():  # away from the start, where most slopes are 0
+        for name, parameter in editor.named_parameters():
+            if not name.endswith("log_rate"):
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    step = module.EditModule(base, task, editor, fail.entry).eval()
+    whole, module._ROWS = module._ROWS, 2
+    try:
+        loss, _ = step._loss(batch)
+    finally:
+        module._ROWS = whole
+    named = {name: p for name, p in editor.named_parameters() if p.requires_grad}
+    slopes = torch.autograd.grad(loss, list(named.values()))
+    found = {f"step {name}": slope for name, slope in zip(named, slopes, strict=True)}
+    return found | {"step": loss.detach()}
 
 
 def order_of_passes(base: TaskModel) -> list[list[Any]]:

@@ -67,8 +67,26 @@ class EditBatch:
         index = (first + torch.arange(self.n_fail)).flatten().to(self.targets.device)
         return self.rows.pick(index), self.targets[:, : self.n_fail]
 
+    def cuts(self, rows: int, positions: int) -> int:
+        """How many parts keep to some rows and scored positions each.
+
+        Args:
+            rows: of all edits together, that a part may have.
+            positions: that it may have logits of.
+
+        Returns:
+            The least number of parts; where not even one row of each edit is within the bounds,
+            as many as an edit has rows.
+        """
+        n_edits = len(self.targets)
+        fitting = min(rows, positions * len(self) // self.n_scored) // n_edits  # of each edit
+        return -(-len(self) // (n_edits * max(1, fitting)))
+
     def parts(self, n: int) -> Iterator[tuple[EditBatch, float, float]]:
         """Cut the rows of each edit into n batches of the same edits, or as many as there are rows.
+
+        Rows are dealt like cards, so that parts differ by one row of each edit at most. Where
+        there are more parts than pass rows (or failures and rewordings), some have none of them.
 
         Args:
             n: parts.
@@ -79,21 +97,21 @@ class EditBatch:
             those of the whole.
         """
         (n_edits, edit), passing = self.targets.shape[:2], self.pass_targets.shape[1]
-        n, size = max(1, min(n, edit, passing)), edit + passing
+        size, total = edit + passing, float(self.weights.sum())
+        n = max(1, min(n, size))
         first = torch.arange(n_edits)[:, None] * size
         for i in range(n):
-            some, others = torch.arange(i, edit, n), torch.arange(i, passing, n)
-            index = (first + torch.cat([some, edit + others])).flatten()
+            own = torch.arange(i, size, n)
+            some, others = own[own < edit], own[own >= edit] - edit
             part = replace(
                 self,
-                rows=self.rows.pick(index.to(self.targets.device)),
+                rows=self.rows.pick((first + own).flatten().to(self.targets.device)),
                 targets=self.targets[:, some],
                 weights=self.weights[:, some],
                 base_outputs=self.base_outputs[:, others],
                 pass_targets=self.pass_targets[:, others],
             )
-            share = part.weights.sum() / self.weights.sum().clamp_min(1e-12)
-            yield part, float(share), len(others) / passing
+            yield part, float(part.weights.sum()) / max(total, 1e-12), len(others) / max(1, passing)
 
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""

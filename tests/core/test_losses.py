@@ -12,7 +12,7 @@ from torch import Tensor
 from saledit import losses
 from saledit.config import LossConfig
 from saledit.errors import ConfigError
-from saledit.losses import PENALTIES, locality_kl, penalty, root_kl, weighted_mean
+from saledit.losses import PENALTIES, locality_kl, mean_of, penalty, root_kl, weighted_mean
 
 
 def by_definition(base: Tensor, edited: Tensor) -> Tensor:
@@ -120,3 +120,10 @@ def test_kl_itself_is_the_default() -> None:
 def test_an_unknown_penalty_is_named() -> None:
     with pytest.raises(ConfigError, match=r"loss\.penalty: unknown name 'root_kl'.*'root-kl'"):
         penalty("root_kl")
+
+
+def test_the_mean_of_nothing_is_nothing() -> None:
+    kl = locality_kl(torch.zeros(2, 0, 3), torch.zeros(2, 0, 3))
+    for name in PENALTIES:
+        assert float(mean_of(penalty(name)(kl))) == 0
+    assert float(mean_of(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))) == 3

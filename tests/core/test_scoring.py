@@ -85,6 +85,15 @@ def test_only_wanted_positions_in_any_grouping(base: TaskModel, encoded: Encoded
     torch.testing.assert_close(logits_of(base, *grouped[:2]), whole[wanted], **CLOSE)
 
 
+def test_where_nothing_is_scored_there_are_no_logits(base: TaskModel) -> None:
+    width = base.model.get_output_embeddings().weight.shape[1]
+    outputs, targets = torch.zeros(2, 0, 3, width), torch.zeros(2, 0, 3, dtype=torch.long)
+    found = [QA.logits(base, outputs, targets), *QA.logits_beside(base, *2 * (outputs,), targets)]
+    assert all(logits.shape == (0, len(VOCABULARY)) for logits in found)
+    assert QA.answer_losses(base, found[0], targets).shape == (2, 0)
+    assert QA.divergence(*found[1:], targets).shape == QA.correct(found[0], targets).shape == (2, 0)
+
+
 @torch.no_grad()
 def test_logits_of_are_the_base_s_whatever_is_edited(base: TaskModel, encoded: Encoded) -> None:
     assert encoded.at is not None

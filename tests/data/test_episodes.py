@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny import build, samples
 from torch import Tensor
@@ -22,6 +22,7 @@ from saledit.data.made import reworded
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.models import TaskModel
+from saledit.rows import Rows
 from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
@@ -153,6 +154,55 @@ def equal(a: EditBatch, b: EditBatch) -> bool:
     pairs += [(a.rows.inputs["input_ids"], b.rows.inputs["input_ids"])]
     pairs += [(x.u, y.u) for x, y in zip(a.gradients, b.gradients, strict=True)]
     return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
+
+
+def numbered(edits: int, edit: int, passing: int, width: int) -> EditBatch:
+    """A batch of text whose rows, targets and outputs are their own numbers."""
+    size = edit + passing
+    number = torch.arange(edits * size).view(edits, size)
+    rows = Rows({"input_ids": number.view(-1, 1)}, {}, number.view(-1, 1).repeat(1, width))
+    weights = (number[:, :edit] % 3 > 0).float()  # fillers among them
+    wide = number[..., None].repeat(1, 1, width)
+    empty = torch.zeros(0, dtype=torch.long)
+    return EditBatch(
+        [], rows, wide[:, :edit], weights, edit, wide[:, edit:, :, None].double(), wide[:, edit:],
+        (empty, empty, empty),
+    )  # fmt: skip
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 80), st.integers(1, 80), st.integers(1, 4),
+    st.integers(1, 90), st.integers(1, 200), st.integers(0, 3),
+)  # fmt: skip
+@example(1, 1000, 1, 1, 50, 50, 0)
+@example(2, 2000, 1, 2, 50, 99, 0)
+@example(2, 1, 1000, 3, 50, 60, 0)
+@example(1, 1000, 1000, 1, 50, 50, 1)
+@example(1, 1, 1, 1, 1, 1, 0)
+def test_parts_are_no_larger_than_they_may_be_and_each_row_is_in_one(
+    edits: int, edit: int, passing: int, width: int, rows: int, positions: int, more: int
+) -> None:
+    batch = numbered(edits, edit, passing, width)
+    size = edit + passing
+    n = batch.cuts(rows, positions)
+    assert (n == 1) == (size == 1 or (len(batch) <= rows and batch.n_scored <= positions))
+    parts = list(batch.parts(n + more))  # of several processes each cuts as often as any
+    assert len(parts) == min(n + more, size)
+    weight, total = torch.zeros(2, dtype=torch.double), float(batch.weights.sum())
+    seen = []
+    for part, share, pass_share in parts:
+        assert len(part) <= max(rows, edits)  # a row of each edit at least
+        assert part.n_scored <= max(positions, edits * width)
+        ids = part.rows.inputs["input_ids"].view(edits, -1)
+        assert torch.equal(ids, torch.cat([part.targets, part.pass_targets], 1)[..., 0])
+        assert torch.equal(part.base_outputs[..., 0], part.pass_targets.double())
+        assert torch.equal(part.weights, (part.targets[..., 0] % 3 > 0).float())
+        assert share * total == pytest.approx(float(part.weights.sum()), rel=1e-12)
+        assert pass_share * passing == pytest.approx(part.pass_targets.shape[1], rel=1e-12)
+        weight += torch.tensor([share, pass_share])
+        seen.append(ids)
+    assert torch.equal(torch.cat(seen, 1).sort(1).values, torch.arange(len(batch)).view(edits, -1))
+    torch.testing.assert_close(weight, torch.tensor([float(total > 0), 1.0]).double())
 
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone(banks: PartBanks) -> None:

@@ -6,8 +6,10 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny_text
 import torch
 from oracle import Oracle, PlainEdit
 from tiny import N_BLOCKS, build, samples
@@ -27,6 +29,7 @@ from saledit.module import EditModule
 from saledit.multiplier import Multiplier
 from saledit.outcomes import Outcome, outcome
 from saledit.stepping import StepSearch
+from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
 
 TASK = Nli()
@@ -45,11 +48,12 @@ class Case:
     sample_rank: int
     gradient_rank: int
 
-    def draw(self, k: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(k)
-        fail = torch.randperm(len(self.part.fail), generator=generator)[: EDITS * k]
-        passing = torch.randint(len(self.part.passing), (EDITS, PASSES), generator=generator)
-        return fail.view(EDITS, k), passing
+    def draw(self, k: int, passes: int = PASSES) -> tuple[Tensor, Tensor]:
+        generator, n = torch.Generator().manual_seed(k), len(self.part.fail)
+        rounds = -(-EDITS * k // n)  # some of them several times where there are too few
+        deck = torch.cat([torch.randperm(n, generator=generator) for _ in range(rounds)])
+        passing = torch.randint(len(self.part.passing), (EDITS, passes), generator=generator)
+        return deck[: EDITS * k].view(EDITS, k), passing
 
     def batch(self, fail: Tensor, passing: Tensor) -> EditBatch:
         return self.banks.batch(fail, passing, self.gradient_rank)
@@ -73,19 +77,21 @@ def make_case(
     folder: Path, family: str, block: int, *, sample_rank: int = 4, gradient_rank: int = 6,
     style: str = "bottleneck", dtype: torch.dtype = torch.float64,
 ) -> Case:  # fmt: skip
-    base = build(family)
+    in_words = family.startswith("text/")
+    base = tiny_text.build(family.removeprefix("text/")) if in_words else build(family)
     base.model.to(dtype)
-    chosen = samples(24)
+    task: Task = tiny_text.task() if in_words else TASK
+    chosen = tiny_text.samples(24) if in_words else samples(24)
     # 0, 1 or 2 rewordings a failure, so that some rows are fillers.
     adapt = tuple(tuple(chosen[8 + i : 8 + i + i % 3]) for i in range(8))
     part = Part(tuple(chosen[:8]), adapt, tuple(chosen[16:]))
     layer = base.layer(block)
     spec = BankSpec(layer, sample_rank, moments=True, batch_tokens=80)
-    (banks,) = open_banks(base, TASK, part, [spec], folder)
+    (banks,) = open_banks(base, task, part, [spec], folder)
     torch.manual_seed(0)
     editor = Mend(layer.sites, rank=5, style=style)
     editor.to(base.model.dtype)
-    module = EditModule(base, TASK, editor, banks.fail.entry, WEIGHTS)
+    module = EditModule(base, task, editor, banks.fail.entry, WEIGHTS)
     case = Case(base, part, banks, module, sample_rank, gradient_rank)
     editor.prime(case.batch(*case.draw(3)).gradients, banks.passing.moments())
     with torch.no_grad():  # away from the identity start, where most gradients are 0
@@ -143,6 +149,57 @@ def test_rows_in_parts_are_rows_at_once(
     assert found.keys() == want.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, want[name])
+
+
+IN_PARTS = ("bert", "text/gpt2", "text/t5")
+MANY = 10**6  # rows or words
+
+
+@pytest.mark.parametrize(
+    ("family", "k", "passes", "rows", "words"),
+    [
+        *((family, 1, 40, 6, MANY) for family in IN_PARTS),
+        *((family, 9, 1, 2, MANY) for family in IN_PARTS),  # parts with rows of one kind alone
+        *((family, 9, 1, MANY, 14) for family in IN_PARTS),
+        ("bert", 1000, 1, 50, MANY),
+        ("bert", 1000, 30, 2048, MANY),
+    ],
+)
+def test_parts_keep_to_their_size_however_many_failures_an_edit_has(
+    family: str, k: int, passes: int, rows: int, words: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    case = make_case(tmp_path, family, 1)
+    case.module.loss_weights = replace(WEIGHTS, penalty="root-kl")
+    batch = case.batch(*case.draw(k, passes))
+    case.module.eval()
+    seen: list[EditBatch] = []
+
+    def noted(*args: Any) -> Outcome:
+        seen.append(args[-1])
+        return outcome(*args)
+
+    def step(rows: int, words: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        seen.clear()
+        monkeypatch.setattr("saledit.module._ROWS", rows)
+        monkeypatch.setattr("saledit.models.base._LOGITS", words * case.base.vocabulary)
+        loss, logged = case.module._loss(batch)
+        return loss, logged, gradients(case.module.editor, loss)
+
+    monkeypatch.setattr("saledit.module.outcome", noted)
+    want = step(MANY, MANY)
+    assert [len(part) for part in seen] == [len(batch)]
+    found = step(rows, words)
+    assert len(seen) > 1
+    width = batch.n_scored // len(batch)
+    assert max(map(len, seen)) <= rows
+    assert max(part.n_scored for part in seen) <= max(words, EDITS * width)
+    assert sum(map(len, seen)) == len(batch)
+    # Text is scored in single precision.
+    close = {"rtol": 1e-9, "atol": 1e-12} if family == "bert" else {"rtol": 1e-4, "atol": 1e-6}
+    accuracies = [logged.pop("edit_accuracy") for _, logged, _ in (found, want)]
+    torch.testing.assert_close(found, want, **close, check_dtype=False)
+    torch.testing.assert_close(*accuracies)
 
 
 def test_a_margin_is_of_the_kl_itself(tmp_path: Path) -> None:
