@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import pytest
 import torch
@@ -14,11 +15,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from saledit import config as configuration
 from saledit.artifact import make_editor
 from saledit.bank import Bank, BankSpec
 from saledit.cache import memory_bank
 from saledit.conditions import conditions, embedded
-from saledit.config import EditorConfig
+from saledit.config import EditorConfig, RunConfig
 from saledit.config.editors import LocateConfig, MemoeConfig
 from saledit.delta import Delta, Edits
 from saledit.editors.base import Editor, aggregate
@@ -45,13 +47,31 @@ E, K, RANK = 3, 2, 4
 FEW = ("bert", "gpt2", "gemma", "opt", "t5", "bart/encoder")
 
 
-def pairs(families: Sequence[str]) -> list[ParameterSet]:
-    """Every editor on every family, a parameter (family, editor) each.
+#: What presets make of the registry's editors, besides ``locate``'s (``test_locate``), and one form
+#: that has no preset; as a command line has them. Those that are left out are of default numbers.
+PRESETS = (
+    "editors/mend",
+    "editors/malmen",
+    "editors/malmen-whitened",
+    "editors/ft-kl",
+    "editors/ft-l",
+    "editors/lora-ft",
+    "editors/enn editor.enn.second_order=false",
+)
+
+
+def pairs(families: Sequence[str], of_presets: str = "") -> list[ParameterSet]:
+    """Every editor on every family, a parameter (family, editor) each; presets on one family.
 
     One editor goes through all families. How a family is read, cached and edited is the same for
     all editors, so the others go through a few; all of them with ``-m slow``.
     """
-    return [
+    forms = [
+        pytest.param((of_presets, name), id=f"{of_presets}-{name.replace(' ', '-')}")
+        for name in PRESETS
+        if of_presets
+    ]
+    return forms + [
         pytest.param(
             (family, name),
             id=f"{family}-{name}",
@@ -67,10 +87,29 @@ _LAST = LocateConfig(at="last", contexts=0, weight=0.01, value_rate=0.1, shrink=
 _SHORT = MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0)
 
 
+@cache
+def config_of(name: str) -> RunConfig:
+    """An editor of the registry as configurations have it by default, or one of ``PRESETS``."""
+    if name in EDITORS:
+        return RunConfig(editor=EditorConfig(name=name, memoe=_SHORT, locate=_LAST))
+    preset, *overrides = name.split()
+    return configuration.load(None, overrides, [preset])
+
+
+def asked_by(name: str) -> tuple[int, int]:
+    """How many blocks an editor is for, and how many terms of a gradient: few, or 0 for all."""
+    config = config_of(name)
+    return config.site.span, RANK if config.editor.gradient_rank else 0
+
+
+def layer_of(base: TaskModel, span: int) -> Layer:
+    """The layer that tests edit: a block in the middle, or all up to a block."""
+    return base.layer(max(BLOCK, span - 1), span=span)
+
+
 def fresh(name: str, base: TaskModel, layer: Layer) -> Editor:
-    """An editor of the registry as configurations have it by default."""
-    config = EditorConfig(name=name, memoe=_SHORT, locate=_LAST)
-    return make_editor(config, layer.sites, base.embedding_size)
+    """An editor before anything is primed or trained; its name is one for ``config_of``."""
+    return make_editor(config_of(name).editor, layer.sites, base.embedding_size)
 
 
 def sites_of(editor: Editor, layer: Layer) -> list[Site]:
@@ -79,15 +118,21 @@ def sites_of(editor: Editor, layer: Layer) -> list[Site]:
 
 
 class Case:
-    """A tiny model and E edits of K failures each."""
+    """A tiny model and E edits of K failures each.
 
-    def __init__(self, family: str) -> None:
+    Args:
+        family: of ``tiny``.
+        span: blocks to be edited.
+        rank: terms of an edit's gradient; 0 for all.
+    """
+
+    def __init__(self, family: str, span: int = 1, rank: int = RANK) -> None:
         self.name, self.base = family, build(family)
-        self.layer = self.base.layer(BLOCK)
+        self.layer = layer_of(self.base, span)
         self.bank = self._bank()
         self.index = torch.arange(E * K).view(E, K)
         self.gradients = aggregate(
-            self.bank.factors(self.index), self.bank.losses[self.index], RANK
+            self.bank.factors(self.index), self.bank.losses[self.index], rank
         )
         self.others = samples(E * K + 4)[E * K :]
         self.held = hold(self.base, Nli(), self.others, self.layer)

@@ -47,7 +47,7 @@ class FtConfig:
     kl: float = 0.0
     """weight of KL(base || edited) on pass samples; 0 for none"""
     bound: float = 0.0
-    """largest change of a weight; 0 for no bound"""
+    """largest change of a weight, where rank is 0; 0 for no bound"""
     rank: int = 0
     """rank of the change (LoRA); 0 for a change of full rank"""
     enough: float = 0.1

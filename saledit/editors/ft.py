@@ -12,6 +12,7 @@ from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.descent import Descent
 from saledit.editors.request import Request
+from saledit.errors import ConfigError
 from saledit.site import Site
 
 
@@ -29,7 +30,7 @@ class FineTuning(Editor):
         steps: steps at most.
         rate: learning rate of Adam before calibration.
         kl: weight of the KL.
-        bound: largest change of a weight; 0 for none. Of a low-rank change it has no meaning.
+        bound: largest change of a weight; 0 for none; of a dense change only.
         rank: rank of the change; 0 for a dense one.
         enough: mean loss in nats at which an edit ends.
     """
@@ -81,3 +82,17 @@ class FineTuning(Editor):
     @property
     def _rate(self) -> float:
         return math.exp(float(self.log_rate))
+
+    @classmethod
+    def check(cls, settings: dict[str, object]) -> None:
+        """Refuse a bound on a change of low rank, which a projection would give full rank.
+
+        Raises:
+            ConfigError: both are asked for.
+        """
+        bound, rank = settings["bound"], settings["rank"]
+        if bound and rank:
+            raise ConfigError(
+                f"editor.ft.bound: expected 0 beside editor.ft.rank={rank}, whose change is not "
+                f"projected, got {bound}; leave it out, or set editor.ft.rank=0"
+            )

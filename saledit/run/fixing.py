@@ -278,14 +278,14 @@ def _steps(
     session: EditSession, wrong: Sequence[Sample], trained: TrainedEditor, ui: Ui
 ) -> list[Edits]:
     """The edits of each group of failures, in main memory."""
-    k, c = trained.config.schedule.batch_size, trained.config.editor
-    out = []
+    k, out = trained.config.schedule.batch_size, []
+    most = max(min(site.d_in, site.d_out) for site in trained.layer.sites)
     with ui.progress(f"editing {len(wrong)} failures", len(wrong)) as bar:
         for start in range(0, len(wrong), k):
             group = wrong[start : start + k]
             made = session.step(group)
-            terms = (c.gradient_rank or c.sample_rank * k) * len(group)
-            out.append(made.compress(terms).map(torch.Tensor.cpu))
+            # The same matrices, in no more terms than they can have rank.
+            out.append(made.compress(most).map(torch.Tensor.cpu))
             bar.update(start + len(group))
     return out
 

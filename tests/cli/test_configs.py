@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from editing import PRESETS
 
 from saledit import config as configuration
 from saledit.artifact import check_editor, make_task
+from saledit.config import EditorConfig
 from saledit.run.picking import check_site
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -24,6 +27,10 @@ def test_it_can_be_read(name: str) -> None:
     make_task(config.task)
     check_editor(config.editor)
     check_site(config.site)
+    if name.startswith("editors/") and config.editor.name != "locate":
+        default = EditorConfig(name=config.editor.name)
+        is_default = replace(config.editor, held=default.held) == default
+        assert is_default or name in PRESETS, "it is not in the contract of editors"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract of every registered editor on classifiers of every family."""
+"""The contract of every registered editor on classifiers of every family, of presets on one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E, fresh, numbers, pairs, sites_of
+from editing import Case, E, asked_by, fresh, numbers, pairs, sites_of
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
@@ -21,14 +21,14 @@ from saledit.routed import Routed
 case_of = cache(Case)
 
 
-@pytest.fixture(params=pairs(FAMILIES))
+@pytest.fixture(params=pairs(FAMILIES, of_presets="bert"))
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
 @pytest.fixture
 def case(pair: tuple[str, str]) -> Case:
-    return case_of(pair[0])
+    return case_of(pair[0], *asked_by(pair[1]))
 
 
 @pytest.fixture

@@ -7,8 +7,11 @@ import torch
 from editing import Case, E, SlowEdit, assert_near
 from torch import Tensor
 
+from saledit import config as configuration
+from saledit.artifact import check_editor
 from saledit.delta import LowRank
 from saledit.editors.ft import FineTuning
+from saledit.errors import ConfigError
 
 STEPS, RATE, KL = 3, 0.01, 5.0
 
@@ -76,3 +79,13 @@ def test_an_edit_ends_when_its_failures_are_mended(case: Case) -> None:
     assert (losses <= 0.1).all()
     none = FineTuning(case.layer.sites, 200, RATE, enough=1e9)(case.request)
     assert not any(delta.dense().any() for delta in none.values())
+
+
+def test_a_bound_on_a_change_of_low_rank_is_refused() -> None:
+    config = configuration.load(None, ["editor.ft.bound=0.1"], ["editors/lora-ft"])
+    with pytest.raises(
+        ConfigError, match=r"^editor\.ft\.bound: expected 0 beside .*rank=8.*got 0\.1"
+    ):
+        check_editor(config.editor)
+    for preset in ("ft-l", "lora-ft"):
+        check_editor(configuration.load(None, [], [f"editors/{preset}"]).editor)

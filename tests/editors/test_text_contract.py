@@ -1,4 +1,7 @@
-"""The contract of every registered editor on language models, each stack of every family."""
+"""The contract of every registered editor on language models, each stack of every family.
+
+Of presets on one of them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import fresh, numbers, pairs, sites_of, train
+from editing import asked_by, fresh, layer_of, numbers, pairs, sites_of, train
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
@@ -34,24 +37,23 @@ from saledit.scoring import logits_of
 from saledit.session import EditSession
 from saledit.stepping import StepSearch
 
-BLOCK = 1
 E, K, RANK = 2, 2, 4
 QA = task()
 
 
 class Case:
-    """A tiny language model and E edits of K failures each."""
+    """A tiny language model and E edits of K failures each; as ``editing.Case``."""
 
-    def __init__(self, name: str) -> None:
-        self.base = build(name)
-        self.layer = self.base.layer(BLOCK)
+    def __init__(self, name: str, span: int = 1, rank: int = RANK) -> None:
+        self.base, self.rank = build(name), rank
+        self.layer = layer_of(self.base, span)
         self.failures = samples(E * K)
         spec = BankSpec(self.layer, rank=RANK, moments=True)
         self.bank = memory_bank(self.base, QA, self.failures, spec)
         self.index = torch.arange(E * K).view(E, K)
         self.rows = self.bank.rows(self.index.flatten())
         self.gradients = aggregate(
-            self.bank.factors(self.index), self.bank.losses[self.index], RANK
+            self.bank.factors(self.index), self.bank.losses[self.index], rank
         )
 
         self.name, self.others = name, samples(E * K + 4)[E * K :]
@@ -75,7 +77,7 @@ class Case:
     ) -> EditSession:
         """A fresh session, on this model or another."""
         return EditSession(
-            base or self.base, QA, editor, self.layer, RANK, RANK, search, self.others
+            base or self.base, QA, editor, self.layer, RANK, self.rank, search, self.others
         )
 
     def editor(self, name: str, seed: int = 0) -> Editor:
@@ -95,14 +97,14 @@ class Case:
 case_of = cache(Case)
 
 
-@pytest.fixture(params=pairs(STACKED))
+@pytest.fixture(params=pairs(STACKED, of_presets="gpt2"))
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
 @pytest.fixture
 def case(pair: tuple[str, str]) -> Case:
-    return case_of(pair[0])
+    return case_of(pair[0], *asked_by(pair[1]))
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """Configurations of small runs, each test with runs of its own."""
 
-    def make(name: str, *overrides: str) -> RunConfig:
+    def make(name: str, *overrides: str, presets: Sequence[str] = ()) -> RunConfig:
         return configuration.load(
             None,
             [
@@ -56,6 +56,7 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
                 "trainer.log_every_n_steps=1",
                 *overrides,
             ],
+            presets,
         )
 
     return make
