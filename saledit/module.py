@@ -37,6 +37,22 @@ _LOGGED = ("edit_nll", _KL, "edit_accuracy")
 _ROWS = 2048  # that a step has in memory at a time, as it has logits
 
 
+class _Sloped(torch.autograd.Function):
+    """A loss whose slopes in some tensors are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *tensors: Tensor) -> Tensor:
+        """The loss; behind it n tensors and their n slopes."""
+        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The slopes, as often as the loss is asked for."""
+        slopes = ctx.saved_tensors
+        return (None, *(gradients[0] * slope for slope in slopes), *(None for _ in slopes))
+
+
 class EditModule(L.LightningModule):
     """loss = c_edit NLL(right answers of fail, adapt) + c_loc / sqrt(k) KL(base || edited on pass).
 
@@ -103,22 +119,31 @@ class EditModule(L.LightningModule):
         # Not by ``backward``: what it leaves in ``grad`` is cleared before the step's own pass.
         asked = [*leaves.tensors(), *weights]
         slopes = [torch.zeros_like(value) for value in asked]
+        scale = self._scale()
         loss = batch.weights.new_zeros(())
         logged = dict.fromkeys(_LOGGED, loss)
         for part, own, own_pass in batch.parts(n):
             share, pass_share = own * batch.share, own_pass * batch.pass_share
             some, seen = self.loss_of(leaves, part, share, pass_share)
-            for slope, found in zip(
-                slopes, torch.autograd.grad(some, asked, allow_unused=True), strict=True
-            ):
-                if found is not None:
-                    slope += found
+            found = torch.autograd.grad(some * scale, asked, allow_unused=True)
+            for slope, own_slope in zip(slopes, found, strict=True):
+                if own_slope is not None:
+                    slope += own_slope / scale
             loss = loss + some.detach()
             for name, value in self._logged(seen, part, share, pass_share).items():
                 logged[name] = logged[name] + value
-        pairs = zip([*edits.tensors(), *weights], slopes, strict=True)
-        back = torch.stack([(value * slope).sum() for value, slope in pairs]).sum()
-        return loss + back - back.detach(), logged
+        sloped = _Sloped.apply(loss, *edits.tensors(), *weights, *slopes)  # type: ignore[no-untyped-call]
+        return sloped, logged
+
+    def _scale(self) -> float:
+        """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.
+
+        What overflows stays infinite in the slopes: the trainer sees it, leaves the step out and
+        takes a smaller scale.
+        """
+        plugin = getattr(self._trainer, "precision_plugin", None)
+        scaler = getattr(plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     @torch.no_grad()
     def _logged(

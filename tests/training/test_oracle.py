@@ -6,6 +6,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,6 +201,53 @@ def test_parts_keep_to_their_size_however_many_failures_an_edit_has(
     accuracies = [logged.pop("edit_accuracy") for _, logged, _ in (found, want)]
     torch.testing.assert_close(found, want, **close, check_dtype=False)
     torch.testing.assert_close(*accuracies)
+
+
+class ThroughHalf(torch.autograd.Function):
+    """What lies behind it computes its gradients in float16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].half().to(gradients[0].dtype)
+
+
+def test_slopes_of_parts_are_scaled_as_the_trainer_scales_its_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(tmp_path, "bert", 1)
+    batch = case.batch(*case.draw(3))
+    case.module.eval()
+    real, small = case.module.loss_of, 1e-7
+
+    def loss_of(edits: Edits, *args: Any) -> tuple[Tensor, Outcome]:
+        loss, seen = real(edits.map(ThroughHalf.apply), *args)
+        return small * loss, seen
+
+    def plain(edits: Edits, *args: Any) -> tuple[Tensor, Outcome]:
+        loss, seen = real(edits, *args)
+        return small * loss, seen
+
+    monkeypatch.setattr(case.module, "loss_of", plain)
+    want = gradients(case.module.editor, case.module._loss(batch)[0])
+    monkeypatch.setattr(case.module, "loss_of", loss_of)
+    monkeypatch.setattr("saledit.module._ROWS", 5)
+
+    def apart(scale: float | None) -> float:
+        scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
+        case.module._trainer = SimpleNamespace(
+            precision_plugin=SimpleNamespace(scaler=scaler), training=False
+        )
+        found = gradients(case.module.editor, case.module._loss(batch)[0])
+        errors = [(found[name] - want[name]).norm() / want[name].norm() for name in want]
+        return float(torch.stack(errors).max())
+
+    assert apart(None) > 0.5  # most of it underflows
+    assert apart(2.0**20) < 1e-2
+    assert apart(2.0**60) == math.inf or math.isnan(apart(2.0**60))  # for the trainer to see
 
 
 def test_a_margin_is_of_the_kl_itself(tmp_path: Path) -> None:
