@@ -77,13 +77,29 @@ def second_moments(
         DataError: there is too little text for second moments of full rank.
     """
     (own,) = _summed(base, [layer], corpus, folder, progress)
-    sums, needed = own.sums, max(site.d_in for site in own.sites)
-    if sums.tokens < needed:
-        raise DataError(
-            f"editor.moments.corpus: expected at least {needed} tokens of text, as many as the "
-            f"site has inputs, got {sums.tokens}; name a longer text"
-        )
+    sums = own.sums
+    check_tokens(sums.tokens, own.sites, "text", "name a longer text")
     return [(total / sums.tokens).float().to(base.device) for total in sums.totals]
+
+
+def check_tokens(found: int, sites: Sequence[Site], what: str, remedy: str) -> None:
+    """Refuse second moments over so few tokens that they cannot be of full rank.
+
+    Args:
+        found: how many they are over.
+        sites: whose inputs.
+        what: what the tokens are of, for the message.
+        remedy: what can be done about it.
+
+    Raises:
+        DataError: fewer than a site has inputs.
+    """
+    needed = max(site.d_in for site in sites)
+    if found < needed:
+        raise DataError(
+            f"editor.moments.corpus: expected at least {needed} tokens of {what}, as many as the "
+            f"site has inputs, got {found}; {remedy}"
+        )
 
 
 def sum_up(

@@ -13,7 +13,8 @@ from typing import Any
 
 from saledit.bundled import PREFIX, bundled
 from saledit.data.hashes import Known, number
-from saledit.data.readers import Row, dataset_rows, file_rows, kind_of, silent
+from saledit.data.hub import HUB, hub_rows
+from saledit.data.readers import Row, file_rows, kind_of, silent
 from saledit.data.spool import Spool, records_in
 from saledit.errors import DataError, UserError, did_you_mean
 from saledit.files import file_hash, reason
@@ -30,10 +31,6 @@ _OTHER_FILES = frozenset(
         *("arrow", "bz2", "gz", "json", "pkl", "pt", "py", "tar", "tgz"),
         *("tsv", "txt", "xlsx", "xml", "xz", "yaml", "yml", "zip", "zst"),
     )
-)
-_HUB = re.compile(
-    r"(?P<name>\w[\w.-]*(?:/\w[\w.-]*)?)"
-    r"(?:@(?P<config>[^@:\[]+)|:(?P<split>[^@:\[]+(?:\[[^\]]*\])?))*"
 )
 
 
@@ -75,12 +72,16 @@ def _rows(source: str, limit: int, root: Path | None) -> Generator[Row, None, No
         raise DataError(f"{source}: expected at least one record, got none; name data with records")
 
 
-def _read(path: Path | None, source: str) -> Iterator[Row]:
-    return _hub_rows(source) if path is None else file_rows(path, source)
+def _read(path: Path | None, source: str, streaming: bool = False) -> Iterator[Row]:
+    if path is not None:
+        return file_rows(path, source)
+    return hub_rows(source, _files(Path(), re.split("[@:]", source)[0]), streaming)
 
 
 def stream_texts(source: str, field: str = "text") -> Iterator[str]:
-    """The texts of a data file, one after another, nothing kept; of a hub data set once it is here.
+    """The texts of a source, one after another, nothing kept; of the hub as they are read.
+
+    (Of a part of a hub data set's split, ``train[:5]``, the whole split comes first.)
 
     Args:
         source: as in `load_rows`.
@@ -90,7 +91,7 @@ def stream_texts(source: str, field: str = "text") -> Iterator[str]:
         DataError: no such source, a broken one, or a row without text in this field.
     """
     path = _locate(source, None)
-    rows = _read(path, source)
+    rows = _read(path, source, streaming=True)
     while True:
         with silent():  # not for whoever reads on in between
             found = next(rows, None)
@@ -228,7 +229,7 @@ def _locate(source: str, root: Path | None) -> Path | None:
         )
     if there:
         return path
-    if not known and path.suffix.lower() not in _OTHER_FILES and _HUB.fullmatch(source):
+    if not known and path.suffix.lower() not in _OTHER_FILES and HUB.fullmatch(source):
         return None
     if not path.parent.is_dir():
         raise DataError(
@@ -247,27 +248,3 @@ def _files(folder: Path, like: str = "") -> list[str]:
     except OSError:
         return []
     return difflib.get_close_matches(like, names, n=8, cutoff=0.0) if like else names[:8]
-
-
-def _hub_rows(source: str) -> Iterator[Row]:
-    import datasets
-
-    match = _HUB.fullmatch(source)
-    assert match
-    name, config, split = match["name"], match["config"], match["split"]
-    try:
-        if hasattr(datasets.packaged_modules, name):  # "csv" would read the current folder
-            raise ValueError(f"'{name}' is a file format")
-        # No streaming: what is in the cache can be read without a network.
-        data = datasets.load_dataset(name, config, split=split or "train")
-    except Exception as error:  # of the hub libraries, http, Arrow, or built in
-        offline = isinstance(error, ConnectionError)
-        fault = "the hub could not be reached" if offline else "the hub did not give it"
-        remedy = "name a file, or go online (unset HF_HUB_OFFLINE)" if offline else "check the name"
-        close = difflib.get_close_matches(name, _files(Path(), name), n=1, cutoff=0.5)
-        raise DataError(
-            f"{source}: expected a data file or a hub data set, got no local file of that name, "
-            f"and {fault} ({reason(error)}); "
-            + (f"did you mean the file '{close[0]}'?" if close else remedy)
-        ) from error
-    yield from dataset_rows(data, source)

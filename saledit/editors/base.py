@@ -26,6 +26,7 @@ class Editor(nn.Module, ABC):
 
     Attributes:
         needs_moments: True where ``prime`` wants second moments of the sites' inputs.
+        needs_full_rank: True where they must be over as many tokens as a site has inputs, at least.
         has_resident: True where the editor changes the model before any edit (``resident``).
         needs_held: True where requests must say what an edit does to pass samples.
         needs_text: True where requests must say what the failures are (``saledit.conditions``); it
@@ -37,6 +38,7 @@ class Editor(nn.Module, ABC):
     """
 
     needs_moments: bool = False
+    needs_full_rank: bool = False
     has_resident: bool = False
     needs_held: bool = False
     needs_text: bool = False

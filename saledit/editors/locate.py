@@ -36,7 +36,8 @@ class Locate(Editor):
     there that makes the right answer likely (``saledit.facts``). The solver (``saledit.editors.
     solvers``) gives the keys these outputs and changes what must stay as little as it can, by the
     second moment of the map's inputs. Of several blocks (``site.span``) each gets its share of what
-    is still missing at the top, from the lowest up (MEMIT).
+    is still missing at the top, from the lowest up (MEMIT). It solves nothing before it has been
+    given second moments (``prime``), which are saved with it.
 
     Args:
         sites: the sites of the layer; the last of each block is edited.
@@ -52,6 +53,7 @@ class Locate(Editor):
     """
 
     needs_moments = True
+    needs_full_rank = True  # inputs that were never seen would be free to be changed
     needs_calibration = False
 
     def __init__(
@@ -68,11 +70,19 @@ class Locate(Editor):
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
         self._known: dict[int, tuple[int, Preserved]] = {}
         for i in self._ends:
-            self.register_buffer(f"moment_{i}", torch.eye(self.sites[i].d_in))
+            # Of no input: what has not been primed yet is told by it, also behind a file.
+            size = self.sites[i].d_in
+            self.register_buffer(f"moment_{i}", torch.zeros(size, size))
 
     @torch.no_grad()
     def forward(self, request: Request) -> Edits:
-        """Edits (E,) of the last map of each block."""
+        """Edits (E,) of the last map of each block.
+
+        Raises:
+            UserError: the editor has not been primed, or the solver takes one failure only.
+            ArtifactError: what is remembered is of other sites.
+        """
+        preserved = [self._preserved(i) for i in self._ends]  # refused before facts are looked for
         sites, found = self._facts(request)
         if found.n_facts > 1 and self._name in SINGLE:
             raise UserError(_only_one(self._name, found.n_facts))
@@ -85,7 +95,7 @@ class Locate(Editor):
                     f"the editor remembers edits by {tuple(past.shape)} numbers at {site.name}, "
                     f"expected {(site.d_in, site.d_in)}; give another folder (--out)"
                 )
-            delta, _ = self._solve(facts, self._preserved(i), past, self._numbers)
+            delta, _ = self._solve(facts, preserved[number], past, self._numbers)
             edits = edits + Edits({site: delta})
         return edits
 
@@ -113,6 +123,12 @@ class Locate(Editor):
         known = self._known.get(i)
         # Loading and priming write into the tensor, which counts its versions.
         if known is None or known[0] != moment._version or known[1].moment is not moment:
+            if not bool(moment.any()):
+                raise UserError(
+                    "editor.locate: expected an editor that knows the second moment of the inputs "
+                    f"of {self.sites[i].name}, got none; give it moments with prime(), as saledit "
+                    "fit does"
+                )
             mean = moment.double().diagonal().mean()
             shrunk = float(mean) * self._shrink / (1 + self._shrink)
             known = self._known[i] = (moment._version, Preserved(moment, shrunk))

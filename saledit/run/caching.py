@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saledit.bank import BankSpec
+from saledit.bank import Bank, BankSpec
 from saledit.config import CachesConfig
 from saledit.config.editors import MomentsConfig
-from saledit.covariance import Corpus, second_moments, sum_up
+from saledit.covariance import Corpus, check_tokens, second_moments, sum_up
 from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
 from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
 from saledit.editors.base import Editor
 from saledit.errors import ConfigError, did_you_mean
+from saledit.models import SEQ2SEQ, TaskModel
 from saledit.run.prepare import Prepared
 from saledit.site import Layer
 
@@ -80,18 +81,38 @@ def takes_moments(prepared: Prepared, editor: Editor) -> bool:
     return editor.needs_moments and not prepared.config.editor.moments.corpus
 
 
-def moments_of(prepared: Prepared, train: PartBanks) -> list[Tensor]:
+def moments_of(prepared: Prepared, train: PartBanks, full_rank: bool = False) -> list[Tensor]:
     """Second moments of the inputs of a layer's sites, over the text that is named for them.
 
     Args:
         prepared: the task model.
         train: the training part, whose pass samples count where no text is named.
+        full_rank: refuse pass samples that are too few for it, as a text always is. (Whitening
+            adds a ridge, and takes what there is.)
+
+    Raises:
+        DataError: there are too few tokens.
     """
     c, layer = prepared.config.editor.moments, train.passing.layer
     if not c.corpus:
+        if full_rank:
+            check_tokens(
+                _tokens(prepared.base, train.passing), layer.sites, "pass samples",
+                "name a text by editor.moments.corpus, or give more pass samples",
+            )  # fmt: skip
         return train.passing.moments()
     with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
         return second_moments(prepared.base, layer, _corpus(c), prepared.config.cache, bar.update)
+
+
+def _tokens(base: TaskModel, bank: Bank) -> int:
+    """Over how many tokens the second moments of a bank's maps are."""
+    if bank.entry.first_token_only:
+        return len(bank)
+    read = bank.lengths
+    if bank.answer_lengths is not None and base.kind == SEQ2SEQ and not base.in_encoder:
+        read = bank.answer_lengths  # what the decoder reads
+    return int(read.sum())
 
 
 def sum_moments(prepared: Prepared, layers: Sequence[Layer]) -> None:

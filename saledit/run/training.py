@@ -165,7 +165,9 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
-    moments = moments_of(prepared, train) if editor.needs_moments else None
+    moments = None
+    if editor.needs_moments:
+        moments = moments_of(prepared, train, editor.needs_full_rank)
     for batch in batches:
         editor.prime(batch.gradients, moments)
         moments = None

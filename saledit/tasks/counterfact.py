@@ -43,6 +43,8 @@ def flattened(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> M
         "locality": near,
         "locality_answer": [true] * len(near),
         "generation": texts_of(row, "generation_prompts", where),
+        # Of other files there (attribute_snippets); records that bring them do so by our name.
+        "references": texts_of(row, names["references"], where),
     }
     return {"id": None if number is None else str(number), **{names[k]: v for k, v in flat.items()}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import datasets
 import pytest
 import tiny
 import tiny_text as text
@@ -203,3 +204,67 @@ def test_texts_of_a_file(tmp_path: Path) -> None:
     digest = source_digest(str(path))
     path.write_text(path.read_text() + "\n")
     assert source_digest(str(path)) != digest
+
+
+class Hub:
+    """The data set ``org/text``, of which each row counts as it is fetched."""
+
+    def __init__(self, lines: list[str], breaks_at: int = -1) -> None:
+        self.lines, self.breaks_at = lines, breaks_at
+        self.fetched = 0
+        self.calls: list[tuple[object, ...]] = []
+
+    def load_dataset(self, name: str, config: str | None, **options: object) -> object:
+        self.calls.append((name, config, options))
+        if not options.get("streaming"):
+            return datasets.Dataset.from_list([{"text": line} for line in self.lines])
+        return datasets.IterableDataset(datasets.iterable_dataset.ExamplesIterable(self._rows, {}))
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        for i, line in enumerate(self.lines):
+            if i == self.breaks_at:
+                raise ConnectionError("the line is dead")
+            self.fetched += 1
+            yield i, {"text": line}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    found = Hub(texts(1000))
+    monkeypatch.setattr(datasets, "load_dataset", found.load_dataset)
+    return found
+
+
+def of_hub(source: str, tokens: int) -> Corpus:
+    return Corpus(source_digest(source), lambda: stream_texts(source), tokens, 64)
+
+
+def test_of_a_hub_data_set_only_what_is_read_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    base, source = text.build("gpt2"), "org/text@en:validation"
+    (found,) = second_moments(base, last_map(base, 1), of_hub(source, 400), tmp_path)
+    assert hub.calls == [("org/text", "en", {"split": "validation", "streaming": True})]
+    assert 0 < hub.fetched <= 128
+    local = Corpus("local", lambda: iter(hub.lines), 400, 64)
+    assert torch.equal(second_moments(base, last_map(base, 1), local, tmp_path)[0], found)
+
+
+def test_a_pass_over_a_hub_data_set_goes_on(hub: Hub, tmp_path: Path) -> None:
+    base, source, ran = text.build("gpt2"), of_hub("org/text", 3000), []
+    (whole,) = second_moments(base, last_map(base, 1), source, tmp_path / "whole")
+    hub.breaks_at = 130
+    line = r"org/text:131: expected a row of a hub data set, got an error \(the line is dead\)"
+    with pytest.raises(DataError, match=line):
+        second_moments(base, last_map(base, 1), source, tmp_path / "cut")
+    hub.breaks_at = -1
+    site = base.model.get_submodule(base.layer(1).sites[-1].name)
+    handle = site.register_forward_pre_hook(lambda _m, args: ran.append(args[0].shape[0]))
+    (again,) = second_moments(base, last_map(base, 1), source, tmp_path / "cut")
+    handle.remove()
+    assert torch.equal(again, whole)
+    assert 0 < sum(ran) <= hub.fetched - 128, "records that were summed up are not run again"
+
+
+def test_a_part_of_a_split_is_downloaded(hub: Hub) -> None:
+    assert next(stream_texts("org/text:train[:5]")) == hub.lines[0]
+    assert hub.calls == [("org/text", None, {"split": "train[:5]"})]
+    assert not hub.fetched

@@ -46,12 +46,17 @@ def asked(n: int) -> list[Sample]:
 FAILURES = asked(6)
 
 
-def editor(solver: str, **settings: object) -> Locate:
+def bare(solver: str, **settings: object) -> Locate:
+    """An editor that has not been primed."""
     numbers = asdict(replace(NUMBERS, solver=solver, **settings))  # type: ignore[arg-type]
-    made = Locate(LAYER.sites, **numbers)
+    return Locate(LAYER.sites, **numbers).eval()
+
+
+def editor(solver: str, **settings: object) -> Locate:
+    made = bare(solver, **settings)
     bank = memory_bank(BASE, QA, text.samples(40), BankSpec(LAYER, moments=True))
     made.prime([], bank.moments())
-    return made.eval()
+    return made
 
 
 def session(made: Locate) -> EditSession:
@@ -248,11 +253,34 @@ def test_what_was_worked_out_of_a_moment_goes_with_it() -> None:
     assert not torch.allclose(first[SITE].dense(), again[SITE].dense())
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_editor_that_was_not_primed_solves_nothing(
+    solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, searched = bare(solver), []
+    made.prime([], None)
+    line = (
+        rf"expected an editor that knows the second moment of the inputs of {SITE.name}, got none"
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(Locate, "_facts", lambda *_: searched.append(1))
+        with pytest.raises(UserError, match=line + r"; give it moments with prime\(\)"):
+            session(made).step(FAILURES[:1])
+    assert not searched, "it is told before facts are looked for"
+    # What is saved of it tells, too, one way and the other.
+    again = bare(solver)
+    again.load_state_dict(made.state_dict())
+    with pytest.raises(UserError, match=line):
+        session(again).step(FAILURES[:1])
+    again.load_state_dict(editor(solver).state_dict())
+    assert session(again).step(FAILURES[:1])[SITE].norm() > 0
+
+
 def test_a_failure_without_a_subject_is_named() -> None:
-    bare = replace(FAILURES[0], subject="", id="q17")
+    nameless = replace(FAILURES[0], subject="", id="q17")
     with pytest.raises(DataError, match="q17: expected a subject in its text"):
-        session(editor("memit")).step([bare])
-    assert session(editor("memit", at="last")).step([bare])
+        session(editor("memit")).step([nameless])
+    assert session(editor("memit", at="last")).step([nameless])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from saledit.delta import Edits, LowRank
 from saledit.errors import DataError
 from saledit.models import SEQ2SEQ
 from saledit.overlay import applied
-from saledit.records import Sample
+from saledit.records import Sample, Writing
 from saledit.run.preferences import KINDS, Preferences, pairs_of
 from saledit.scoring import base_logits
 from saledit.tasks.generation import Generation
@@ -52,8 +52,17 @@ def test_a_record_of_counterfact(task: Qa | Generation) -> None:
         ("Victor Hugo was employed in", "Paris", "Philadelphia"),
         ("Monet worked in", "Paris", "Philadelphia"),
     ]
-    assert record.writing.prompts == ("Laurent Cars is",)
+    assert record.writing == Writing(("Laurent Cars is",))
     assert task.parse(task.row(one), "f:1").sample == one
+
+
+@pytest.mark.parametrize("name", ["references", "snippets"])
+def test_references_in_a_record_of_counterfact(name: str) -> None:
+    told = {**FULL, name: ["Philadelphia is a city.", "It lies on the Delaware."]}
+    found = Qa({"references": name}).parse(told, "f:1").writing
+    assert found == Writing(("Laurent Cars is",), tuple(told[name]))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=f"f:1: expected text or a list of texts in '{name}'"):
+        Qa({"references": name}).parse({**FULL, name: [3]}, "f:1")
 
 
 def test_a_flat_record_of_counterfact() -> None:
