@@ -74,13 +74,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         known: what could have been written.
 
     Returns:
-        ``"did you mean 'x'? (known: x, y)"`` or, with nothing close, only the known words.
+        ``"did you mean 'x'? (known: x, y)"`` or, with nothing close, only the known words; where
+        there are none, to check the name.
 
     Example:
         >>> did_you_mean("batchsize", ["batch_size", "cumulative"])
         "did you mean 'batch_size'? (known: batch_size, cumulative)"
     """
     words = sorted(known)
+    if not words:
+        return "check the name, there is nothing else of this kind"
     close = difflib.get_close_matches(name, words, n=1, cutoff=0.65)
-    listed = f"(known: {', '.join(words)})" if words else "(nothing is known here)"
+    listed = f"(known: {', '.join(words)})"
     return f"did you mean '{close[0]}'? {listed}" if close else listed

@@ -8,6 +8,7 @@ from saledit.artifact.building import (
     make_editor,
     make_search,
     make_task,
+    needs_subjects,
     sites_as_json,
     versions,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "make_editor",
     "make_search",
     "make_task",
+    "needs_subjects",
     "read_edits",
     "save_editor",
     "save_edits",

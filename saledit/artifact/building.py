@@ -116,6 +116,16 @@ def check_failures(config: EditorConfig, k: int) -> None:
     kind.check_failures(_settings(config), k)
 
 
+def needs_subjects(config: EditorConfig) -> bool:
+    """Whether failures must name their subjects, see ``Editor.needs_subjects``.
+
+    Raises:
+        ConfigError: no such editor.
+    """
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    return kind.needs_subjects(_settings(config))
+
+
 def _settings(config: EditorConfig) -> dict[str, Any]:
     """The section of the editor that a configuration names."""
     return asdict(getattr(config, config.name))

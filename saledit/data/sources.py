@@ -69,7 +69,11 @@ def _rows(source: str, limit: int, root: Path | None) -> Generator[Row, None, No
                 n += 1
                 yield row
     if not n:
-        raise DataError(f"{source}: expected at least one record, got none; name data with records")
+        raise _empty(source)
+
+
+def _empty(source: str) -> DataError:
+    return DataError(f"{source}: expected at least one record, got none; name data with records")
 
 
 def _read(path: Path | None, source: str, streaming: bool = False) -> Iterator[Row]:
@@ -99,6 +103,23 @@ def stream_texts(source: str, field: str = "text") -> Iterator[str]:
             return
         where, row = found
         yield text_of(row, field, where)
+
+
+def check_texts(source: str, field: str = "text") -> None:
+    """Refuse a data file that `stream_texts` cannot read, by its first record.
+
+    A hub data set is not looked into: it may be large, and what was summed up over it lies in the
+    cache, so that it need not be here.
+
+    Args:
+        source: as in `load_rows`.
+        field: which field holds the texts.
+
+    Raises:
+        DataError: no such file, a broken one, or one without a text at its beginning.
+    """
+    if _locate(source, None) is not None and next(stream_texts(source, field), None) is None:
+        raise _empty(source)
 
 
 def source_digest(source: str) -> str:
@@ -235,10 +256,13 @@ def _locate(source: str, root: Path | None) -> Path | None:
         raise DataError(
             f"{source}: expected a data file, got no such folder '{path.parent}'; check the path"
         )
-    raise DataError(
-        f"{source}: expected a data file, got no such file; "
-        + did_you_mean(path.name, _files(path.parent, path.name))
+    near = _files(path.parent, path.name)
+    remedy = (
+        did_you_mean(path.name, near)
+        if near
+        else f"check the path, '{path.parent}' has no data files"
     )
+    raise DataError(f"{source}: expected a data file, got no such file; {remedy}")
 
 
 def _files(folder: Path, like: str = "") -> list[str]:

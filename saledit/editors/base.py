@@ -32,7 +32,7 @@ class Editor(nn.Module, ABC):
         needs_text: True where requests must say what the failures are (``saledit.conditions``); it
             is given the size of the model's embeddings as ``embedding_size``.
         needs_anchor: True where edits are routed by what a row is about (``saledit.anchor``); it
-            is given that size, too.
+            is given that size, too. (Of the data ``needs_subjects`` may ask for more.)
         needs_calibration: True where the size of the first step is to be found by trial.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
@@ -108,6 +108,18 @@ class Editor(nn.Module, ABC):
         Raises:
             ConfigError: a setting that the editor does not have.
         """
+
+    @classmethod
+    def needs_subjects(cls, settings: dict[str, object]) -> bool:
+        """True where failures must name what they are about, as it stands in their texts.
+
+        Unlike other needs it is one of the data, so it is told before anything is loaded.
+
+        Args:
+            settings: as above.
+        """
+        del settings
+        return False
 
     @classmethod
     def check_failures(cls, settings: dict[str, object], k: int) -> None:

@@ -145,6 +145,11 @@ class Locate(Editor):
                 self.get_buffer(f"moment_{i}").copy_(shrunk)
 
     @classmethod
+    def needs_subjects(cls, settings: dict[str, object]) -> bool:
+        """Where facts stand at their subjects."""
+        return settings["at"] == "subject"
+
+    @classmethod
     def check_failures(cls, settings: dict[str, object], k: int) -> None:
         """Refuse more failures an edit than the solver takes.
 

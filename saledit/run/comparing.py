@@ -34,6 +34,7 @@ from saledit.run.checks import check
 from saledit.run.crew import OwnProcess, Runner, run_all
 from saledit.run.done import facts_of
 from saledit.run.launching import alone
+from saledit.run.reading import check_data
 from saledit.run.summing import TIMES, summary
 
 #: Of a cell that ended well.
@@ -88,14 +89,15 @@ def compare(
         for seed in seeds:
             cells[rival, seed] = _cell(target, rival, seed, overrides, edits, seconds)
     known = {config.name: facts_of(config) for config in cells.values()}
-    table = _table(cells, known, {}, shared, ui.command)
-    _write(folder, table)
-    failed: dict[str, str] = {}
     waiting = {
         folder / "cells" / f"{config.name}.yaml": (f"{rival.label}, seed {seed}", config)
         for (rival, seed), config in cells.items()
         if known[config.name] is None
     }
+    check_data([config for _, config in waiting.values()])
+    table = _table(cells, known, {}, shared, ui.command)
+    _write(folder, table)
+    failed: dict[str, str] = {}
 
     def begin(path: Path) -> None:
         what, config = waiting[path]

@@ -34,6 +34,7 @@ from saledit.run.launching import alone
 from saledit.run.ledgers import beginning, load_merged
 from saledit.run.merging import check_merged
 from saledit.run.placing import place
+from saledit.run.reading import check_subjects
 from saledit.run.trying import Trial
 from saledit.session import EditSession
 
@@ -102,6 +103,7 @@ def _fix(
     _check_form(folder, trained, options, model.stream)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
+    check_subjects(trained.config.editor, samples, failures)
     checked_by = options.check or str(trained.folder / CHECK)
     held = other_matters(task, load_records(task, checked_by))
     ui.stage(f"loading {trained.base_name}")

@@ -23,6 +23,7 @@ from saledit.report import Ui, saliency_figure, write_plot
 from saledit.run.launching import alone
 from saledit.run.placing import device_of
 from saledit.run.prepare import Prepared, prepare
+from saledit.run.reading import VALIDATION
 from saledit.run.sweeping import JUDGES, sweep, sweep_key
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer
@@ -188,7 +189,8 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
         UserError: the configuration, the data or the model is wrong.
     """
     check_site(replace(config.site, layer=SiteConfig.layer))  # which is not asked for here
-    prepared = prepare(replace(config, trainer=alone(config.trainer)), ui)
+    edited = [VALIDATION] if config.site.select == SWEEP else []  # others leave the editor out
+    prepared = prepare(replace(config, trainer=alone(config.trainer)), ui, edited)
     table = score_layers(prepared)
     save_saliency(prepared, table)
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,12 +12,10 @@ from saledit import config as configuration
 from saledit.artifact import load_model, make_task
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.hashes import Known, number
-from saledit.data.partition import apart_from, partition
+from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter
-from saledit.data.sources import load_records
 from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
 from saledit.data.views import Joined
-from saledit.errors import ConfigError, DataError
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
 from saledit.precision import precision_here
@@ -26,9 +24,8 @@ from saledit.report import Ui, training_bar
 from saledit.room import Room
 from saledit.run.launching import divides
 from saledit.run.placing import accelerator_left, device_of
+from saledit.run.reading import FITTED_AND_TESTED, RunRecords, read_records
 from saledit.tasks.base import Task
-
-_ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
 
 
 @dataclass
@@ -41,21 +38,15 @@ class Prepared:
         config: the configuration.
         base: the task model.
         task: the task.
-        pool: records for training and validation.
-        test_records: records for the test, apart from all others.
-        learned: records that the task model was fine-tuned on here.
+        records: what its samples are made of.
         ui: where progress is shown.
-        locality: records of other matters, of ``data.locality``.
     """
 
     config: RunConfig
     base: TaskModel
     task: Task
-    pool: Sequence[Record]
-    test_records: Sequence[Record]
-    learned: Sequence[Record]
+    records: RunRecords
     ui: Ui
-    locality: Sequence[Record] = ()
 
     @cached_property
     def room(self) -> Room:
@@ -63,16 +54,11 @@ class Prepared:
         return Room(self.config.caches.memory_mb * 2**20)
 
     @cached_property
-    def _sides(self) -> list[Sequence[Record]]:
-        share = max(1, round(self.config.data.validation * len(self.pool)))
-        return partition(self.pool, [share], self.config.seed)
-
-    @cached_property
     def _other_sides(self) -> list[Sequence[Record]]:
         """Records of other matters: for validation, for the test, and the rest for training."""
-        d, n = self.config.data, len(self.locality)
+        d, n = self.config.data, len(self.records.locality)
         sizes = [round(d.validation * n), round(d.test_share * n)]
-        return partition(self.locality, sizes, self.config.seed)
+        return partition(self.records.locality, sizes, self.config.seed)
 
     def of(self, config: RunConfig) -> Prepared:
         """The same model and samples for a run that differs in what comes after them."""
@@ -92,26 +78,27 @@ class Prepared:
         d = self.config.data
         made = d.max_made if self.config.train.made else 0
         limits = (d.max_failures, d.max_passes, made)
-        return self._part(2, self._sides[1], "data.train", *limits, self.learned)
+        r = self.records
+        return self._part(2, r.train, "data.train", *limits, r.learned)
 
     @cached_property
     def validation(self) -> Part:
         """Samples that decide when to stop."""
         d = self.config.data
-        return self._part(0, self._sides[0], "data.train", d.max_failures, d.max_passes)
+        records = self.records.validation
+        return self._part(0, records, "data.train", d.max_failures, d.max_passes)
 
     @cached_property
     def test(self) -> Part:
         """Samples that the results are about."""
         d = self.config.data
         key = "data.test" if d.test else "data.train"
-        return self._part(1, self.test_records, key, d.max_test_failures, d.max_test_passes)
+        return self._part(1, self.records.test, key, d.max_test_failures, d.max_test_passes)
 
     @cached_property
     def _trained(self) -> Known:
         """What training sees: no other matter is of it."""
-        records = self._sides[1]
-        matters = (matter_key(s) for r in records for s in (r.sample, *r.locality))
+        matters = (matter_key(s) for r in self.records.train for s in (r.sample, *r.locality))
         return Known(number(*matter) for matter in matters)
 
     def counts(self) -> dict[str, dict[str, object]]:
@@ -146,60 +133,33 @@ class Prepared:
             )  # fmt: skip
 
 
-def prepare(config: RunConfig, ui: Ui) -> Prepared:
+def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TESTED) -> Prepared:
     """Load the data and the task model, fine-tuning it where the configuration says so.
 
     Args:
         config: the run.
         ui: where progress is shown.
+        edited: as in ``read_records``.
 
     Raises:
         UserError: the data or the model is wrong.
         JobError: fine-tuning failed.
     """
-    if not config.data.train:
-        raise ConfigError("data.train: expected a file or a hub name, got nothing; name your data")
     device = device_of(config.trainer)  # refused before minutes are spent
     is_divided = divides(config.trainer)
     stream = config.model.stream or is_divided  # no process reads all of it into memory
     task = make_task(config.task)
-    d, f = config.data, config.model.finetune
+    f = config.model.finetune
     if skipped := accelerator_left(config.trainer):
         ui.stage(f"{skipped} has no double precision, which whitening takes: all on the CPU")
     wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
     if any(precision_here(precision, device.type) != precision for precision in wanted):
         ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
     ui.stage("reading data")
-
-    def load_data(source: str, limit: int) -> Sequence[Record]:
-        return load_records(task, source, limit=limit, folder=config.cache)
-
-    pool = load_data(d.train, d.limit)
-    test = load_data(d.test, d.limit) if d.test else ()
-    learned: Sequence[Record] = ()
-    if f.enabled and f.data:
-        learned = load_data(f.data, f.records)
-        pool = apart_from(pool, learned)
-    elif f.enabled:
-        learned, pool = partition(pool, [f.records], f.seed)
-        if not pool:
-            raise DataError(
-                f"{d.train}: expected records beyond the {f.records} of model.finetune.records, "
-                "got none; lower it, so that failures can come from the rest"
-            )
-    if not d.test:
-        test, pool = partition(pool, [round(d.test_share * len(pool))], config.seed)
-    # In an order of its own: the first failures of a file by topic would be of one topic.
-    (test,) = partition(apart_from(test, Joined(learned, pool)), [], _ORDER)
-    if not test or not pool:
-        side = "test" if not test else "train"
-        raise DataError(
-            f"data.{side}: expected records that share no text and no subject with the others, "
-            "got none; check task.subjects and that the files differ"
-        )
-    locality = Joined(*(load_data(source, d.limit) for source in d.locality))
+    records = read_records(config, task, edited)
+    learned = records.learned
     if f.enabled:
-        labels = sorted({r.sample.target for r in Joined(learned, pool)})
+        labels = sorted({r.sample.target for r in Joined(learned, records.pool)})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
 
@@ -223,8 +183,7 @@ def prepare(config: RunConfig, ui: Ui) -> Prepared:
 
         base = divided(base, device)
     base.weights.to(device)
-    others = apart_from(locality, Joined(pool, test))
-    return Prepared(config, base, task, pool, test, learned, ui, others)
+    return Prepared(config, base, task, records, ui)
 
 
 def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:

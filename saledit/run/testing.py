@@ -37,6 +37,7 @@ from saledit.run.launching import check_strategy, launch
 from saledit.run.peaks import peaks
 from saledit.run.preferences import Preferences, pairs_of
 from saledit.run.prepare import Prepared, prepare
+from saledit.run.reading import TEST
 from saledit.run.said import Said
 from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.tally import Tally
@@ -71,7 +72,7 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     check_strategy(config.trainer)
     launch(config.trainer, ui)
     trained = replace(trained, config=config)
-    prepared = prepare(config, ui)
+    prepared = prepare(config, ui, [TEST])
     trained.check(prepared.base)
     measured = measure(prepared, trained)
     # Results of another schedule or data set stand beside those of the run's own.

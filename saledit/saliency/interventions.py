@@ -13,6 +13,7 @@ from saledit.batching import batches_by_length
 from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded, Task
+from saledit.tasks.subjects import stands_in
 
 
 def content(base: TaskModel, seen: Encoded) -> Tensor:
@@ -31,9 +32,9 @@ def content(base: TaskModel, seen: Encoded) -> Tensor:
 
 
 def about(base: TaskModel, task: Task, samples: Sequence[Sample], seen: Encoded) -> Tensor:
-    """What texts are about: bool (B, T), their subjects, of those without one all that they say."""
+    """What texts are about: bool (B, T), their subjects, of others all that they say."""
     own = content(base, seen)
-    with_subject = [i for i, sample in enumerate(samples) if sample.subject]
+    with_subject = [i for i, s in enumerate(samples) if stands_in(s.subject, s.inputs)]
     spans = task.subject_spans(base, [samples[i] for i in with_subject]) if with_subject else []
     for i, (first, last) in zip(with_subject, spans, strict=True):
         own[i] = False

@@ -53,6 +53,29 @@ def _goes_on(text: str, outside: int, inside: int) -> bool:
     return 0 <= outside < len(text) and text[outside].isalnum() and text[inside].isalnum()
 
 
+def check_subject(sample: Sample, texts: Sequence[str], where: str) -> None:
+    """Refuse a sample that does not say what it is about.
+
+    Args:
+        sample: whose subject.
+        texts: what it is looked for in.
+        where: how messages call the sample.
+
+    Raises:
+        DataError: it has no subject, or none of the texts holds it.
+    """
+    if not sample.subject:
+        raise DataError(
+            f"{where}: expected a subject in its text, got none in '{' / '.join(texts)}'; name "
+            "the field that holds it in task.fields.subject, or set editor.locate.at=last"
+        )
+    if not stands_in(sample.subject, texts):
+        raise DataError(
+            f"{where}: expected its subject '{sample.subject}' in its text, got "
+            f"'{' / '.join(texts)}'; correct the subject, or set editor.locate.at=last"
+        )
+
+
 #: The first and the last token of something.
 Span = tuple[int, int]
 
@@ -69,12 +92,7 @@ def span(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample)
     Raises:
         DataError: it has no subject, or the text does not hold it (it may have been cut off).
     """
-    if not sample.subject:
-        raise DataError(
-            f"{sample.id}: expected a subject in its text, got none in "
-            f"'{' / '.join(texts)}'; name the field that holds it in task.fields.subject, or set "
-            "editor.locate.at=last"
-        )
+    check_subject(sample, texts, sample.id)
     for sequence, text in reversed([*enumerate(texts)]):
         at = find(text, sample.subject)
         if at < 0:
@@ -86,7 +104,6 @@ def span(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample)
         if first is not None and last is not None:
             return first, last
     raise DataError(
-        f"{sample.id}: expected its subject '{sample.subject}' in what the model reads, got "
-        f"'{' / '.join(texts)}'; correct the subject, raise task.max_length, or set "
-        "editor.locate.at=last"
+        f"{sample.id}: expected its subject '{sample.subject}' in what the model reads, got it "
+        f"cut off: '{' / '.join(texts)}'; raise task.max_length, or set editor.locate.at=last"
     )

@@ -14,7 +14,7 @@ import pytest
 
 import saledit.bundled
 from saledit.bundled import bundled
-from saledit.data.sources import load_records, load_rows
+from saledit.data.sources import check_texts, load_records, load_rows
 from saledit.errors import DataError, UserError
 from saledit.records import Record, Sample
 
@@ -276,6 +276,11 @@ def test_missing_file_among_many(tmp_path: Path):
     assert message.count("part") < 12
 
 
+def test_missing_file_in_a_folder_without_any(tmp_path: Path):
+    message = fault(tmp_path / "t.jsonl")
+    assert message.endswith(f"no such file; check the path, '{tmp_path}' has no data files")
+
+
 def test_missing_folder(tmp_path: Path):
     assert f"no such folder '{tmp_path / 'no'}'" in fault(tmp_path / "no" / "t.jsonl")
 
@@ -530,6 +535,20 @@ def test_hub_refuses(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     message = fault("org/some-hub-name:x")
     assert "the hub did not give it (Unknown split 'x'.); check the name" in message
+
+
+def test_a_corpus_is_known_by_its_first_text(jsonl, monkeypatch: pytest.MonkeyPatch):
+    check_texts(str(jsonl(b'{"text": "a"}\n{"words": "b"}\n')))
+    for content, line in (
+        (b'{"words": "a"}\n{"text": "b"}\n', r"t.jsonl:1: expected text in 'text', got nothing"),
+        (b"{}\n", "got nothing; check the name, there is nothing else"),
+        (b"\n", "t.jsonl: expected at least one record, got none"),
+    ):
+        with pytest.raises(DataError, match=line):
+            check_texts(str(jsonl(content)))
+    # What was summed up over a hub data set is kept: it need not be here any more.
+    monkeypatch.setattr("saledit.data.sources._hub_rows", lambda _source: pytest.fail("it was"))
+    check_texts("org/some-hub-name:x")
 
 
 # ------------------------------------------------------------------------------ bundled files

@@ -187,6 +187,17 @@ def test_masking_is_that_of_runs_of_one_row(name: str, what: str) -> None:
     assert table.pick == int(found.argmax())
 
 
+@pytest.mark.parametrize("name", ["nli bert", "llama"])
+def test_a_subject_that_is_not_in_the_text_is_none(name: str) -> None:
+    base, task, chosen = case(name, 3)
+    elsewhere = [replace(sample, subject="Peru") for sample in chosen]
+    tables = [
+        CausalTracing(draws=2)(base, task, base.layers(), Probes([], [], own))
+        for own in (chosen, elsewhere)
+    ]
+    assert tables[0].scores == tables[1].scores
+
+
 @pytest.mark.parametrize("protocol", ["rome", "masking"])
 @pytest.mark.parametrize("name", ["nli bert", "llama", "t5"])
 def test_scores_do_not_depend_on_the_batches(
