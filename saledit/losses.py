@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -116,3 +116,25 @@ def mean_of(values: Tensor) -> Tensor:
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Mean of values (...) under weights (...); 0 where all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp_min(1e-12)
+
+
+def with_slopes(loss: Tensor, tensors: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """A loss () whose slopes in some tensors are known already, each of its tensor's shape."""
+    sloped: Tensor = _Sloped.apply(loss, *tensors, *slopes)  # type: ignore[no-untyped-call]
+    return sloped
+
+
+class _Sloped(torch.autograd.Function):
+    """A loss whose slopes in some tensors are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *tensors: Tensor) -> Tensor:
+        """The loss; behind it n tensors and their n slopes."""
+        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """The slopes, as often as the loss is asked for."""
+        slopes = ctx.saved_tensors
+        return (None, *(gradients[0] * slope for slope in slopes), *(None for _ in slopes))

@@ -17,7 +17,7 @@ from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.errors import JobError
-from saledit.losses import mean_of, penalty, weighted_mean
+from saledit.losses import mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.multiplier import LEARNING_RATE, Multiplier
@@ -35,22 +35,6 @@ _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much 
 _KL = "locality_kl"
 _LOGGED = ("edit_nll", _KL, "edit_accuracy")
 _ROWS = 2048  # that a step has in memory at a time, as it has logits
-
-
-class _Sloped(torch.autograd.Function):
-    """A loss whose slopes in some tensors are known already."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, *tensors: Tensor) -> Tensor:
-        """The loss; behind it n tensors and their n slopes."""
-        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """The slopes, as often as the loss is asked for."""
-        slopes = ctx.saved_tensors
-        return (None, *(gradients[0] * slope for slope in slopes), *(None for _ in slopes))
 
 
 class EditModule(L.LightningModule):
@@ -132,8 +116,7 @@ class EditModule(L.LightningModule):
             loss = loss + some.detach()
             for name, value in self._logged(seen, part, share, pass_share).items():
                 logged[name] = logged[name] + value
-        sloped = _Sloped.apply(loss, *edits.tensors(), *weights, *slopes)  # type: ignore[no-untyped-call]
-        return sloped, logged
+        return with_slopes(loss, [*edits.tensors(), *weights], slopes), logged
 
     def _scale(self) -> float:
         """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.
