@@ -144,6 +144,7 @@ def disk_bytes(s: Shape, r: Run) -> dict[str, float]:
         "states": 3 * r.failures * 2 * r.tokens * s.d * r.cache_bytes,
         "factors": r.failures * r.rank * sites * r.cache_bytes,
         "outputs and tokens": 3 * r.failures * (r.scored * s.d + 2 * r.tokens) * 4,
+        "second moments": 8 * (s.d**2 + s.f**2),  # once a bank; gate and up read one input
     }
 
 

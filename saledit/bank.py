@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -50,6 +49,7 @@ class Bank:
         device: where the model is; what is gathered is put there, what is kept stays on disk.
         room: what mapped shards may take.
         dtype: what states are computed in; factors are in single precision at least.
+        sums: second moments, as ``sums.once`` gives them; None where none were asked for.
 
     Attributes:
         targets: right answers: (n,) of a classifier, else (n, A) tokens.
@@ -61,11 +61,11 @@ class Bank:
     def __init__(
         self, shards: Sequence[Mapping[str, Tensor]], entry: Entry, layer: Layer,
         device: torch.device | str = "cpu", room: Room | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, sums: Mapping[str, Tensor] | None = None,
     ) -> None:  # fmt: skip
         self.entry, self.layer, self.device = entry, layer, device
         self._room, self._dtype = room or Room(), dtype
-        self._shards = shards
+        self._shards, self._sums = shards, sums
         self._per_shard = len(shards[0]["losses"])  # all but the last are full
         names = ("losses", "lengths", "answer_lengths", "targets")
         parts = self._copied([name for name in names if name in shards[0]])
@@ -193,14 +193,14 @@ class Bank:
         return out
 
     def moments(self) -> list[Tensor]:
-        """Mean of x x^T over the inputs x of each site, (D_in, D_in)."""
-
-        def total(name: str) -> Tensor:
-            parts = (shard[name] for shard in self._shards)  # one at a time: each may be gigabytes
-            return reduce(torch.add, parts).to(self.device)
-
-        sites = range(len(self.layer.sites))
-        return [total(f"moment.{i}") / total(f"count.{i}") for i in sites]
+        """Mean of x x^T over the inputs x of each site, (D_in, D_in); of one input the same one."""
+        assert self._sums is not None
+        same_as = self._sums["same_as"].tolist()
+        found = {  # one at a time: each may be gigabytes
+            i: self._sums[f"moment.{i}"].to(self.device) / self._sums[f"count.{i}"].to(self.device)
+            for i in set(same_as)
+        }
+        return [found[i] for i in same_as]
 
     def _pick(self, name: str, index: Tensor, places: Tensor) -> Tensor:
         if len(self._shards) == 1:

@@ -2,9 +2,9 @@
 
 A bank holds, for a list of samples and one layer, the states that enter the suffix,
 the base logits, the targets and (where asked for) the compressed gradient factors of
-each sample's own loss and the second moments of the sites' inputs. It is written in
-shards of safetensors, each whole or absent, so that a killed build goes on where it
-stopped; the shards are memory-mapped, so only what a batch touches is read.
+each sample's own loss. It is written in shards of safetensors, each whole or absent,
+so that a killed build goes on where it stopped; the shards are memory-mapped, so only
+what a batch touches is read. Second moments of the sites' inputs are one sum over all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from saledit import world
 from saledit.bank import Bank, BankSpec
@@ -23,10 +26,11 @@ from saledit.models.heap import give_back
 from saledit.records import Sample
 from saledit.room import Room
 from saledit.shards import Shard, open_shard
+from saledit.sums import add, once, open_sums, sum_up, summed
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 9
+_SCHEMA = 10
 _SHARD = 1024  # samples a shard at most
 _SMALLEST, _PARTS = 32, 8  # of few samples there are several, too, for several processes
 
@@ -100,6 +104,7 @@ def open_several(
         The banks, memory-mapped.
 
     Raises:
+        ArtifactError: something else damages what was just made.
         JobError: the disk is full.
     """
     assert samples, "a bank needs at least one sample"
@@ -109,12 +114,11 @@ def open_several(
     places = [folder / _key(base, task, asked, spec) for spec in specs]
     size = min(_SHARD, max(_SMALLEST, -(-len(samples) // _PARTS)))
     starts = range(0, len(samples), size)
-    paths = [[place / f"shard-{i:05d}.safetensors" for place in places] for i in range(len(starts))]
     shards: list[list[Shard]] = [[] for _ in specs]
 
     def opened(i: int) -> tuple[list[Shard], bool]:
         own = slice(starts[i], starts[i] + size)
-        found, is_new = _opened(base, task, lambda: samples[own], specs, paths[i], room)
+        found, is_new = _opened(base, task, lambda: samples[own], specs, places, i, room)
         for shard in found:
             room.hold(shard, shard.size)
         return found, is_new
@@ -132,41 +136,66 @@ def open_several(
             known.append(shard)
         if progress is not None:
             progress(min(start + size, len(samples)), len(samples))
-    return [
-        Bank(parts, entry_of(base, spec), spec.layer, base.device, room, base.dtype)
-        for parts, spec in zip(shards, specs, strict=True)
-    ]
+    banks = []
+    for parts, place, spec in zip(shards, places, specs, strict=True):
+        sums = open_sums(place, len(starts)) if spec.moments else None
+        if sums is not None:
+            room.hold(sums, sums.size)
+        entry = entry_of(base, spec)
+        banks.append(Bank(parts, entry, spec.layer, base.device, room, base.dtype, sums))
+    return banks
 
 
 def _opened(
     base: TaskModel, task: Task, part: Callable[[], Sequence[Sample]], specs: Sequence[BankSpec],
-    paths: Sequence[Path], room: Room,
+    places: Sequence[Path], number: int, room: Room,
 ) -> tuple[list[Shard], bool]:  # fmt: skip
     """Shards of some samples, and whether any was missing: these are built in one pass."""
-    found = [open_shard(path) for path in paths]
+    paths = [_path(place, number) for place in places]
+    found = [_known(*at, number) for at in zip(places, specs, strict=True)]
     if base.weights.agreed(None in found):
         with room.making():
-            _make_shards(base, task, part, specs, paths)
+            _make_shards(base, task, part, specs, places, number)
         return [Shard(path) for path in paths], True
     return [shard or Shard(path) for shard, path in zip(found, paths, strict=True)], False
 
 
 def _make_shards(
     base: TaskModel, task: Task, part: Callable[[], Sequence[Sample]], specs: Sequence[BankSpec],
-    paths: Sequence[Path],
+    places: Sequence[Path], number: int,
 ) -> None:  # fmt: skip
     """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
     weights = base.weights
+    paths = [_path(place, number) for place in places]
     with world.one_run_at_a_time(*paths, in_step=weights.is_divided):
-        missing = [i for i, path in enumerate(paths) if open_shard(path) is None]
+        missing = [
+            # What is in the sum stays there, whatever has become of the shard.
+            (i, spec.moments and number not in summed(place))
+            for i, (place, spec) in enumerate(zip(places, specs, strict=True))
+            if _known(place, spec, number) is None
+        ]
         missing = weights.agreed(missing)
         if missing:
-            built = build(base, task, part(), [specs[i] for i in missing])
-            for i, tensors in zip(missing, built, strict=True):
+            wanted = [replace(specs[i], moments=counts) for i, counts in missing]
+            built = build(base, task, part(), wanted)
+            for (i, _), (tensors, sums) in zip(missing, built, strict=True):
                 if weights.writes:
+                    if sums:
+                        sum_up(places[i], number, sums)
                     keep_tensors(paths[i], tensors)
             del built
             give_back()
+
+
+def _path(place: Path, number: int) -> Path:
+    return place / f"shard-{number:05d}.safetensors"
+
+
+def _known(place: Path, spec: BankSpec, number: int) -> Shard | None:
+    """A shard, where it is there and so are its second moments, if they are asked for."""
+    if spec.moments and number not in summed(place):
+        return None
+    return open_shard(_path(place, number))
 
 
 def memory_bank(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> Bank:
@@ -185,17 +214,17 @@ def memory_banks(
     base: TaskModel, task: Task, samples: Sequence[Sample], specs: Sequence[BankSpec]
 ) -> list[Bank]:
     """Build the banks of several layers in memory, in one forward (and backward) pass."""
-    built = [
-        build(base, task, samples[start : start + _SHARD], specs)
-        for start in range(0, len(samples), _SHARD)
-    ]
+    shards: list[list[dict[str, Tensor]]] = [[] for _ in specs]
+    totals: list[dict[str, Tensor] | None] = [None] * len(specs)
+    for start in range(0, len(samples), _SHARD):
+        built = build(base, task, samples[start : start + _SHARD], specs)
+        for i, (tensors, own) in enumerate(built):
+            shards[i].append(tensors)
+            if own:
+                if (total := totals[i]) is not None:
+                    add(own, total)
+                totals[i] = once(own)
     return [
-        Bank(
-            [shard[i] for shard in built],
-            entry_of(base, spec),
-            spec.layer,
-            base.device,
-            dtype=base.dtype,
-        )
-        for i, spec in enumerate(specs)
+        Bank(parts, entry_of(base, spec), spec.layer, base.device, None, base.dtype, total)
+        for parts, spec, total in zip(shards, specs, totals, strict=True)
     ]

@@ -27,7 +27,7 @@ def entry_of(base: TaskModel, spec: BankSpec) -> Entry:
 
 def build(
     base: TaskModel, task: Task, samples: Sequence[Sample], specs: Sequence[BankSpec]
-) -> list[dict[str, Tensor]]:
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """The tensors of one shard, for each spec, in one pass over its samples.
 
     Args:
@@ -35,6 +35,10 @@ def build(
         task: encodes and scores the samples.
         samples: at least one.
         specs: what to keep.
+
+    Returns:
+        For each spec the shard, and sums over the inputs of each site I that it asks for:
+        ``moment.I`` (D_in, D_in) of x x^T in float64, and ``count.I`` ().
     """
     rows: list[list[dict[str, Tensor]]] = [[{} for _ in samples] for _ in specs]
     totals: list[dict[str, Tensor]] = [{} for _ in specs]
@@ -112,7 +116,7 @@ def build(
                     name: tensor[b, : lengths[name[: name.index(".") + 1]]]
                     for name, tensor in long.items()
                 }
-    return [_pack(kept) | _in_main_memory(total) for kept, total in zip(rows, totals, strict=True)]
+    return [(_pack(kept), _in_main_memory(total)) for kept, total in zip(rows, totals, strict=True)]
 
 
 def _kept(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -166,9 +170,16 @@ def _padded(factor: Tensor, rank: int) -> Tensor:
 def _add_moments(
     totals: dict[str, Tensor], inputs: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> None:
+    last = None
     for i, (x, mask) in enumerate(zip(inputs, masks, strict=True)):
-        # Inputs of one token can be a thousand times as large as all others' (an attention sink).
-        # In single precision the squares of those would drown what the others leave.
-        z = x[mask].double()  # (tokens, D_in)
-        totals[f"moment.{i}"] = totals.get(f"moment.{i}", 0) + z.mT @ z
-        totals[f"count.{i}"] = totals.get(f"count.{i}", 0) + mask.sum()
+        # Sites that read one input follow each other (gate and up, say).
+        if (own := (x.data_ptr(), x.shape, x.stride())) != last:
+            # Inputs of one token can be a thousand times as large as all others' (an attention
+            # sink). In single precision the squares of those would drown what the others leave.
+            z = x[mask].double()  # (tokens, D_in)
+            last, sums = own, {"moment": z.mT @ z, "count": mask.sum()}
+        for kind, tensor in sums.items():
+            if (name := f"{kind}.{i}") in totals:
+                totals[name] += tensor
+            else:
+                totals[name] = tensor.clone()

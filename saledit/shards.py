@@ -18,14 +18,15 @@ class Shard(Mapping[str, Tensor]):
 
     Args:
         path: the file.
+        what: what it should be, for messages.
 
     Raises:
         ArtifactError: missing, broken, or changed since it was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._tensors: dict[str, Tensor] | None = kept_tensors(path, WHAT)[0]
+    def __init__(self, path: Path, what: str = WHAT) -> None:
+        self._path, self._what = path, what
+        self._tensors: dict[str, Tensor] | None = kept_tensors(path, what)[0]
 
     @property
     def size(self) -> int:
@@ -38,7 +39,7 @@ class Shard(Mapping[str, Tensor]):
 
     def _here(self) -> dict[str, Tensor]:
         if self._tensors is None:
-            self._tensors = read_tensors(self._path, WHAT)
+            self._tensors = read_tensors(self._path, self._what)
         return self._tensors
 
     def __getitem__(self, name: str) -> Tensor:

@@ -174,6 +174,7 @@ def test_several_layers_in_one_pass_are_one_by_one(base: TaskModel) -> None:
             assert got.keys() == want.keys()
             for name in want:
                 torch.testing.assert_close(got[name], want[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(bank.moments(), alone.moments(), rtol=1e-3, atol=1e-4)
 
 
 def test_a_bank_on_disk_is_the_bank_in_memory(bert: TaskModel, tmp_path: Path) -> None:

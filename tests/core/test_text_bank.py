@@ -182,6 +182,7 @@ def test_a_bank_on_disk_is_the_bank_in_memory(tmp_path: Path) -> None:
     for want, got in zip(here._shards, there._shards, strict=True):
         assert want.keys() == got.keys()
         assert all(torch.equal(want[name], got[name]) for name in want)
+    assert all(map(torch.equal, here.moments(), there.moments()))
 
 
 def test_the_key_knows_what_the_numbers_depend_on() -> None:

@@ -97,15 +97,17 @@ def parts(bank: Bank) -> list[Tensor]:
 
 @counts(40)
 def test_fuzz_banks(examples: int, bert: TaskModel, tmp_path: Path) -> None:
-    """A shard that is not the one that was written is built again."""
+    """A shard, or a sum beside it, that is not the one that was written is made again."""
     spec, samples = BankSpec(bert.layer(1), rank=2, moments=True), tiny.samples(4)
     want = [t.clone() for t in parts(open_bank(bert, TASK, samples, spec, tmp_path))]
-    (path,) = tmp_path.rglob("*.safetensors")
-    whole, few = path.read_bytes(), examples < 1000
+    paths = sorted(tmp_path.rglob("*.safetensors"))
+    assert [path.name for path in paths] == ["moments.safetensors", "shard-00000.safetensors"]
+    wholes, few = {path: path.read_bytes() for path in paths}, examples < 1000
 
     def example(change: Callable[[bytes], bytes]) -> None:
-        path.unlink()
-        path.write_bytes(change(whole))
+        for path, whole in wholes.items():
+            path.unlink()
+            path.write_bytes(change(whole))
         got = parts(open_bank(bert, TASK, samples, spec, tmp_path))
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5)
                    for a, b in zip(got, want, strict=True))  # fmt: skip
@@ -165,6 +167,13 @@ def test_caches_that_are_no_files_are_made_anew(kind: str, bert: TaskModel, tmp_
     (path,) = tmp_path.rglob("moments-*.safetensors")
     blocked(path, kind)
     tolerated(lambda: second_moments(bert, bert.layer(1), corpus, tmp_path), len, path.name)
+    spec = BankSpec(bert.layer(1), moments=True)
+    open_bank(bert, TASK, tiny.samples(4), spec, tmp_path / "bank")
+    (path,) = tmp_path.rglob("moments.safetensors")
+    blocked(path, kind)
+    tolerated(
+        lambda: open_bank(bert, TASK, tiny.samples(4), spec, tmp_path / "bank"), len, path.name
+    )
 
 
 @counts(40)
