@@ -113,6 +113,7 @@ def courses_figure(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     found = {
         label: {
@@ -136,6 +137,8 @@ def courses_figure(courses: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
             axes.set_ylim(-2, 102)
         elif label.startswith("perplexity"):
             axes.set_yscale("log")
+            for numbers in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                numbers(LogFormatter(labelOnlyBase=False))  # 60 and 200, not 2 x 10^2
         axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].legend(fontsize=8, frameon=False, ncols=3)
     grid[-1, 0].set_xlabel("failures edited")
