@@ -21,7 +21,7 @@ from saledit.run import test as run_test
 OWN = {
     "dense": ["editor.name=ft", "editor.ft.steps=3"],
     "routed": ["editor.name=memoe", "editor.memoe.steps=3", "editor.memoe.experts=3"],
-    "low-rank": ["editor.name=step", "editor.steps=[0.5,1.0]"],
+    "low-rank": ["editor.name=ft", "editor.ft.steps=3", "editor.ft.rank=2"],
 }
 SMALL = ("train.epochs=1", "test.edits_per_batch=1", "data.max_test_failures=12")
 
