@@ -58,6 +58,7 @@ _INSIDE = (
     "requests",
     "run.prepare",
     "run.sequence",
+    "run.unfinished",
     "stepping",
     "suffix",
 )
