@@ -31,7 +31,9 @@ def streamed(config: RunConfig, cache: Path) -> RunConfig:
     return replace(config, name=f"{config.name}-stream", model=model)
 
 
-@pytest.mark.parametrize(("editor", "layer"), [("mend", 0), ("enn", 0)])
+@pytest.mark.parametrize(
+    ("editor", "layer"), [("mend", 0), pytest.param("enn", 0, marks=pytest.mark.slow)]
+)
 def test_a_streamed_run_is_that_of_a_loaded_model(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str, layer: int
 ) -> None:
