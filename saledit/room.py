@@ -59,7 +59,7 @@ class Room:
         """Take in something mapped of a size in bytes, of which a part was read."""
         self._maps.append(mapped)
         self.size += size
-        self.touched(1, size)
+        self._touched += size
         self.look()
 
     def touched(self, rows: int, size: int) -> None:

@@ -136,29 +136,34 @@ def _preferences(rows: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rend
         yield table
 
 
+_COURSE = (
+    "editor", "seed", "edits", "current", "earlier", "pass", "perplexity", "others", "collapsed"
+)  # fmt: skip
+
+
 def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:
     """Where sequences ended."""
     rows = [row for row in cells if row.get("course")]
     if not rows:
         return
     yield line(heading("At the end of the sequence"))
-    columns: dict[str, list[str]] = {"editor": [], "seed": [], "edits": [], "current": []}
-    columns |= {"earlier": [], "pass": [], "perplexity": [], "others": [], "collapsed": []}
+    said = []
     for row in rows:
         last = row["course"][-1]
         kinds = last.get("abilities")
-        values = (
-            clean(row["editor"]),
-            str(row["seed"]),
-            str(last["n_failures"]),
-            *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
-            number(last.get("perplexity")),
-            percent(sum(kinds.values()) / len(kinds) if kinds else None),
-            "no" if row["collapse"] is None else f"after {row['collapse']}",
+        said.append(
+            (
+                clean(row["editor"]),
+                str(row["seed"]),
+                str(last["n_failures"]),
+                *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
+                number(last.get("perplexity")),
+                percent(sum(kinds.values()) / len(kinds) if kinds else None),
+                "no" if row["collapse"] is None else f"after {row['collapse']}",
+            )
         )
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-    if len(set(columns["seed"])) == 1:  # what tells nothing takes room from what does
+    columns = dict(zip(_COURSE, zip(*said, strict=True), strict=True))
+    if len({*columns["seed"]}) == 1:  # what tells nothing takes room from what does
         del columns["seed"]
     shown = {name: column for name, column in columns.items() if {*column} != {"-"}}
     table = look.table(*shown)

@@ -50,11 +50,15 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
     return found if found.type == "cuda" else torch.device("cpu")
 
 
-def accelerator_left(trainer: Mapping[str, Any]) -> str:
-    """The accelerator that is asked for and left alone, see ``device_of``; "" where none is."""
-    if device_of(trainer).type != "cpu" or not torch.accelerator.is_available():
-        return ""
-    if trainer.get("accelerator", "auto") == "cpu":
+def accelerator_left(trainer: Mapping[str, Any], device: torch.device) -> str:
+    """The accelerator that is asked for and left alone, see ``device_of``; "" where none is.
+
+    Args:
+        trainer: arguments of lightning.Trainer.
+        device: what ``device_of`` makes of them.
+    """
+    is_asked = device.type == "cpu" and trainer.get("accelerator", "auto") != "cpu"
+    if not is_asked or not torch.accelerator.is_available():
         return ""
     found = torch.accelerator.current_accelerator()
     return "" if found is None else found.type

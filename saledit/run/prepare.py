@@ -150,7 +150,7 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
     stream = config.model.stream or is_divided  # no process reads all of it into memory
     task = make_task(config.task)
     f = config.model.finetune
-    if skipped := accelerator_left(config.trainer):
+    if skipped := accelerator_left(config.trainer, device):
         ui.stage(f"{skipped} has no double precision, which whitening takes: all on the CPU")
     wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
     if any(precision_here(precision, device.type) != precision for precision in wanted):

@@ -77,7 +77,7 @@ class SlowEdits:
         began = time.monotonic()
         edits = make()
         seconds = time.monotonic() - began
-        size = sum(part.numel() * part.element_size() for part in edits.tensors())
+        size = sum(part.nbytes for part in edits.tensors())
         if seconds >= _SLOW and self._bytes + size <= _ROOM:
             self._bytes += size
             told = {"fingerprint": self._base.fingerprint}
@@ -97,7 +97,7 @@ class SlowEdits:
         except UserError:
             return None
         self.seconds_before += facts["seconds"]
-        self._bytes += sum(part.numel() * part.element_size() for part in edits.tensors())
+        self._bytes += sum(part.nbytes for part in edits.tensors())
         return edits.map(lambda part: part.to(self._base.device))
 
     def remove(self) -> None:

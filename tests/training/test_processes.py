@@ -225,11 +225,10 @@ def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_accelerator_without_doubles_is_left_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert accelerator_left({}) == accelerator_left({"accelerator": "auto"}) == "mps"
-    assert not accelerator_left({"accelerator": "cpu"})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert not accelerator_left({})
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    assert accelerator_left({}, cpu) == accelerator_left({"accelerator": "auto"}, cpu) == "mps"
+    assert not accelerator_left({"accelerator": "cpu"}, cpu)
+    assert not accelerator_left({}, gpu)
 
 
 def test_a_process_ends_with_the_one_that_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
