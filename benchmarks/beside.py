@@ -12,7 +12,7 @@ from typing import Any
 
 from saledit.errors import UserError
 from saledit.files import read_json
-from saledit.run.done import failures_of
+from saledit.run.cells.done import failures_of
 
 _NAMED = re.compile(r"[^-]+-(?P<editor>.+)-s(?P<seed>\d+)")
 _SHARES = {"edit_accuracy": float, "drawdown": float}

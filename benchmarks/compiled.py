@@ -24,8 +24,8 @@ from saledit.artifact import make_editor, make_search
 from saledit.data.datamodule import Episodes
 from saledit.module import EditModule
 from saledit.report import Ui, quiet_libraries, use_threads
-from saledit.run.caching import banks_of, takes_moments
-from saledit.run.prepare import Prepared, prepare
+from saledit.run.setup.caching import banks_of, takes_moments
+from saledit.run.setup.prepare import Prepared, prepare
 from saledit.verbs import positive
 
 

@@ -17,11 +17,11 @@ import argparse
 from table import files
 
 from saledit import config as configuration
-from saledit.answering import answers
 from saledit.artifact import load_model, make_task
 from saledit.config import RunConfig
 from saledit.data.sources import load_records
 from saledit.report import quiet_libraries
+from saledit.tasks.answering import answers
 
 
 def consistency(config: RunConfig, limit: int) -> tuple[int, int, int, int]:

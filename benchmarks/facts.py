@@ -5,7 +5,7 @@
 Values, in seconds a fact, of the same facts of CounterFact (the first of the test file) at one
 layer of SmolLM2, all for the same number of steps:
 
-*together*: all facts beside each other (``saledit.facts``).
+*together*: all facts beside each other (``saledit.facts.found``).
 
 *alone*: one fact at a time by the same code.
 
@@ -33,17 +33,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.contexts import sampled
-from saledit.covariance import Corpus, second_moments
+from saledit.cache.covariance import Corpus, second_moments
 from saledit.data.sources import load_records, stream_texts
 from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
-from saledit.facts import FactsFound
+from saledit.facts.contexts import sampled
+from saledit.facts.found import FactsFound
+from saledit.forward.places import touched
+from saledit.forward.scoring import base_logits, forward, logits_of
 from saledit.models import TaskModel, load_text_model
-from saledit.places import touched
 from saledit.records import Sample
 from saledit.report import quiet_libraries
-from saledit.scoring import base_logits, forward, logits_of
 from saledit.site import Layer, Site
 from saledit.tasks.qa import Qa
 

@@ -40,7 +40,7 @@ from saledit.artifact import TrainedEditor, load_editor
 from saledit.errors import SaleditError
 from saledit.files import read_json, write_json
 from saledit.report import Ui, quiet_libraries
-from saledit.run.prepare import Prepared, prepare
+from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.testing import measure
 
 LENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)

@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from growth_curves import Curve
 
 from saledit.report import write_plot
-
-if TYPE_CHECKING:
-    from growth import Curve
 
 _COLORS = ("#1b6ca8", "#d1495b", "#2a9d6f", "#e09f3e", "#7b5ea7", "#5c6b73", "#a0522d")
 

@@ -26,8 +26,8 @@ from saledit.errors import UserError
 from saledit.files import write_json
 from saledit.module import EditModule
 from saledit.report import Bar, Ui
-from saledit.run.caching import banks_of, takes_moments
-from saledit.run.prepare import Prepared, prepare
+from saledit.run.setup.caching import banks_of, takes_moments
+from saledit.run.setup.prepare import Prepared, prepare
 from saledit.session import EditSession
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

@@ -31,14 +31,14 @@ from typing import Any
 
 import torch
 
-from saledit.answering import answers
 from saledit.artifact import TrainedEditor, load_editor, load_model
 from saledit.data.sources import load_records
 from saledit.files import write_jsonl
+from saledit.forward.scoring import forward
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import quiet_libraries, use_threads
-from saledit.scoring import forward
+from saledit.tasks.answering import answers
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ from saledit.config import RunConfig
 from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, saliency, test
-from saledit.run.caching import banks_at
-from saledit.run.prepare import prepare
+from saledit.run.setup.caching import banks_at
+from saledit.run.setup.prepare import prepare
 
 PICKERS = {
     "mean_abs": ["site.select=gradient", "site.score=mean_abs"],

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from saledit import config as configuration
-from saledit.batching import batches_by_length
+from saledit.forward.scoring import base_logits
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import Ui, quiet_libraries
-from saledit.run.prepare import prepare
-from saledit.scoring import base_logits
+from saledit.run.setup.prepare import prepare
 from saledit.tasks.base import Task
+from saledit.tasks.batching import batches_by_length
 from saledit.tasks.text import TextTask
 
 

@@ -44,8 +44,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.utils import clip_grad_norm_
 
-from saledit.bank import BankSpec
-from saledit.batching import batches_by_length
+from saledit.cache.bank import BankSpec
 from saledit.config import EditorConfig, LossConfig, TrainConfig
 from saledit.data.datamodule import Episodes
 from saledit.data.part_banks import PartBanks, open_banks
@@ -53,6 +52,7 @@ from saledit.data.sources import load_records, load_rows
 from saledit.data.splits import Part
 from saledit.delta import LowRank
 from saledit.editors.mend import Mend
+from saledit.forward.scoring import base_logits
 from saledit.losses import locality_kl
 from saledit.models import TaskModel, load_classifier
 from saledit.module import EditModule
@@ -60,8 +60,8 @@ from saledit.records import Record, Sample
 from saledit.report import quiet_libraries
 from saledit.saliency.base import Probes
 from saledit.saliency.gradient import GradientSaliency
-from saledit.scoring import base_logits
 from saledit.site import Layer
+from saledit.tasks.batching import batches_by_length
 from saledit.tasks.nli import Nli
 
 GOALS = {"top": 25.0, "bottom": 6.0, "saliency": 1.3}

@@ -47,7 +47,7 @@ from saledit.errors import SaleditError, UserError
 from saledit.files import read_tensors, write_json, write_jsonl
 from saledit.records import Sample
 from saledit.report import Ui, quiet_libraries
-from saledit.run.prepare import prepare
+from saledit.run.setup.prepare import prepare
 
 VERBS = ("saliency", "fit", "test", "fix")
 MODES = {"plain": "false", "stream": "true"}  # folder -> model.stream

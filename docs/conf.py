@@ -43,7 +43,7 @@ napoleon_use_ivar = True
 # Types of other libraries, which it takes a network to look up, and those inside saledit that
 # docs/api.md leaves out. Whatever a page itself refers to is found or is an error.
 _INSIDE = (
-    "bank",
+    "cache.bank",
     "data.episodes",
     "data.part_banks",
     "data.spool",
@@ -53,14 +53,14 @@ _INSIDE = (
     "models.disk",
     "models.weights",
     "outcomes",
-    "parts",
+    "delta.parts",
     "report",
     "requests",
-    "run.prepare",
+    "run.setup.prepare",
     "run.sequence",
     "run.unfinished",
-    "stepping",
-    "suffix",
+    "editors.stepping",
+    "forward.suffix",
 )
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!saledit\.).*"),

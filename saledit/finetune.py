@@ -21,10 +21,10 @@ from saledit import world
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
+from saledit.forward.scoring import forward
 from saledit.models import TaskModel
-from saledit.precision import precision_here
+from saledit.models.precision import precision_here
 from saledit.records import Record, Sample
-from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task, task_settings
 
 _SCHEMA = 1

@@ -16,16 +16,15 @@ from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
+from saledit.editors.stepping import StepSearch
 from saledit.errors import JobError
-from saledit.losses import mean_of, penalty, weighted_mean, with_slopes
+from saledit.forward.suffix import Entry
+from saledit.losses import LEARNING_RATE, Multiplier, mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.multiplier import LEARNING_RATE, Multiplier
 from saledit.outcomes import Outcome, outcome
 from saledit.requests import Held, edits_for, request_for
 from saledit.session import EditMetrics
-from saledit.stepping import StepSearch
-from saledit.suffix import Entry
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
+from saledit.forward.rows import run_edits
+from saledit.forward.suffix import Entry
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
-from saledit.rows import run_edits
-from saledit.suffix import Entry
 from saledit.tasks.base import Task
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saledit.anchor import Anchors
 from saledit.delta import Delta, Edits
+from saledit.delta.anchor import Anchors
+from saledit.delta.routed import Routed
 from saledit.errors import UserError
-from saledit.routed import Routed
 from saledit.site import Site
 
 

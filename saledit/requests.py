@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
-from saledit.conditions import embedded
-from saledit.contexts import sampled
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
+from saledit.data.conditions import embedded
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
-from saledit.facts import FactsFound
+from saledit.editors.stepping import PerEdit, StepSearch
+from saledit.facts.contexts import sampled
+from saledit.facts.found import FactsFound
+from saledit.forward.rows import Rows, run_edits
+from saledit.forward.suffix import Entry
 from saledit.models import TaskModel
 from saledit.records import Sample
-from saledit.rows import Rows, run_edits
 from saledit.site import Layer, Site
-from saledit.stepping import PerEdit, StepSearch
-from saledit.suffix import Entry
 from saledit.tasks.base import Task
 
 

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saledit.bank import IGNORED, Bank, BankSpec
-from saledit.cache import memory_bank
-from saledit.conditions import conditions, embedded
+from saledit.cache.bank import IGNORED, Bank, BankSpec
+from saledit.cache.opening import memory_bank
+from saledit.data.conditions import conditions, embedded
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.request import Request
+from saledit.editors.stepping import PerEdit, StepSearch
+from saledit.forward.suffix import run
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
@@ -27,8 +29,6 @@ from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, own_losses, steps_for
 from saledit.site import Layer
-from saledit.stepping import PerEdit, StepSearch
-from saledit.suffix import run
 from saledit.tasks.base import Task
 
 _LOG_MOST = 700.0

@@ -23,18 +23,18 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from saledit import module, world
-from saledit.answering import answers
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.data.part_banks import PartBanks
-from saledit.detour import forward_replaced
 from saledit.editors.mend import Mend
+from saledit.forward.suffix import run
 from saledit.models import TaskModel, load_classifier, load_text_model
+from saledit.models.detour import forward_replaced
 from saledit.models.divided import divided
 from saledit.overlay import applied
 from saledit.saliency.base import Probes
 from saledit.saliency.gradient import GradientSaliency
-from saledit.suffix import run
+from saledit.tasks.answering import answers
 from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
 

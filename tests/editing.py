@@ -17,25 +17,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saledit import config as configuration
 from saledit.artifact import make_editor
-from saledit.bank import Bank, BankSpec
-from saledit.cache import memory_bank
-from saledit.conditions import conditions, embedded
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig
 from saledit.config.editors import LocateConfig, MemoeConfig
+from saledit.data.conditions import conditions, embedded
 from saledit.delta import Delta, Edits
+from saledit.delta.routed import Routed
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.locate import Locate
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
+from saledit.forward.scoring import base_logits
+from saledit.forward.suffix import run
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS
 from saledit.requests import damage, edits_for, facts_of, hold
-from saledit.routed import Routed
-from saledit.scoring import base_logits
 from saledit.site import Layer, Site
-from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
 BLOCK = 1

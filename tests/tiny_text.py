@@ -24,10 +24,10 @@ from transformers import (
 )
 
 from saledit.delta import Edits
+from saledit.forward.scoring import forward, logits_of
 from saledit.models import SEQ2SEQ, TaskModel, wrap
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.scoring import forward, logits_of
 from saledit.site import Layer, Site
 from saledit.tasks.base import Encoded
 from saledit.tasks.prompts import END, IGNORED

@@ -18,10 +18,10 @@ from torch import Tensor
 from saledit.artifact import EDITOR_WEIGHTS
 from saledit.config import RunConfig
 from saledit.files import read_tensors
+from saledit.forward.scoring import base_logits
 from saledit.models import TaskModel
 from saledit.module import EditModule
 from saledit.records import Sample
-from saledit.scoring import base_logits
 
 EPOCHS, STEPS = 4, 3
 

@@ -17,11 +17,11 @@ import torch
 import saledit
 from saledit.config import EditorConfig, ModelConfig, TaskConfig
 from saledit.editors.base import Editor
+from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError
 from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
-from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 
 SCHEMA = 1

@@ -26,6 +26,7 @@ from saledit.data.sources import load_records
 from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.stepping import StepSearch
 from saledit.errors import ArtifactError, SiteError, UserError
 from saledit.files import (
     check_numbers,
@@ -40,7 +41,6 @@ from saledit.models import TaskModel, wrap
 from saledit.records import Sample
 from saledit.session import EditSession
 from saledit.site import Layer, Site, resolve
-from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 
 EDITOR_WEIGHTS = "editor.safetensors"

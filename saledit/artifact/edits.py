@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from saledit.artifact.building import SCHEMA, sites_as_json, versions
 from saledit.delta import Delta, Dense, Edits, LowRank
+from saledit.delta.routed import Mixture, Routed
 from saledit.errors import ArtifactError
 from saledit.files import (
     check_numbers,
@@ -21,7 +22,6 @@ from saledit.files import (
     write_tensors,
 )
 from saledit.models import fingerprint
-from saledit.routed import Mixture, Routed
 from saledit.site import Site, resolve
 
 EDITS_WEIGHTS = "edits.safetensors"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from saledit.answering import answers
 from saledit.data.memo import Memo
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
+from saledit.tasks.answering import answers
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 

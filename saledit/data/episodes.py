@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
+from saledit.forward.rows import Rows
 from saledit.records import Sample
-from saledit.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class EditBatch:
             (E, n, C) of a classifier.
         pass_targets: (E, n).
         members: positions in the banks of failures (E, K), rewordings (E, K m), pass (E, n).
-        texts: the failures' conditions (E, K, T), see ``saledit.conditions``; None where no
+        texts: the failures' conditions (E, K, T), see ``saledit.data.conditions``; None where no
             editor reads them.
         failures: for each edit its K failures.
         share: of the mean over all failures and rewordings that the batch is, times the processes

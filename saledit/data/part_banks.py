@@ -9,19 +9,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.bank import IGNORED, Bank, BankSpec
-from saledit.cache import Progress, open_several
-from saledit.conditions import conditions
+from saledit.cache.bank import IGNORED, Bank, BankSpec
+from saledit.cache.opening import Progress, open_several
+from saledit.cache.room import Room
+from saledit.data.conditions import conditions
 from saledit.data.episodes import EditBatch
 from saledit.data.hashes import number
 from saledit.data.splits import Part
 from saledit.data.spool import samples_in
 from saledit.data.views import Joined, Picked
 from saledit.editors.base import aggregate
+from saledit.forward.rows import join
 from saledit.models import TaskModel
 from saledit.records import Sample
-from saledit.room import Room
-from saledit.rows import join
 from saledit.tasks.base import Task
 
 

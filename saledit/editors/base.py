@@ -29,10 +29,12 @@ class Editor(nn.Module, ABC):
         needs_full_rank: True where they must be over as many tokens as a site has inputs, at least.
         has_resident: True where the editor changes the model before any edit (``resident``).
         needs_held: True where requests must say what an edit does to pass samples.
-        needs_text: True where requests must say what the failures are (``saledit.conditions``); it
-            is given the size of the model's embeddings as ``embedding_size``.
-        needs_anchor: True where edits are routed by what a row is about (``saledit.anchor``); it
-            is given that size, too. (Of the data ``needs_subjects`` may ask for more.)
+        needs_text: True where requests must say what the failures are
+            (``saledit.data.conditions``); it is given the size of the model's embeddings as
+            ``embedding_size``.
+        needs_anchor: True where edits are routed by what a row is about
+            (``saledit.delta.anchor``); it is given that size, too. (Of the data
+            ``needs_subjects`` may ask for more.)
         needs_calibration: True where the size of the first step is to be found by trial.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """

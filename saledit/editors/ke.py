@@ -19,7 +19,7 @@ from saledit.site import Site
 class KnowledgeEditor(Editor):
     """A bidirectional LSTM reads each failure and says how to gate its gradient.
 
-    From the input, the model's answer and the right one (``saledit.conditions``) comes a
+    From the input, the model's answer and the right one (``saledit.data.conditions``) comes a
     condition h. For each site a network of h gives five parts a, b, c, d and e, and with the
     gradient G the edit is
 

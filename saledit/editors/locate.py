@@ -33,11 +33,11 @@ class Locate(Editor):
     """A closed-form edit of the map that each block's MLP ends with; nothing is learned.
 
     Each failure is a fact: a key, the map's input at the last token of its subject, and an output
-    there that makes the right answer likely (``saledit.facts``). The solver (``saledit.editors.
-    solvers``) gives the keys these outputs and changes what must stay as little as it can, by the
-    second moment of the map's inputs. Of several blocks (``site.span``) each gets its share of what
-    is still missing at the top, from the lowest up (MEMIT). It solves nothing before it has been
-    given second moments (``prime``), which are saved with it.
+    there that makes the right answer likely (``saledit.facts.found``). The solver
+    (``saledit.editors.solvers``) gives the keys these outputs and changes what must stay as little
+    as it can, by the second moment of the map's inputs. Of several blocks (``site.span``) each gets
+    its share of what is still missing at the top, from the lowest up (MEMIT). It solves nothing
+    before it has been given second moments (``prime``), which are saved with it.
 
     Args:
         sites: the sites of the layer; the last of each block is edited.

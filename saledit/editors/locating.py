@@ -17,9 +17,9 @@ class FactSpec:
     Attributes:
         at: "subject", the last token of each failure's subject, or "last", the last token of the
             prompt (of a classifier what its head reads).
-        contexts: how many beginnings are put before the prompt (``saledit.contexts``); keys are
-            means over them and the bare prompt, all alike (MEMIT's code weighs the bare prompt as
-            much as all beginnings together), and the answer is made likely behind each.
+        contexts: how many beginnings are put before the prompt (``saledit.facts.contexts``); keys
+            are means over them and the bare prompt, all alike (MEMIT's code weighs the bare prompt
+            as much as all beginnings together), and the answer is made likely behind each.
         steps: steps of Adam at most.
         rate: its learning rate.
         kl: weight of KL(changed || base) of what follows "SUBJECT is a".

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from saledit.delta import Edits
+from saledit.delta.routed import Mixture, Routed
 from saledit.editors.base import Editor
 from saledit.editors.descent import Descent
 from saledit.editors.request import Request
 from saledit.errors import ConfigError
-from saledit.routed import Mixture, Routed
 from saledit.site import Site
 
 
@@ -27,8 +27,8 @@ class MixtureOfExperts(Editor):
 
     Source: Wang and Li, 2024 (MEMoE, arXiv 2405.19086). What is else: experts of low rank in the
     place of whole matrices, beside each matrix of the layer in the place of the whole MLP; the
-    softmax and the noise (see ``Routed``); the anchor (see ``saledit.anchor``); and the KL on pass
-    samples, which keeps the rest of the model where no expert is far from any row. With
+    softmax and the noise (see ``Routed``); the anchor (see ``saledit.delta.anchor``); and the KL on
+    pass samples, which keeps the rest of the model where no expert is far from any row. With
     ``top_k = 1`` the one expert's weight is always 1, and the gate stays as it begins.
 
     Args:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import FactSource, FactSpec
+from saledit.editors.stepping import PerEdit, as_it_is
 from saledit.site import Site
-from saledit.stepping import PerEdit, as_it_is
 
 
 def _not_there(_edits: Edits) -> Tensor:

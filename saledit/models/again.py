@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers import PreTrainedModel
 
-from saledit.detour import forward_replaced
+from saledit.models.detour import forward_replaced
 from saledit.models.weights import Weights
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from saledit.detour import forward_replaced
 from saledit.errors import SiteError, did_you_mean
 from saledit.families import Family
+from saledit.models.detour import forward_replaced
 from saledit.models.fingerprints import fingerprint, tokenizer_facts
 from saledit.models.weights import Weights
 from saledit.site import Layer, Site, list_sites, resolve
@@ -199,7 +199,7 @@ class TaskModel:
 
     @cached_property
     def beginnings(self) -> dict[int, tuple[str, ...]]:
-        """Texts that the unedited model has come up with, by how many (``saledit.contexts``)."""
+        """Texts that the unedited model came up with, by how many (``saledit.facts.contexts``)."""
         return {}
 
     @property

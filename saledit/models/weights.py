@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from saledit.detour import forward_replaced
+from saledit.models.detour import forward_replaced
 from saledit.models.reading import read_weight
 
 T = TypeVar("T")

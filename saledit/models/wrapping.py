@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from saledit.attention import prefer_float_attention
 from saledit.errors import ModelError, did_you_mean
 from saledit.families import ENCODERS, FAMILIES, Family
+from saledit.models.attention import prefer_float_attention
 from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, UNKNOWN, TaskModel
 from saledit.models.disk import DiskWeights
 from saledit.models.weights import Weights

@@ -12,8 +12,8 @@ from saledit.lazy import lazily
 if TYPE_CHECKING:
     from saledit.run.comparing import compare
     from saledit.run.fitting import fit
+    from saledit.run.fixes.guarding import Bounds
     from saledit.run.fixing import FixOptions, fix
-    from saledit.run.guarding import Bounds
     from saledit.run.ledgers import log, undo
     from saledit.run.picking import saliency
     from saledit.run.reporting import report
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saledit.run.testing import test
 
 _WHERE = {
-    "Bounds": "guarding",
+    "Bounds": "fixes.guarding",
     "FixOptions": "fixing",
     "compare": "comparing",
     "fit": "fitting",

@@ -10,9 +10,9 @@ from saledit.artifact import check_editor
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, did_you_mean
 from saledit.losses import penalty
-from saledit.run.caching import kept_as
-from saledit.run.launching import DIVIDES, check_strategy
 from saledit.run.picking import check_site
+from saledit.run.setup.caching import kept_as
+from saledit.run.setup.launching import DIVIDES, check_strategy
 
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(

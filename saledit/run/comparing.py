@@ -14,7 +14,6 @@ import torch
 
 from saledit import config as configuration
 from saledit.artifact import check_failures
-from saledit.bootstrap import SHARES
 from saledit.config import RunConfig, ScheduleConfig
 from saledit.config.schedules import name_of
 from saledit.config.schedules import schedules as read_schedules
@@ -28,14 +27,15 @@ from saledit.report import (
     schedules_figure,
     write_plot,
 )
+from saledit.report.bootstrap import SHARES
 from saledit.report.look import PREFERENCES
 from saledit.run.budget import budgeted, check_budget
+from saledit.run.cells.crew import OwnProcess, Runner, run_all
+from saledit.run.cells.done import facts_of
+from saledit.run.cells.summing import TIMES, summary
 from saledit.run.checks import check
-from saledit.run.crew import OwnProcess, Runner, run_all
-from saledit.run.done import facts_of
-from saledit.run.launching import alone
-from saledit.run.reading import check_data
-from saledit.run.summing import TIMES, summary
+from saledit.run.setup.launching import alone
+from saledit.run.setup.reading import check_data
 
 #: Of a cell that ended well.
 _NOTHING = (

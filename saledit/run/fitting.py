@@ -12,9 +12,9 @@ from saledit.errors import ArtifactError, ConfigError
 from saledit.files import write_text
 from saledit.report import Ui
 from saledit.run.checks import check
-from saledit.run.launching import launch
 from saledit.run.picking import SWEEP, pick_layer
-from saledit.run.prepare import Prepared, prepare
+from saledit.run.setup.launching import launch
+from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.training import LAST, train_at
 
 # What a resumed run may have otherwise: how long it trains, and where the model lies.

@@ -28,14 +28,14 @@ from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.report import Ui
-from saledit.run.guarding import Bounds, Part, largest_part
-from saledit.run.kept import CHECK
-from saledit.run.launching import alone
+from saledit.run.fixes.guarding import Bounds, Part, largest_part
+from saledit.run.fixes.merging import check_merged
+from saledit.run.fixes.trying import Trial
 from saledit.run.ledgers import beginning, load_merged
-from saledit.run.merging import check_merged
-from saledit.run.placing import place
-from saledit.run.reading import check_subjects
-from saledit.run.trying import Trial
+from saledit.run.setup.kept import CHECK
+from saledit.run.setup.launching import alone
+from saledit.run.setup.placing import place
+from saledit.run.setup.reading import check_subjects
 from saledit.session import EditSession
 
 

@@ -13,7 +13,7 @@ from saledit.export import CHANGED, CUT_OFF, FORMATS, settle, state
 from saledit.ledger import FIX, UNDO, EditFolder
 from saledit.models import TaskModel
 from saledit.report import Ui
-from saledit.run.merging import check_merged
+from saledit.run.fixes.merging import check_merged
 from saledit.site import Layer
 from saledit.tasks.base import Task
 

@@ -12,18 +12,18 @@ from typing import Any
 import torch
 
 from saledit import world
-from saledit.bank import BankSpec
-from saledit.cache import bank_key
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import keep_json, kept_json, read_json, write_json
-from saledit.precision import precision_here
+from saledit.models.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
-from saledit.run.launching import alone
-from saledit.run.placing import device_of
-from saledit.run.prepare import Prepared, prepare
-from saledit.run.reading import VALIDATION
+from saledit.run.setup.launching import alone
+from saledit.run.setup.placing import device_of
+from saledit.run.setup.prepare import Prepared, prepare
+from saledit.run.setup.reading import VALIDATION
 from saledit.run.sweeping import JUDGES, sweep, sweep_key
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer

@@ -18,12 +18,12 @@ from saledit.delta import Edits
 from saledit.errors import UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
-from saledit.run.caching import plain_spec
-from saledit.run.course import Course
-from saledit.run.prepare import Prepared
-from saledit.run.tally import Tally
+from saledit.run.measures.course import Course
+from saledit.run.measures.tally import Tally
+from saledit.run.measures.watching import Abilities, Passages, Watched
+from saledit.run.setup.caching import plain_spec
+from saledit.run.setup.prepare import Prepared
 from saledit.run.unfinished import mark_of
-from saledit.run.watching import Abilities, Passages, Watched
 from saledit.session import EditSession
 from saledit.tasks.text import TextTask
 

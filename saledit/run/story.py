@@ -14,7 +14,7 @@ from saledit.files import write_jsonl
 from saledit.report import Ui
 from saledit.run.fitting import train
 from saledit.run.fixing import fix
-from saledit.run.prepare import prepare
+from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
 
 _CONFIGS = {"nli": "nli/quickstart", "qa": "qa/quickstart"}

@@ -15,11 +15,17 @@ from saledit.artifact import make_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ConfigError
-from saledit.run.caching import banks_at, corpus_digest, plain_spec, sum_moments, takes_moments
-from saledit.run.preferences import Pairs, Preferences, fill, pairs_of
-from saledit.run.prepare import Prepared
+from saledit.run.measures.preferences import Pairs, Preferences, fill, pairs_of
+from saledit.run.measures.validating import MEASURES, Preferred, S
+from saledit.run.setup.caching import (
+    banks_at,
+    corpus_digest,
+    plain_spec,
+    sum_moments,
+    takes_moments,
+)
+from saledit.run.setup.prepare import Prepared
 from saledit.run.training import LAST, train_at
-from saledit.run.validating import MEASURES, Preferred, S
 from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.text import TextTask

@@ -31,16 +31,16 @@ from saledit.files import is_file, read_json, write_jsonl
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
-from saledit.run.caching import banks_of, plain_spec
-from saledit.run.course import Course
-from saledit.run.launching import check_strategy, launch
+from saledit.run.measures.course import Course
+from saledit.run.measures.preferences import Preferences, pairs_of
+from saledit.run.measures.said import Said
+from saledit.run.measures.tally import Tally
 from saledit.run.peaks import peaks
-from saledit.run.preferences import Preferences, pairs_of
-from saledit.run.prepare import Prepared, prepare
-from saledit.run.reading import TEST
-from saledit.run.said import Said
 from saledit.run.sequence import Kept, course_of, pile_up
-from saledit.run.tally import Tally
+from saledit.run.setup.caching import banks_of, plain_spec
+from saledit.run.setup.launching import check_strategy, launch
+from saledit.run.setup.prepare import Prepared, prepare
+from saledit.run.setup.reading import TEST
 from saledit.run.unfinished import SlowEdits, Unfinished
 from saledit.tasks.text import TextTask
 
@@ -126,7 +126,7 @@ class Measured:
 
     Attributes:
         results: what ``results.json`` holds.
-        answers: rows for ``answers.jsonl`` (``saledit.run.said``).
+        answers: rows for ``answers.jsonl`` (``saledit.run.measures.said``).
         kept: what lies on disk until the results do.
     """
 

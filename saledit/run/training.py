@@ -25,19 +25,19 @@ from saledit.data.datamodule import EditDataModule
 from saledit.errors import JobError
 from saledit.files import write_json, write_text
 from saledit.ledger.checking import check_links
+from saledit.models.precision import precision_here
 from saledit.module import EditModule
-from saledit.precision import precision_here
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.budget import length
-from saledit.run.caching import banks_of, moments_of, takes_moments
 from saledit.run.curves import METRICS, read_metrics
-from saledit.run.kept import held_samples, write_kept
-from saledit.run.launching import strategy_of
 from saledit.run.peaks import peaks
-from saledit.run.placing import device_of, place
-from saledit.run.prepare import Prepared
 from saledit.run.resuming import restoring, steps_of
+from saledit.run.setup.caching import banks_of, moments_of, takes_moments
+from saledit.run.setup.kept import held_samples, write_kept
+from saledit.run.setup.launching import strategy_of
+from saledit.run.setup.placing import device_of, place
+from saledit.run.setup.prepare import Prepared
 from saledit.site import Layer
 
 LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"

@@ -16,7 +16,7 @@ from saledit.errors import JobError, UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
 from saledit.models import fingerprint
-from saledit.run.prepare import Prepared
+from saledit.run.setup.prepare import Prepared
 
 _SLOW = 5.0  # seconds that a batch of edits takes at least that is worth keeping
 _ROOM = 4 << 30  # bytes that are kept at most

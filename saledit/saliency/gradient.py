@@ -20,16 +20,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from saledit.batching import batches_by_length
 from saledit.config import SiteConfig
 from saledit.delta import LowRank
+from saledit.forward.scoring import forward
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
-from saledit.scoring import forward
 from saledit.site import Layer, Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
+from saledit.tasks.batching import batches_by_length
 
 SCORES = ("mean_abs", "frobenius")
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saledit.batching import batches_by_length
 from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded, Task
+from saledit.tasks.batching import batches_by_length
 from saledit.tasks.subjects import stands_in
 
 

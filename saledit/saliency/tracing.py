@@ -27,11 +27,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from saledit.batching import batches_by_length
 from saledit.config import SiteConfig
 from saledit.errors import ConfigError
+from saledit.forward.places import changed
+from saledit.forward.scoring import forward
 from saledit.models import SEQ2SEQ, TaskModel
-from saledit.places import changed
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.saliency.interventions import (
     about,
@@ -41,9 +41,9 @@ from saledit.saliency.interventions import (
     noised,
     rows_of,
 )
-from saledit.scoring import forward
 from saledit.site import Layer
 from saledit.tasks.base import Encoded, Task
+from saledit.tasks.batching import batches_by_length
 
 PROTOCOLS = ("rome", "masking")
 WHAT = ("mlp", "state")

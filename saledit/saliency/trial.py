@@ -21,14 +21,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saledit.bank import Bank, BankSpec
-from saledit.cache import memory_banks
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.opening import memory_banks
 from saledit.config import SiteConfig
 from saledit.delta import Edits, LowRank
+from saledit.forward.rows import join, run_edits
 from saledit.models import TaskModel
 from saledit.moments import whitener
 from saledit.records import Sample
-from saledit.rows import join, run_edits
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.site import Layer
 from saledit.tasks.base import Task

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from saledit.config import TaskConfig
 from saledit.errors import ConfigError, DataError
+from saledit.forward.scoring import logits_beside, logits_of
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.records import Record, Sample, Writing
-from saledit.scoring import logits_beside, logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
@@ -211,7 +211,7 @@ class TextTask(ABC):
     def logits_beside(
         self, base: TaskModel, reference: Tensor, outputs: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Both (P, C), see ``saledit.scoring.logits_beside``."""
+        """Both (P, C), see ``saledit.forward.scoring.logits_beside``."""
         return logits_beside(base, reference, outputs, targets != IGNORED)
 
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:

@@ -12,18 +12,18 @@ from tiny import samples as pairs
 from tiny import untouched
 from torch import Tensor
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
-from saledit.decoding import generate
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.delta import Edits
+from saledit.delta.routed import Mixture, Routed
 from saledit.errors import UserError
+from saledit.forward.rows import run_edits
+from saledit.forward.scoring import forward, logits_of
+from saledit.forward.suffix import capture, entry_for, run
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied, merge
-from saledit.routed import Mixture, Routed
-from saledit.rows import run_edits
-from saledit.scoring import forward, logits_of
 from saledit.site import Site
-from saledit.suffix import capture, entry_for, run
+from saledit.tasks.decoding import generate
 from saledit.tasks.nli import Nli
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -13,17 +13,17 @@ from tiny import FAMILIES, LABELS, N_BLOCKS, PAD, build, encode, random_edits, s
 from torch import Tensor
 from torch.nn import functional as F
 
-from saledit import cache
-from saledit.bank import Bank, BankSpec
-from saledit.cache import bank_key, memory_bank, memory_banks, open_bank, open_several
+from saledit.cache import opening
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.opening import bank_key, memory_bank, memory_banks, open_bank, open_several
 from saledit.delta import LowRank
 from saledit.errors import JobError
+from saledit.forward.rows import join
+from saledit.forward.scoring import base_logits
+from saledit.forward.suffix import capture, run
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.rows import join
-from saledit.scoring import base_logits
-from saledit.suffix import capture, run
 from saledit.tap import tap
 from saledit.tasks.nli import Nli
 
@@ -34,7 +34,7 @@ TASK = Nli()
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD", 4)  # 11 samples: 4 + 4 + 3
+    monkeypatch.setattr(opening, "_SHARD", 4)  # 11 samples: 4 + 4 + 3
 
 
 @pytest.fixture(params=FAMILIES)
@@ -216,13 +216,13 @@ def test_joined_rows_lie_group_by_group(base: TaskModel) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Sizes of the shards that are built."""
     sizes: list[int] = []
-    real = cache.build
+    real = opening.build
 
     def build_and_count(base: Any, task: Any, chosen: Any, specs: Any) -> Any:
         sizes.append(len(chosen))
         return real(base, task, chosen, specs)
 
-    monkeypatch.setattr(cache, "build", build_and_count)
+    monkeypatch.setattr(opening, "build", build_and_count)
     return sizes
 
 
@@ -249,13 +249,13 @@ def test_of_several_layers_those_that_are_missing_are_built_in_one_pass(
     specs = [BankSpec(layer, rank=2, moments=True) for layer in bert.layers()]
     known = open_bank(bert, TASK, samples(N), specs[1], tmp_path)
     built: list[list[int]] = []
-    real = cache.build
+    real = opening.build
 
     def build_and_tell(base: Any, task: Any, chosen: Any, wanted: Any) -> Any:
         built.append([spec.layer.index for spec in wanted])
         return real(base, task, chosen, wanted)
 
-    monkeypatch.setattr(cache, "build", build_and_tell)
+    monkeypatch.setattr(opening, "build", build_and_tell)
     banks = open_several(bert, TASK, samples(N), specs, tmp_path)
     others = [spec.layer.index for spec in specs if spec is not specs[1]]
     assert built == [others] * 3
@@ -273,18 +273,18 @@ def test_a_build_that_is_killed_leaves_whole_shards(
     bert: TaskModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: list[int]
 ) -> None:
     spec = BankSpec(bert.layer(1))
-    real = cache.keep_tensors
+    real = opening.keep_tensors
 
     def killed(path: Path, tensors: dict[str, Tensor]) -> None:
         if "00001" in path.name:
             raise JobError("the disk is full")
         real(path, tensors)
 
-    monkeypatch.setattr(cache, "keep_tensors", killed)
+    monkeypatch.setattr(opening, "keep_tensors", killed)
     with pytest.raises(JobError):
         open_bank(bert, TASK, samples(N), spec, tmp_path)
     assert [path.name for path in shards(tmp_path)] == ["shard-00000.safetensors"]
-    monkeypatch.setattr(cache, "keep_tensors", real)
+    monkeypatch.setattr(opening, "keep_tensors", real)
     open_bank(bert, TASK, samples(N), spec, tmp_path)
     assert counted == [4, 4, 4, 3]
 

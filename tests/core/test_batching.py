@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from saledit.batching import tight_groups
+from saledit.tasks.batching import tight_groups
 
 
 def cost(groups: list[list[int]], sizes: list[int], a_run: int) -> int:

@@ -14,20 +14,20 @@ from accelerate.hooks import AlignDevicesHook
 from tiny import random_edits
 from torch import Tensor, nn
 
-from saledit.answering import answers
 from saledit.artifact import load_edits
 from saledit.artifact.edits import save_edits
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank, memory_banks
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank, memory_banks
 from saledit.errors import UserError
+from saledit.forward.rows import run_edits
+from saledit.forward.suffix import run
 from saledit.models import TaskModel, load_classifier, load_text_model, wrap
 from saledit.models.reading import hooks_of
 from saledit.overlay import applied, merge
-from saledit.rows import run_edits
 from saledit.saliency.base import Probes
 from saledit.saliency.gradient import GradientSaliency
 from saledit.saliency.trial import TrialStep
-from saledit.suffix import run
+from saledit.tasks.answering import answers
 from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
 

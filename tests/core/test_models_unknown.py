@@ -26,13 +26,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.errors import ModelError
+from saledit.forward.rows import run_edits
+from saledit.forward.scoring import logits_of
 from saledit.models import wrap
 from saledit.records import Sample
-from saledit.rows import run_edits
-from saledit.scoring import logits_of
 
 QA = task()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from saledit.multiplier import ANNEAL, Multiplier
+from saledit.losses import ANNEAL, Multiplier
 
 
 def test_the_saddle_is_the_constrained_optimum() -> None:

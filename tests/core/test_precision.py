@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from saledit import precision
-from saledit.precision import cpu_has_bfloat16, precision_here
+from saledit.models import precision
+from saledit.models.precision import cpu_has_bfloat16, precision_here
 
 
 @pytest.mark.parametrize("wanted", ["32-true", "16-mixed", "64-true", None, 32])

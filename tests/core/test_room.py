@@ -9,16 +9,16 @@ import torch
 from tiny import build, samples
 from torch import Tensor
 
-from saledit import cache, room
-from saledit.bank import Bank, BankSpec
-from saledit.cache import bank_key, memory_bank, open_bank
+from saledit.cache import opening, room
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.opening import bank_key, memory_bank, open_bank
+from saledit.cache.room import Room
+from saledit.cache.shards import Shard, open_shard
 from saledit.config import CachesConfig
 from saledit.errors import ArtifactError, ConfigError
+from saledit.forward.suffix import run
 from saledit.models import TaskModel
-from saledit.room import Room
-from saledit.run.caching import kept_as
-from saledit.shards import Shard, open_shard
-from saledit.suffix import run
+from saledit.run.setup.caching import kept_as
 from saledit.tasks.nli import Nli
 
 N = 11
@@ -31,7 +31,7 @@ def bert() -> TaskModel:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD", 4)
+    monkeypatch.setattr(opening, "_SHARD", 4)
 
 
 def numbers(bank: Bank) -> list[Tensor]:

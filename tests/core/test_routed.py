@@ -10,8 +10,8 @@ from test_delta import low_rank, tensor
 from torch import Tensor
 
 from saledit.delta import Dense, Edits
+from saledit.delta.routed import Mixture, Routed
 from saledit.errors import UserError
-from saledit.routed import Mixture, Routed
 from saledit.site import Site
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}

@@ -7,13 +7,13 @@ import torch
 from tiny import build, samples
 from torch import Tensor
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.delta import Edits, LowRank
+from saledit.forward.rows import run_edits
+from saledit.forward.suffix import run
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.rows import run_edits
-from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
 

@@ -11,9 +11,9 @@ from tiny import samples as pairs
 from tiny_text import STACKED, VOCABULARY, build, samples, task
 from torch import Tensor
 
+from saledit.forward.scoring import base_logits, forward, logits_beside, logits_of
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.scoring import base_logits, forward, logits_beside, logits_of
 from saledit.tasks.base import Encoded
 from saledit.tasks.prompts import IGNORED
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from saledit.artifact import make_search
 from saledit.config import EditorConfig
 from saledit.delta import Dense, Edits, LowRank
+from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError
 from saledit.site import Site
-from saledit.stepping import StepSearch
 
 SITE = Site("site", 3, 2)
 FACTORS = (0.5, 1.0, 2.0, 4.0)

@@ -24,11 +24,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
+from saledit.forward.scoring import base_logits
+from saledit.forward.suffix import Entry, States, capture, entry_for, run
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.scoring import base_logits
 from saledit.site import Layer, list_sites
-from saledit.suffix import Entry, States, capture, entry_for, run
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

@@ -12,14 +12,15 @@ import torch
 from tiny import build, encode, samples
 from torch import Tensor
 
-from saledit import cache, world
-from saledit.bank import Bank, BankSpec
-from saledit.cache import memory_bank, open_bank, open_several
+from saledit import world
+from saledit.cache import opening
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.opening import memory_bank, open_bank, open_several
+from saledit.cache.room import Room
+from saledit.cache.shards import Shard
+from saledit.cache.sums import add, once, open_sums, sum_up, summed
 from saledit.errors import ArtifactError
 from saledit.models import TaskModel
-from saledit.room import Room
-from saledit.shards import Shard
-from saledit.sums import add, once, open_sums, sum_up, summed
 from saledit.tap import tap
 from saledit.tasks.nli import Nli
 
@@ -28,7 +29,7 @@ N, TASK = 11, Nli()
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD", 4)  # 11 samples: 4 + 4 + 3
+    monkeypatch.setattr(opening, "_SHARD", 4)  # 11 samples: 4 + 4 + 3
 
 
 @pytest.fixture(scope="module", params=["bert", "llama"])
@@ -124,7 +125,7 @@ def test_a_shard_counts_once_whenever_a_build_is_killed(
 ) -> None:
     whole = opened(base, tmp_path / "whole").moments()
     name = {"sum": "sum_up", "shard": "keep_tensors"}[before]
-    real, left = getattr(cache, name), [number]
+    real, left = getattr(opening, name), [number]
 
     def killed(*args: Any) -> None:
         if not left[0]:
@@ -132,10 +133,10 @@ def test_a_shard_counts_once_whenever_a_build_is_killed(
         left[0] -= 1
         real(*args)
 
-    monkeypatch.setattr(cache, name, killed)
+    monkeypatch.setattr(opening, name, killed)
     with pytest.raises(Killed):
         opened(base, tmp_path / "cut")
-    monkeypatch.setattr(cache, name, real)
+    monkeypatch.setattr(opening, name, real)
     here = tmp_path / "cut" / place_of(tmp_path / "whole").parent.name
     assert len([*here.glob("shard-*.safetensors")]) == number
     assert summed(here) == [*range(number + (before == "shard"))]
@@ -164,13 +165,13 @@ def test_what_is_not_in_the_sum_is_made_again(
         sum_up(sums.parent, number, own)
     assert summed(sums.parent) == [0, 2]
     room, asked = Room(), []
-    real = cache.build
+    real = opening.build
 
     def build_and_tell(base: Any, task: Any, chosen: Any, specs: Any) -> Any:
         asked.append((len(chosen), [spec.moments for spec in specs]))
         return real(base, task, chosen, specs)
 
-    monkeypatch.setattr(cache, "build", build_and_tell)
+    monkeypatch.setattr(opening, "build", build_and_tell)
     again = opened(base, tmp_path, room)
     assert asked == [(4, [True])]
     assert (room.found, room.made) == (2, 1)

@@ -7,13 +7,13 @@ import torch
 from tiny import N_BLOCKS, untouched
 from tiny_text import STACKED, build, samples, task
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
+from saledit.forward.places import touched
+from saledit.forward.rows import Rows
+from saledit.forward.suffix import entry_for, run
+from saledit.forward.tails import Tails, tails_of
 from saledit.models import CAUSAL, TaskModel
-from saledit.places import touched
-from saledit.rows import Rows
-from saledit.suffix import entry_for, run
-from saledit.tails import Tails, tails_of
 
 QA = task()
 N = 6

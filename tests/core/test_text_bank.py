@@ -11,16 +11,16 @@ from tiny import N_BLOCKS, random_edits, untouched
 from tiny_text import STACKED, build, layers_of, run_whole, samples, slow_gradients, task
 from torch import Tensor
 
-from saledit import cache
-from saledit.bank import BankSpec
-from saledit.cache import bank_key, memory_bank, memory_banks, open_bank
+from saledit.cache import opening
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import bank_key, memory_bank, memory_banks, open_bank
 from saledit.delta import Edits
+from saledit.forward.rows import join, run_edits
+from saledit.forward.scoring import logits_of
+from saledit.forward.suffix import run
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.rows import join, run_edits
-from saledit.scoring import logits_of
-from saledit.suffix import run
 from saledit.tasks.generation import Generation
 from saledit.tasks.text import TextTask
 
@@ -41,7 +41,7 @@ def block(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD", 4)  # 9 samples: 4 + 4 + 1
+    monkeypatch.setattr(opening, "_SHARD", 4)  # 9 samples: 4 + 4 + 1
 
 
 def passages(n: int) -> list[Sample]:

@@ -10,11 +10,11 @@ from tiny import N_BLOCKS, random_edits, untouched
 from tiny_text import CAUSAL_NAMES, STACKED, build, layers_of, run_whole, samples, task
 from torch import Tensor
 
+from saledit.forward.scoring import forward, logits_of
+from saledit.forward.suffix import ENCODER, Entry, States, capture, entry_for, run
 from saledit.models import TaskModel
 from saledit.overlay import applied
-from saledit.scoring import forward, logits_of
 from saledit.site import Layer, list_sites
-from saledit.suffix import ENCODER, Entry, States, capture, entry_for, run
 from saledit.tasks.base import Encoded
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from tiny import build, samples
 from torch import Tensor
 
-from saledit import cache
-from saledit.bank import BankSpec
+from saledit.cache import opening
+from saledit.cache.bank import BankSpec
 from saledit.config import ScheduleConfig, TrainConfig
 from saledit.data.datamodule import EditDataModule, Episodes, TestEpisodes, _deck
 from saledit.data.episodes import EditBatch
 from saledit.data.made import reworded
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
+from saledit.forward.rows import Rows
+from saledit.forward.suffix import run
 from saledit.models import TaskModel
-from saledit.rows import Rows
-from saledit.suffix import run
 from saledit.tasks.nli import Nli
 
 N_FAIL, N_PASS, PER_FAIL, RANK = 7, 9, 3, 4
@@ -46,7 +46,7 @@ def part() -> Part:
 @pytest.fixture(scope="module")
 def banks(base: TaskModel, part: Part, tmp_path_factory: pytest.TempPathFactory) -> PartBanks:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "_SHARD", 4)
+        patch.setattr(opening, "_SHARD", 4)
         (made,) = open_banks(
             base, Nli(), part, [BankSpec(base.layer(1), RANK)], tmp_path_factory.mktemp("banks")
         )

@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny import LABELS, build, encode, samples
 
-from saledit import answering
 from saledit.data.rewordings import adapt_samples
 from saledit.data.splits import Limits, Part, make_part
 from saledit.errors import DataError
+from saledit.forward.scoring import base_logits
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
-from saledit.scoring import base_logits
+from saledit.tasks import answering
 from saledit.tasks.nli import Nli
 
 TASK = Nli()

@@ -14,9 +14,9 @@ from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
+from saledit.delta.routed import Routed
 from saledit.files import read_tensors, write_tensors
 from saledit.requests import edits_for
-from saledit.routed import Routed
 
 case_of = cache(Case)
 

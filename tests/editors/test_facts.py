@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from saledit.contexts import sampled
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
 from saledit.errors import JobError
-from saledit.facts import FactsFound
+from saledit.facts.contexts import sampled
+from saledit.facts.found import FactsFound
+from saledit.facts.wanted import wanted_change
+from saledit.forward.places import touched
+from saledit.forward.scoring import forward
 from saledit.models import CLASSIFIER, TaskModel
-from saledit.places import touched
 from saledit.records import Sample
-from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task
 from saledit.tasks.nli import Nli
 from saledit.tasks.prompts import IGNORED
-from saledit.wanted import wanted_change
 
 BLOCK = 1
 SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, enough=1e-3)
@@ -145,7 +145,7 @@ def test_facts_are_those_of_a_slow_loop(
     name: str, own: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if own:  # rows of every length in a run of their own
-        monkeypatch.setattr("saledit.wanted._A_RUN", {"cpu": 0})
+        monkeypatch.setattr("saledit.facts.wanted._A_RUN", {"cpu": 0})
     spec = replace(SPEC, at="last" if name.endswith(" last") else "subject", **own)
     base, task, chosen = case(name.removesuffix(" last"))
     base.model.double()
@@ -176,8 +176,8 @@ def test_facts_beside_each_other_are_those_alone(
         torch.testing.assert_close(
             together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-3, atol=1e-4
         )
-    monkeypatch.setattr("saledit.wanted._LOGITS", 1)
-    monkeypatch.setattr("saledit.facts._ROWS", 3)
+    monkeypatch.setattr("saledit.facts.wanted._LOGITS", 1)
+    monkeypatch.setattr("saledit.facts.found._ROWS", 3)
     split = found(base, task, chosen, spec)
     torch.testing.assert_close(split.residuals, together.residuals, rtol=1e-3, atol=1e-4)
 
@@ -287,7 +287,7 @@ def test_values_are_found_once_and_read_back(
         asked.append(len(args[7]))
         return wanted_change(*args)
 
-    monkeypatch.setattr("saledit.facts.wanted_change", counted)
+    monkeypatch.setattr("saledit.facts.found.wanted_change", counted)
     first = ask(chosen[:3])
     assert torch.equal(first.residuals, found(base, task, chosen[:3], SPEC).residuals)
     asked.clear()

@@ -8,11 +8,11 @@ from editing import Case, E, K
 from tiny import encode
 from torch import Tensor
 
-from saledit.conditions import NOTHING, conditions
+from saledit.data.conditions import NOTHING, conditions
 from saledit.delta import LowRank
 from saledit.editors.ke import KnowledgeEditor
 from saledit.editors.request import Request
-from saledit.scoring import base_logits
+from saledit.forward.scoring import base_logits
 from saledit.site import Site
 from saledit.tasks.nli import Nli
 

@@ -10,16 +10,16 @@ import torch
 from tiny import untouched
 from torch import Tensor
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.config.editors import LocateConfig
-from saledit.contexts import sampled
 from saledit.delta import Edits, LowRank
 from saledit.editors.locate import Locate
 from saledit.editors.locating import Facts, FactSpec
 from saledit.editors.solvers import SOLVERS, Preserved, SolverSettings
 from saledit.errors import ConfigError, DataError, ModelError, UserError
-from saledit.facts import FactsFound
+from saledit.facts.contexts import sampled
+from saledit.facts.found import FactsFound
 from saledit.models import TaskModel
 from saledit.overlay import applied, merge
 from saledit.records import Sample
@@ -100,7 +100,7 @@ def test_memit_spreads_what_is_missing_over_blocks(
     name: str, at: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the whole model with weights written into it, block after block."""
-    monkeypatch.setattr("saledit.facts._ROWS", rows)
+    monkeypatch.setattr("saledit.facts.found._ROWS", rows)
     base = text.build(name)
     layer, own = base.layer(1, (), 2), asked(2)
     numbers = asdict(replace(NUMBERS, at=at))
@@ -184,7 +184,7 @@ def test_spread_edits_beside_each_other_are_those_alone(monkeypatch: pytest.Monk
 
     assert layer.index == 0
     together = ask(own)
-    monkeypatch.setattr("saledit.facts._ROWS", 7)  # two edits of three rows each
+    monkeypatch.setattr("saledit.facts.found._ROWS", 7)  # two edits of three rows each
     parted = ask(own)
     torch.testing.assert_close(parted.residuals, together.residuals)
     for i in range(3):

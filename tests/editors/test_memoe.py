@@ -21,10 +21,10 @@ from saledit.artifact.edits import EDITS_FACTS, EDITS_WEIGHTS
 from saledit.config import EditorConfig
 from saledit.config.editors import MemoeConfig
 from saledit.delta import Edits
+from saledit.delta.routed import Routed
 from saledit.editors.memoe import MixtureOfExperts
 from saledit.errors import ArtifactError, ConfigError
 from saledit.overlay import applied
-from saledit.routed import Routed
 
 STEPS, RATE, KL, EXPERTS, TOP_K, RANK = 3, 0.01, 5.0, 3, 2, 2
 

@@ -18,24 +18,24 @@ from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
-from saledit.conditions import conditions, embedded
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
+from saledit.data.conditions import conditions, embedded
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
+from saledit.delta.routed import Routed
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.request import Request
+from saledit.editors.stepping import StepSearch
 from saledit.files import read_tensors, write_tensors
+from saledit.forward.rows import run_edits
+from saledit.forward.scoring import logits_of
 from saledit.models import TaskModel
 from saledit.overlay import applied, merge
 from saledit.records import Sample
 from saledit.requests import damage, edits_for, facts_of, hold, request_for
-from saledit.routed import Routed
-from saledit.rows import run_edits
-from saledit.scoring import logits_of
 from saledit.session import EditSession
-from saledit.stepping import StepSearch
 
 E, K, RANK = 2, 2, 4
 QA = task()

@@ -12,12 +12,12 @@ from saledit.artifact import load_model, make_task
 from saledit.config import ModelConfig, RunConfig, TaskConfig
 from saledit.delta import Edits
 from saledit.export import settle
+from saledit.forward.scoring import base_logits
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.overlay import applied
+from saledit.run.fixes.merging import check_merged
 from saledit.run.ledgers import beginning, load_merged
-from saledit.run.merging import check_merged
-from saledit.scoring import base_logits
 from saledit.site import Layer
 from saledit.tasks.base import Task
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from whole_runs import FakeUi
 
-from saledit.bootstrap import wilson
 from saledit.errors import UserError
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.report import Ui, render
+from saledit.report.bootstrap import wilson
 from saledit.report.page import (
     Answers,
     Page,

@@ -41,10 +41,10 @@ from saledit.artifact import (
 from saledit.config import RunConfig
 from saledit.config.editors import EditorConfig, MendConfig
 from saledit.delta import Edits
+from saledit.delta.routed import Mixture, Routed
 from saledit.errors import ArtifactError
 from saledit.files import check_numbers, read_tensors, write_tensors, write_text
 from saledit.registry import EDITORS
-from saledit.routed import Mixture, Routed
 from saledit.run import log, undo
 
 WEIGHTS, FACTS = "edits.safetensors", "edits.json"

@@ -31,28 +31,28 @@ from torch import Tensor
 from whole_runs import ui
 
 from saledit import config as configuration
-from saledit.bank import Bank, BankSpec
-from saledit.cache import open_bank
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.covariance import Corpus, second_moments
+from saledit.cache.opening import open_bank
 from saledit.config import RunConfig
-from saledit.covariance import Corpus, second_moments
 from saledit.data.memo import Memo
 from saledit.delta import Edits
 from saledit.editors.locating import FactSpec
+from saledit.facts.values import Values
 from saledit.files import write_json, write_text
 from saledit.models import TaskModel
 from saledit.report import comparison_figure, courses_figure, courses_of, render
+from saledit.run.cells.done import _RESULTS, _facts, facts_of, is_of
+from saledit.run.cells.summing import summary
 from saledit.run.comparing import Rival, _table, _write
 from saledit.run.curves import read_metrics
-from saledit.run.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.reporting import report
 from saledit.run.resuming import steps_of
 from saledit.run.sequence import Kept
-from saledit.run.summing import summary
 from saledit.run.testing import training_times
 from saledit.run.training import train_at
 from saledit.site import Layer
 from saledit.tasks.nli import Nli
-from saledit.values import Values
 
 TASK = Nli()
 LAYER = Layer(0, ())

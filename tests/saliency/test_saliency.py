@@ -12,9 +12,10 @@ from tiny import N_BLOCKS, build, encode, samples, targets, untouched
 from torch import Tensor
 from torch.nn import functional as F
 
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.delta import LowRank
+from saledit.forward.scoring import base_logits
 from saledit.models import TaskModel
 from saledit.moments import whitener
 from saledit.overlay import applied
@@ -22,7 +23,6 @@ from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.saliency.gradient import GradientSaliency
 from saledit.saliency.trial import STEPS, TrialStep, directions, normalized_steps
-from saledit.scoring import base_logits
 from saledit.site import Layer
 from saledit.tasks.nli import Nli
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from saledit.config import SiteConfig, TraceConfig
 from saledit.errors import ConfigError
+from saledit.forward.scoring import forward
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.run.picking import make_picker
 from saledit.saliency.base import Probes
 from saledit.saliency.interventions import beginning, content, embedding_spread, text_table
 from saledit.saliency.tracing import CausalTracing
-from saledit.scoring import forward
 from saledit.tasks.base import Encoded, Task
 from saledit.tasks.nli import Nli
 

@@ -24,12 +24,12 @@ from tiny_text import (
     task,
 )
 
-from saledit import decoding
-from saledit.decoding import continue_freely, generate, judge
 from saledit.delta import Edits
 from saledit.models import TaskModel
 from saledit.overlay import merge
 from saledit.records import Answer, Sample
+from saledit.tasks import decoding
+from saledit.tasks.decoding import continue_freely, generate, judge
 from saledit.tasks.generation import Generation
 from saledit.tasks.qa import Qa
 

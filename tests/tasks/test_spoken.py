@@ -21,11 +21,11 @@ from tiny_text import (
     task,
 )
 
-from saledit.decoding import generate
 from saledit.delta import Edits
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
+from saledit.tasks.decoding import generate
 from saledit.tasks.generation import Generation
 from saledit.tasks.prompts import IGNORED
 from saledit.tasks.text import TextTask

@@ -11,11 +11,11 @@ from tiny_text import NAMES, WORDS, build, samples, task
 from tokenizers import normalizers
 
 from saledit.config import TaskConfig
-from saledit.decoding import generate
 from saledit.errors import ConfigError, DataError
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.registry import TASKS, look_up
+from saledit.tasks.decoding import generate
 from saledit.tasks.generation import Generation
 from saledit.tasks.qa import Qa
 

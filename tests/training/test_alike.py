@@ -14,9 +14,9 @@ from whole_runs import FakeUi
 from saledit.artifact import EDITOR_WEIGHTS
 from saledit.config import RunConfig
 from saledit.files import write_jsonl
-from saledit.run import alike
-from saledit.run.cell import run_cell
-from saledit.run.done import facts_of
+from saledit.run.cells import alike
+from saledit.run.cells.cell import run_cell
+from saledit.run.cells.done import facts_of
 
 Make = Callable[..., RunConfig]
 
@@ -147,7 +147,7 @@ def test_results_of_other_settings_are_none_of_a_copied_editor(
     def cut_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("saledit.run.cell.measure", cut_off)
+    monkeypatch.setattr("saledit.run.cells.cell.measure", cut_off)
     with pytest.raises(KeyboardInterrupt):
         run_cell(turns, FakeUi())  # type: ignore[arg-type]
     assert trained == [source.name, other.name]

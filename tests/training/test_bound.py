@@ -11,12 +11,12 @@ from whole_runs import ui
 from saledit.artifact import check_editor, load_editor
 from saledit.config import EditorConfig, RunConfig
 from saledit.errors import ConfigError
+from saledit.forward.scoring import base_logits
 from saledit.losses import locality_kl
 from saledit.overlay import applied
 from saledit.run import fit
 from saledit.run import test as run_test
-from saledit.run.prepare import prepare
-from saledit.scoring import base_logits
+from saledit.run.setup.prepare import prepare
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.002])

@@ -22,18 +22,19 @@ from tiny import build, samples, save
 from whole_runs import FakeUi, rows, ui
 
 from saledit import config as configuration
-from saledit.bootstrap import SHARES, Resampled, interval
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
-from saledit.run import compare, crew, fit, report
+from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.run import compare, fit, report
 from saledit.run.budget import budgeted
-from saledit.run.cell import run_cell
+from saledit.run.cells import crew
+from saledit.run.cells.cell import run_cell
+from saledit.run.cells.crew import OwnProcess, run_all
+from saledit.run.cells.done import facts_of, failures_of
+from saledit.run.cells.summing import summary
 from saledit.run.comparing import _write
-from saledit.run.crew import OwnProcess, run_all
-from saledit.run.done import facts_of, failures_of
-from saledit.run.summing import summary
 
 
 def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
@@ -316,8 +317,8 @@ def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyP
     def prepare(*_args: object) -> None:
         raise AssertionError("it was made once more")
 
-    monkeypatch.setattr("saledit.run.cell.prepare", prepare)
-    monkeypatch.setattr("saledit.run.cell.one_at_a_time", waiting)
+    monkeypatch.setattr("saledit.run.cells.cell.prepare", prepare)
+    monkeypatch.setattr("saledit.run.cells.cell.one_at_a_time", waiting)
     run_cell(done, ui())
     assert (done.folder / "results.json").read_bytes() == results
 
@@ -326,8 +327,8 @@ def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyP
             pass
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("saledit.run.cell.prepare", locked)
-    monkeypatch.setattr("saledit.run.cell.one_at_a_time", one_at_a_time)
+    monkeypatch.setattr("saledit.run.cells.cell.prepare", locked)
+    monkeypatch.setattr("saledit.run.cells.cell.one_at_a_time", one_at_a_time)
     (done.folder / "results.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         run_cell(done, ui())

@@ -11,8 +11,7 @@ import tiny_text as text
 import torch
 from whole_runs import ui
 
-from saledit.answering import answers
-from saledit.bank import BankSpec
+from saledit.cache.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.choices import Choice, load_choices
 from saledit.data.part_banks import open_banks
@@ -20,15 +19,16 @@ from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
 from saledit.errors import DataError, JobError
 from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.report import course_figure, write_plot
 from saledit.run import fit, sequence, testing
 from saledit.run import test as run_test
-from saledit.run.course import Course
-from saledit.run.watching import Abilities, Passages
-from saledit.scoring import base_logits
+from saledit.run.measures.course import Course
+from saledit.run.measures.watching import Abilities, Passages
 from saledit.session import EditSession
+from saledit.tasks.answering import answers
 
 BLOCK, QA = 1, text.task()
 TEXTS = [" ".join(text.WORDS[i : i + 6]) for i in range(8)]

@@ -11,13 +11,14 @@ import tiny_text as text
 from whole_runs import ui
 
 from saledit.artifact import load_editor
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.filling import build
+from saledit.cache.opening import memory_bank
 from saledit.config import RunConfig
 from saledit.errors import DataError
 from saledit.files import write_jsonl
-from saledit.filling import build
-from saledit.run import caching, fit
+from saledit.run import fit
+from saledit.run.setup import caching
 from saledit.tasks.nli import Nli
 
 LOCATE = ("editor.name=locate", "editor.locate.at=last", "editor.locate.contexts=0",

@@ -16,9 +16,9 @@ from tiny import LABELS, build, samples, save
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, SiteError
 from saledit.finetune import _key, finetuned
+from saledit.forward.scoring import base_logits
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
-from saledit.scoring import base_logits
 from saledit.tasks.nli import Nli
 
 CONFIG = FinetuneConfig(enabled=True, epochs=12, batch_size=8, learning_rate=0.003)

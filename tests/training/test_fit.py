@@ -22,8 +22,8 @@ from saledit.files import write_jsonl
 from saledit.models import load_classifier
 from saledit.run import FixOptions, fit, fix, saliency
 from saledit.run import test as run_test
-from saledit.run.caching import banks_of
-from saledit.run.prepare import prepare
+from saledit.run.setup.caching import banks_of
+from saledit.run.setup.prepare import prepare
 from saledit.saliency.trial import TrialStep
 
 
@@ -88,7 +88,7 @@ def test_a_classifier_is_fine_tuned_in_single_precision(make: Callable[..., RunC
     config = make("tuned", "model.dtype=bfloat16", "model.finetune.enabled=true",
                   "model.finetune.records=20", "model.finetune.epochs=1")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saledit.run.prepare.training_bar", lambda *_: Seen())
+        patch.setattr("saledit.run.setup.prepare.training_bar", lambda *_: Seen())
         base = prepare(config, ui()).base
     assert set(seen) == {torch.float32}
     assert base.dtype == torch.bfloat16

@@ -17,12 +17,13 @@ from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, DataError
 from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
 from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import decided, fit, fix, fixing
+from saledit.run import fit, fix, fixing
 from saledit.run import test as run_test
-from saledit.scoring import base_logits
+from saledit.run.measures import decided
 
 
 def fix_rows(home: Path, seed: int, n: int = 6) -> list[dict]:

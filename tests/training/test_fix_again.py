@@ -17,13 +17,13 @@ from saledit.config import RunConfig
 from saledit.delta import Edits, LowRank
 from saledit.errors import ArtifactError, UserError
 from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
 from saledit.ledger import EditFolder
 from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import Bounds, FixOptions, fit, fix, fixing, log, undo
-from saledit.run.guarding import largest_part
-from saledit.scoring import base_logits
+from saledit.run.fixes.guarding import largest_part
 from saledit.site import Site
 
 

@@ -17,12 +17,12 @@ from saledit.artifact import EDITS_WEIGHTS, load_editor, load_edits
 from saledit.config import RunConfig
 from saledit.delta import Edits
 from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel, load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import fit, fix, log, undo
-from saledit.scoring import base_logits
 
 # Steps that mend are wanted, whatever they cost: a tiny model has little to be preserved.
 FREE = ("loss.locality=0.1", "train.epochs=1", "train.edits_per_step=2", "train.validation_edits=2")

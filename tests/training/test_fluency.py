@@ -10,10 +10,10 @@ import torch
 from tiny import random_edits
 
 from saledit.data.splits import Part
-from saledit.decoding import continue_freely
 from saledit.delta import Edits
 from saledit.records import Writing
-from saledit.run.fluency import Fluency, TfIdf, ngram_entropy
+from saledit.run.measures.fluency import Fluency, TfIdf, ngram_entropy
+from saledit.tasks.decoding import continue_freely
 
 BLOCK = 1
 

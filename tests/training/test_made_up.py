@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from saledit.errors import UserError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import load_text_model
-from saledit.precision import cpu_has_bfloat16
+from saledit.models.precision import cpu_has_bfloat16
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "made_up.py"
 GIVEN = "SALEDIT_MADE_UP"  # the folder of a large checkpoint
@@ -132,7 +132,7 @@ _ASK = """
 import json, sys
 from pathlib import Path
 from saledit import config as configuration
-from saledit.answering import answers
+from saledit.tasks.answering import answers
 from saledit.artifact import load_model, make_task
 from saledit.records import Sample
 

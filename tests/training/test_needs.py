@@ -17,9 +17,9 @@ from saledit.artifact import make_task
 from saledit.config import RunConfig
 from saledit.errors import DataError
 from saledit.files import write_jsonl
-from saledit.run import reading
-from saledit.run.cell import run_cell
-from saledit.run.reading import TEST, VALIDATION, check_data, read_records
+from saledit.run.cells.cell import run_cell
+from saledit.run.setup import reading
+from saledit.run.setup.reading import TEST, VALIDATION, check_data, read_records
 
 ROME = ("editor.name=locate", "editor.locate.solver=rome", "schedule.batch_size=1")
 SWEEP = ("site.select=sweep", "site.layer=-1", "site.rung=1")
@@ -76,7 +76,7 @@ def unloaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load(*_args: object) -> None:
         raise LoadedError
 
-    for name in ("prepare.load_model", "prepare.finetuned", "fixing.load_model"):
+    for name in ("setup.prepare.load_model", "setup.prepare.finetuned", "fixing.load_model"):
         monkeypatch.setattr(f"saledit.run.{name}", load)
     return home
 

@@ -16,8 +16,8 @@ from oracle import Oracle, PlainEdit
 from tiny import N_BLOCKS, build, samples
 from torch import Tensor
 
-from saledit import cache
-from saledit.bank import BankSpec
+from saledit.cache import opening
+from saledit.cache.bank import BankSpec
 from saledit.calibration import calibrate
 from saledit.config import LossConfig
 from saledit.data.episodes import EditBatch
@@ -25,11 +25,11 @@ from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.editors.mend import Mend
+from saledit.editors.stepping import StepSearch
+from saledit.losses import Multiplier
 from saledit.models import TaskModel
 from saledit.module import EditModule
-from saledit.multiplier import Multiplier
 from saledit.outcomes import Outcome, outcome
-from saledit.stepping import StepSearch
 from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
 
@@ -264,7 +264,7 @@ def test_a_margin_is_of_the_kl_itself(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD", 5)  # samples of one edit come from several shards
+    monkeypatch.setattr(opening, "_SHARD", 5)  # samples of one edit come from several shards
 
 
 @pytest.mark.parametrize("k", [1, 3])

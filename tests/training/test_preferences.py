@@ -10,15 +10,15 @@ import tiny_text as text
 import torch
 from torch import Tensor
 
-from saledit.bank import BankSpec
+from saledit.cache.bank import BankSpec
 from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
 from saledit.errors import DataError
+from saledit.forward.scoring import base_logits
 from saledit.models import SEQ2SEQ
 from saledit.overlay import applied
 from saledit.records import Sample, Writing
-from saledit.run.preferences import KINDS, Preferences, pairs_of
-from saledit.scoring import base_logits
+from saledit.run.measures.preferences import KINDS, Preferences, pairs_of
 from saledit.tasks.generation import Generation
 from saledit.tasks.prompts import END
 from saledit.tasks.qa import Qa
@@ -140,7 +140,7 @@ def likelihood(base: text.TaskModel, sample: Sample) -> Tensor:
 def test_counts_are_those_of_whole_runs(
     name: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("saledit.run.preferences._ROWS", rows)
+    monkeypatch.setattr("saledit.run.measures.preferences._ROWS", rows)
     base, own, change = text.build(name), part(), edits(text.build(name))
     counted = Preferences(base, text.task(), pairs_of(own), BankSpec(base.layer(BLOCK)), tmp_path)
     members = torch.randperm(E * K, generator=torch.Generator().manual_seed(1)).view(E, K)

@@ -25,10 +25,11 @@ from saledit import cli, world
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.moments import Normalizer
-from saledit.run import fit, launching
+from saledit.run import fit
 from saledit.run import test as run_test
-from saledit.run.launching import alone
-from saledit.run.placing import accelerator_left, device_of
+from saledit.run.setup import launching
+from saledit.run.setup.launching import alone
+from saledit.run.setup.placing import accelerator_left, device_of
 
 
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:

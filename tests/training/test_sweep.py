@@ -17,9 +17,9 @@ from test_text_run import rows as questions
 from tiny import N_BLOCKS, build, samples, save
 from whole_runs import FakeUi, rows
 
-from saledit import cache
 from saledit import config as configuration
 from saledit.artifact import load_editor
+from saledit.cache import opening
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.delta import Edits
@@ -27,10 +27,11 @@ from saledit.errors import ConfigError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.report import render
-from saledit.run import fit, preferences, saliency, sweeping
+from saledit.run import fit, saliency, sweeping
+from saledit.run.measures import preferences
+from saledit.run.measures.preferences import Preferences
 from saledit.run.picking import check_site
-from saledit.run.preferences import Preferences
-from saledit.run.prepare import Prepared, prepare
+from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.sweeping import n_rounds
 from saledit.run.training import LAST
 
@@ -128,13 +129,13 @@ def test_a_corpus_stands_for_the_pass_samples_at_every_layer(
 ) -> None:
     corpus = home / "corpus.jsonl"
     write_jsonl(corpus, [{"text": " ".join(s.inputs)} for s in samples(60, seed=9)])
-    made, real = [], cache._make_shards
+    made, real = [], opening._make_shards
 
     def noted(*given: Any) -> Any:
         made.append(given[3])
         return real(*given)
 
-    monkeypatch.setattr(cache, "_make_shards", noted)
+    monkeypatch.setattr(opening, "_make_shards", noted)
     config = make(home, "corpus", "editor.name=step", f"editor.moments.corpus={corpus}")
     saliency(config, FakeUi())  # type: ignore[arg-type]
     assert made

@@ -20,16 +20,16 @@ from whole_runs import check_answers
 import saledit
 from saledit import config as configuration
 from saledit import run
-from saledit.answering import answers
-from saledit.bank import BankSpec
-from saledit.cache import memory_bank
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.config import RunConfig
-from saledit.decoding import generate
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import TaskModel, load_text_model
 from saledit.records import Sample
 from saledit.report import Ui
-from saledit.run.prepare import prepare
+from saledit.run.setup.prepare import prepare
+from saledit.tasks.answering import answers
+from saledit.tasks.decoding import generate
 from saledit.tasks.qa import Qa
 
 N, N_BYSTANDERS = 80, 20

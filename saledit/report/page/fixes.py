@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saledit.bootstrap import wilson
+from saledit.report.bootstrap import wilson
 from saledit.report.look import drawdown, number, of_text, percent
 from saledit.report.page.model import Answers, Page, Section, Table, Tile
 from saledit.report.page.parts import command_of, environment_section

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saledit.bootstrap import SHARES, Resampled, interval, wilson
+from saledit.report.bootstrap import SHARES, Resampled, interval, wilson
 from saledit.report.look import clean, drawdown, number, of_text, percent
 from saledit.report.page.model import Section, Table, Tile
 

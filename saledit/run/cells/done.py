@@ -1,0 +1,144 @@
+"""What a cell of a comparison left: its results, where they are there and of its configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saledit import config as configuration
+from saledit.artifact import EDITOR_WEIGHTS
+from saledit.config import RunConfig
+from saledit.data.readers import file_rows
+from saledit.errors import ArtifactError, SaleditError
+from saledit.files import is_file, read_json, read_text
+from saledit.report.bootstrap import SHARES
+from saledit.run.cells.summing import TIMES
+from saledit.run.measures.said import FAIL
+
+_COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
+_NUMBER = (float, None)
+_WATCHED = (
+    "current", "earlier", "adapt", "pass_accuracy", "perplexity", "locality_kl", "weight_norm",
+    "delta_norm",
+)  # fmt: skip
+#: What a comparison reads of ``results.json``.
+_RESULTS = {
+    "layer": int, "sites": list, "schedule": {"mode": str, "batch_size": int},
+    "data?": {"test": str},
+    "metrics": {
+        "generated?": {str: _NUMBER}, "preference?": {str: float},
+        **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
+    },
+    "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: _NUMBER},
+    "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
+    "course?": [
+        {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
+    ],
+    "collapse?": (int, None),
+}  # fmt: skip
+_MOST = 1e300  # numbers up to it can be added up
+#: What tells a failure, of a line of ``answers.jsonl``.
+_FAILURE = ("edit", "id", "inputs", "target")
+
+
+def is_of(folder: Path, config: RunConfig) -> bool:
+    """Whether a run's folder is of this configuration."""
+    try:
+        return read_text(folder / "config.yaml") == configuration.to_yaml(config)
+    except (OSError, UnicodeDecodeError):  # there is none, or a broken one
+        return False
+
+
+def facts_of(config: RunConfig) -> dict[str, Any] | None:
+    """What a row of the comparison says of a cell.
+
+    Returns:
+        None where it is not done: there is no editor, or there are no results of this
+        configuration that can be read.
+    """
+    folder = config.folder
+    if not is_of(folder, config) or not is_file(folder / EDITOR_WEIGHTS):
+        return None
+    try:
+        results = read_json(folder / "results.json", "results", _RESULTS)
+        if not _is_sound(results):
+            return None
+        return _facts(results, folder)
+    except (ArtifactError, OSError):
+        return None
+
+
+def _is_sound(results: Mapping[str, Any]) -> bool:
+    """Whether results of the right shape are those of a test, and can be summed up and drawn."""
+    counts = [results["per_edit"][name] for name in _COUNTS]
+    if len(set(map(len, counts))) > 1 or not all(abs(n) < 2**53 for own in counts for n in own):
+        return False
+    if any(n < 0 for name in _COUNTS if name.endswith("_of") for n in results["per_edit"][name]):
+        return False
+    kept = (results[name] for name in ("metrics", "timing", "memory"))
+    if not all(abs(n) < _MOST for part in kept for n in _numbers(part)):
+        return False
+    if _judged(results["metrics"]).get("edit_accuracy") is None:
+        return False
+    return "course" not in results or ("collapse" in results and _is_course(results["course"]))
+
+
+def _is_course(points: Sequence[Mapping[str, Any]]) -> bool:
+    return bool(points) and all(
+        ("pass_accuracy" in point or "perplexity" in point)
+        and point.get("abilities") != {}
+        and ("delta_norm" not in point or point.get("weight_norm", 0) > 0)
+        for point in points
+    )
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in objects."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def failures_of(folder: Path) -> str | None:
+    """Fingerprint of the failures that a cell's edits are of, edit by edit.
+
+    Returns:
+        32 hexadecimal digits; None where its answers cannot be read.
+    """
+    digest, path = hashlib.blake2b(digest_size=16), folder / "answers.jsonl"
+    try:
+        for _, row in file_rows(path, str(path)):
+            if row["part"] == FAIL:
+                digest.update(json.dumps([row[name] for name in _FAILURE]).encode())
+    except (SaleditError, OSError, KeyError):
+        return None
+    return digest.hexdigest()
+
+
+def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    metrics = results["metrics"]
+    return {
+        "layer": results["layer"],
+        "n_sites": len(results["sites"]),
+        "schedule": {name: results["schedule"][name] for name in ("mode", "batch_size")},
+        "metrics": _judged(metrics),
+        "teacher_forced": {k: metrics.get(k) for k in SHARES} if "generated" in metrics else None,
+        "per_edit": results["per_edit"],
+        "failures": failures_of(folder),
+        "test": results.get("data", {}).get("test"),
+        "timing": {name: results["timing"].get(name) for name in TIMES},
+        "peak_rss_mb": results["memory"]["peak_rss_mb"],
+        "peak_device_mb": results["memory"].get("peak_device_mb"),
+        "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
+    } | {name: results[name] for name in ("course", "collapse") if name in results}
+
+
+def _judged(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics by which editors are compared: of text under free generation, where there are two."""
+    rest = {name: value for name, value in metrics.items() if name != "generated"}
+    return {**rest, **metrics.get("generated", {})}

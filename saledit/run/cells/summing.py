@@ -1,0 +1,98 @@
+"""The cells of a comparison summed up: each editor over its seeds, and beside the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.report.look import PREFERENCES
+
+#: Times of a cell, as ``results.json`` names them.
+TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
+_COSTS = (*TIMES, "peak_rss_mb", "peak_device_mb", "editor_mb")
+
+
+def summary(
+    name: str, done: Sequence[Mapping[str, Any]], first: str, seeds: Sequence[int]
+) -> dict[str, Any]:
+    """One editor over the seeds that it has, and beside the first editor over those of both.
+
+    Args:
+        name: the editor.
+        done: rows of all cells that have results (``saledit.run.cells.done``).
+        first: the editor that the others stand beside.
+        seeds: all seeds, in order.
+    """
+    found = {row["seed"]: row for row in done if row["editor"] == name}
+    out: dict[str, Any] = {"editor": name, "seeds": sorted(found)}
+    if not found:
+        return out
+    out["schedule"] = next(iter(found.values())).get("schedule")
+    out |= _intervals([found[s] for s in seeds if s in found])
+    for key in _COSTS:
+        cost = ((row["timing"] if key in TIMES else row).get(key) for row in found.values())
+        out[key] = _mean(cost)
+    out["locality_kl"] = _mean_of("locality_kl", [*found.values()])
+    compared = [row["metrics"].get("preference", {}) for row in found.values()]
+    means = {key: _mean(some.get(key) for some in compared) for key in PREFERENCES}
+    if any(compared):
+        out["preference"] = {key: value for key, value in means.items() if value is not None}
+    base = {row["seed"]: row for row in done if row["editor"] == first}
+    both = [s for s in seeds if s in found and s in base]
+    if name != first and both and _same_edits([(found[s], base[s]) for s in both]):
+        out["beside"] = {
+            "editor": first,
+            **_intervals([found[s] for s in both], [base[s] for s in both]),
+        }
+    return out
+
+
+def _intervals(
+    rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
+    edits = [row["per_edit"] for row in rows]
+    counts = [len(own["fail"]) for own in edits]
+    drawn = Resampled(counts, _about(rows))
+    out: dict[str, Any] = {}
+    for share in SHARES:
+        values = drawn.shares(edits, share)
+        if others is not None:
+            values = values - drawn.shares([row["per_edit"] for row in others], share)
+        found: dict[str, float | None] = {**interval(values).as_json()}
+        if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
+            value, other = (_mean_of(share, group) for group in (rows, others or ()))
+            if value is not None and others is not None:
+                value = None if other is None else value - other
+            found = {"mean": value, "low": None, "high": None}
+        elif max(counts) < 2:  # one edit drawn again and again says nothing of others
+            found |= {"low": None, "high": None}
+        out[share] = found
+    return out
+
+
+def _about(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """What tells seeds whose edits are of the same failures: which these are.
+
+    Where the answers of one are lost, the file of the test, which all seeds take in one order; None
+    where the seed has drawn the test.
+    """
+    failures = [row.get("failures") for row in rows]
+    return [row.get("test") or None for row in rows] if None in failures else failures
+
+
+def _same_edits(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> bool:
+    keys = ("fail_of", "adapt_of", "lost_of")
+    same = all(a["per_edit"][k] == b["per_edit"][k] for a, b in pairs for k in keys)
+    told = ([row.get("failures") for row in pair] for pair in pairs)
+    return same and all(a == b or None in (a, b) for a, b in told)
+
+
+def _mean_of(name: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    return _mean(row["metrics"].get(name) for row in rows)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,1 @@
+"""What ``saledit fix`` does before and behind an edit: bounds, a trial, a merged model checked."""

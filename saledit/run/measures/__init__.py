@@ -1,0 +1,1 @@
+"""What is measured of edited models: mended, broken, said, written, and along a sequence."""

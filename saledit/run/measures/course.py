@@ -1,0 +1,143 @@
+"""The course of a sequence of edits: what holds, what is forgotten, what else it costs.
+
+Source: Gupta et al., Findings of ACL 2024 (arXiv 2401.07453): whether the current edits succeed,
+what becomes of earlier ones, and what of everything else, after every so many edits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saledit.cache.bank import Bank
+from saledit.data.part_banks import PartBanks
+from saledit.data.splits import Part
+from saledit.delta import Edits
+from saledit.metrics import Mean
+from saledit.models import TaskModel
+from saledit.run.measures.watching import Watched, perplexity
+from saledit.session import Judge, bank_batches
+from saledit.site import Layer
+from saledit.tasks.base import Task
+from saledit.tasks.text import TextTask
+
+#: A model has collapsed where it answers less than half of what it did, or is ten times as
+#: perplexed by text.
+_LEAST, _MOST = 0.5, 10.0
+
+
+class Course:
+    """Looks at a model again and again as edits pile up.
+
+    Right is, for text, what free generation gives (``TextTask.spoken``).
+
+    Args:
+        base: the task model.
+        task: says what is right.
+        part: the failures in the order in which they are edited, rewordings and pass samples.
+        banks: their caches.
+        layer: the edited layer.
+        watched: what else is looked at.
+    """
+
+    def __init__(
+        self, base: TaskModel, task: Task, part: Part, banks: PartBanks, layer: Layer,
+        watched: Sequence[Watched] = (),
+    ) -> None:  # fmt: skip
+        self._base, self._task, self._banks = base, task, banks
+        self._judge: Judge = task.correct
+        if isinstance(task, TextTask):
+            self._judge = lambda logits, targets: task.spoken(base, logits, targets)
+        counts = [len(group) for group in part.adapt]
+        self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
+        self._watched = watched
+        self._sizes = {
+            site: float(_norm(base.weight(f"{site.name}.weight"))) for site in layer.sites
+        }
+        self.points: list[dict[str, Any]] = []
+
+    def look(self, edits: Edits, done: int, since: int) -> None:
+        """Note how things stand.
+
+        Args:
+            edits: all edits so far, unbatched.
+            done: failures that have been edited.
+            since: how many had been at the look before.
+        """
+        point: dict[str, Any] = {"n_failures": done}
+        if done:
+            point["current"] = self._share(self._banks.fail, range(since, done), edits)
+        if since:
+            point["earlier"] = self._share(self._banks.fail, range(since), edits)
+        if self._banks.adapt is not None and self._ends[done]:
+            point["adapt"] = self._share(self._banks.adapt, range(self._ends[done]), edits)
+        point |= self._others(edits)
+        if len(edits) and not edits.are_routed:  # those are no matrices
+            point["delta_norm"] = float(edits.norm())
+            point["weight_norm"] = math.hypot(*(self._sizes[site] for site in edits))
+        point["collapsed"] = self._has_collapsed(point)
+        self.points.append(point)
+
+    def _share(self, bank: Bank, which: range, edits: Edits) -> float:
+        """Share of some samples of a bank that are right."""
+        right = Mean()
+        index = torch.tensor(list(which))
+        for chunk, logits in bank_batches(self._base, self._task, bank, edits, index=index):
+            found = self._judge(logits, bank.targets_of(chunk)).double()
+            right.update(found)
+        return float(right.compute())
+
+    def _others(self, edits: Edits) -> dict[str, Any]:
+        """Pass samples that are still right, their KL, and what else is watched."""
+        base, task, bank = self._base, self._task, self._banks.passing
+        kept, kl = Mean(), Mean()
+        pairs = (bank_batches(base, task, bank, given) for given in (None, edits))
+        for (index, before), (_, after) in zip(*pairs, strict=True):
+            targets = bank.targets_of(index)
+            kl.update(task.divergence(before, after, targets).double())
+            if not task.by_perplexity:
+                kept.update(self._judge(after, targets).double())
+        out: dict[str, Any] = {"locality_kl": float(kl.compute())}
+        if not task.by_perplexity:
+            out["pass_accuracy"] = float(kept.compute())
+        else:
+            out["perplexity"] = perplexity(base, task, bank, edits)
+        for watched in self._watched:
+            out |= watched.look(edits)
+        return out
+
+    def _has_collapsed(self, point: dict[str, Any]) -> bool:
+        if not self.points:
+            return False
+        first, bad = self.points[0], False
+        if "pass_accuracy" in point:
+            bad |= not point["pass_accuracy"] >= _LEAST * first["pass_accuracy"]
+        if "perplexity" in point:
+            bad |= not point["perplexity"] <= _MOST * first["perplexity"]
+        return bad
+
+    def said(self) -> str:
+        """The last look in a few words, for whoever waits; "" before the first edit."""
+        point = self.points[-1] if self.points else {}
+        shown = {"current": "current", "earlier": "earlier", "pass_accuracy": "still right"}
+        words = [f"{word} {point[name]:.2f}" for name, word in shown.items() if name in point]
+        if "perplexity" in point:
+            words.append(f"perplexity {point['perplexity']:.4g}")
+        if self.collapse is not None:
+            words.append(f"collapsed after {self.collapse}")
+        return ", ".join(words) if point.get("n_failures") else ""
+
+    @property
+    def collapse(self) -> int | None:
+        """After how many failures the model was first found collapsed; None where it never was."""
+        return next((int(p["n_failures"]) for p in self.points if p["collapsed"]), None)
+
+
+def _norm(weight: object) -> Tensor:
+    assert isinstance(weight, Tensor)
+    norm: Tensor = weight.detach().float().norm()
+    return norm

@@ -1,0 +1,132 @@
+"""The cached samples of a run's parts, with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.covariance import Corpus, check_tokens, second_moments, sum_up
+from saledit.config import CachesConfig
+from saledit.config.editors import MomentsConfig
+from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
+from saledit.data.sources import source_digest, stream_texts
+from saledit.data.splits import Part
+from saledit.editors.base import Editor
+from saledit.errors import ConfigError, did_you_mean
+from saledit.models import SEQ2SEQ, TaskModel
+from saledit.run.setup.prepare import Prepared
+from saledit.site import Layer
+
+_DTYPES = {"as computed": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def banks_of(
+    prepared: Prepared, part: Part, layer: Layer, moments: bool = False, texts: bool = False
+) -> PartBanks:
+    """Cached samples of a part for a layer."""
+    return banks_at(prepared, part, [layer], moments, texts)[0]
+
+
+def banks_at(
+    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False,
+    texts: bool = False,
+) -> list[PartBanks]:  # fmt: skip
+    """Cached samples of a part for several layers; what is missing is computed in one pass."""
+    config = prepared.config
+    n = len(part.fail) + len(part.made) + n_rewordings(part) + len(part.passing)
+    dtype = kept_as(config.caches)
+    specs = [
+        BankSpec(layer, rank=config.editor.sample_rank, moments=moments, dtype=dtype)
+        for layer in layers
+    ]
+    where = ", ".join(str(layer.index) for layer in layers)
+    with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
+        done = 0
+
+        def advance(now: int, total: int) -> None:
+            nonlocal done
+            bar.update(done + now)
+            done += total if now == total else 0
+
+        return open_banks(
+            prepared.base, prepared.task, part, specs, config.cache, advance, texts, prepared.room
+        )
+
+
+def plain_spec(prepared: Prepared, layer: Layer) -> BankSpec:
+    """Of a bank for runs above a layer alone, without gradient factors."""
+    return BankSpec(layer, dtype=kept_as(prepared.config.caches))
+
+
+def kept_as(caches: CachesConfig) -> torch.dtype | None:
+    """What states and gradient factors are kept as; None for as they are computed.
+
+    Raises:
+        ConfigError: no such type, or less than no memory.
+    """
+    if caches.dtype not in _DTYPES:
+        raise ConfigError(
+            f"caches.dtype: unknown name '{caches.dtype}'; {did_you_mean(caches.dtype, _DTYPES)}"
+        )
+    if caches.memory_mb < 0:
+        raise ConfigError(f"caches.memory_mb: expected at least 0, got {caches.memory_mb}")
+    return _DTYPES[caches.dtype]
+
+
+def takes_moments(prepared: Prepared, editor: Editor) -> bool:
+    """Whether the banks of the training part are to sum up second moments for an editor."""
+    return editor.needs_moments and not prepared.config.editor.moments.corpus
+
+
+def moments_of(prepared: Prepared, train: PartBanks, full_rank: bool = False) -> list[Tensor]:
+    """Second moments of the inputs of a layer's sites, over the text that is named for them.
+
+    Args:
+        prepared: the task model.
+        train: the training part, whose pass samples count where no text is named.
+        full_rank: refuse pass samples that are too few for it, as a text always is. (Whitening
+            adds a ridge, and takes what there is.)
+
+    Raises:
+        DataError: there are too few tokens.
+    """
+    c, layer = prepared.config.editor.moments, train.passing.layer
+    if not c.corpus:
+        if full_rank:
+            check_tokens(
+                _tokens(prepared.base, train.passing), layer.sites, "pass samples",
+                "name a text by editor.moments.corpus, or give more pass samples",
+            )  # fmt: skip
+        return train.passing.moments()
+    with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
+        return second_moments(prepared.base, layer, _corpus(c), prepared.config.cache, bar.update)
+
+
+def _tokens(base: TaskModel, bank: Bank) -> int:
+    """Over how many tokens the second moments of a bank's maps are."""
+    if bank.entry.first_token_only:
+        return len(bank)
+    read = bank.lengths
+    if bank.answer_lengths is not None and base.kind == SEQ2SEQ and not base.in_encoder:
+        read = bank.answer_lengths  # what the decoder reads
+    return int(read.sum())
+
+
+def sum_moments(prepared: Prepared, layers: Sequence[Layer]) -> None:
+    """Get ready what ``moments_of`` of each layer reads, in one pass over the text."""
+    c = prepared.config.editor.moments
+    if c.corpus:
+        with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
+            sum_up(prepared.base, layers, _corpus(c), prepared.config.cache, bar.update)
+
+
+def corpus_digest(c: MomentsConfig) -> str:
+    """Fingerprint of the text that second moments are of; "" where none is named."""
+    return source_digest(c.corpus) if c.corpus else ""
+
+
+def _corpus(c: MomentsConfig) -> Corpus:
+    return Corpus(source_digest(c.corpus), lambda: stream_texts(c.corpus), c.tokens, c.window)

@@ -1,0 +1,35 @@
+"""Pass samples that are kept beside an editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from saledit.artifact import HELD
+from saledit.files import write_jsonl
+from saledit.records import Sample
+from saledit.run.setup.prepare import Prepared
+
+CHECK = "check.jsonl"
+_CHECK_SAMPLES = 300
+
+
+def write_kept(prepared: Prepared, folder: Path) -> None:
+    """Keep some pass samples beside the editor.
+
+    ``fix`` checks its edits on those of the validation part; an editor may look at those of the
+    training part.
+    """
+    task = prepared.task
+    checked = prepared.validation.passing[:_CHECK_SAMPLES]
+    write_jsonl(folder / CHECK, [task.row(sample) for sample in checked])
+    write_jsonl(folder / HELD, [task.row(sample) for sample in held_samples(prepared)])
+
+
+def held_samples(prepared: Prepared) -> list[Sample]:
+    """Pass samples of the training part, drawn from all of it."""
+    passing, config = prepared.train.passing, prepared.config
+    draws = torch.Generator().manual_seed(config.seed)
+    order = torch.randperm(len(passing), generator=draws)[: config.editor.held]
+    return [passing[i] for i in order.tolist()]

@@ -1,0 +1,193 @@
+"""From a configuration to a task model and its pass, fail and adapt samples."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from saledit import config as configuration
+from saledit.artifact import load_model, make_task
+from saledit.cache.room import Room
+from saledit.config import RunConfig, SiteConfig
+from saledit.data.hashes import Known, number
+from saledit.data.partition import partition
+from saledit.data.rewriter import RuleRewriter
+from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
+from saledit.data.views import Joined
+from saledit.finetune import finetuned
+from saledit.models import TaskModel
+from saledit.models.precision import precision_here
+from saledit.records import Record
+from saledit.report import Ui, training_bar
+from saledit.run.setup.launching import divides
+from saledit.run.setup.placing import accelerator_left, device_of
+from saledit.run.setup.reading import FITTED_AND_TESTED, RunRecords, read_records
+from saledit.tasks.base import Task
+
+
+@dataclass
+class Prepared:
+    """A task model and the records to edit it with.
+
+    Parts are made when they are first asked for, and cached on disk.
+
+    Attributes:
+        config: the configuration.
+        base: the task model.
+        task: the task.
+        records: what its samples are made of.
+        ui: where progress is shown.
+    """
+
+    config: RunConfig
+    base: TaskModel
+    task: Task
+    records: RunRecords
+    ui: Ui
+
+    @cached_property
+    def room(self) -> Room:
+        """What mapped caches may take, and what the caches of this run took so far."""
+        return Room(self.config.caches.memory_mb * 2**20)
+
+    @cached_property
+    def _other_sides(self) -> list[Sequence[Record]]:
+        """Records of other matters: for validation, for the test, and the rest for training."""
+        d, n = self.config.data, len(self.records.locality)
+        sizes = [round(d.validation * n), round(d.test_share * n)]
+        return partition(self.records.locality, sizes, self.config.seed)
+
+    def of(self, config: RunConfig) -> Prepared:
+        """The same model and samples for a run that differs in what comes after them."""
+        other = copy.copy(self)  # with the parts that are made
+        other.config = config
+        return other
+
+    def fingerprint(self, config: RunConfig, *parts: Part) -> str:
+        """Of a run's settings but its name, the model, and all samples of some parts."""
+        plain = replace(config, name="", output="")
+        head = (self.base.reading, configuration.to_yaml(plain), *(p.digest() for p in parts))
+        return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def train(self) -> Part:
+        """Samples that the editor learns from."""
+        d = self.config.data
+        made = d.max_made if self.config.train.made else 0
+        limits = (d.max_failures, d.max_passes, made)
+        r = self.records
+        return self._part(2, r.train, "data.train", *limits, r.learned)
+
+    @cached_property
+    def validation(self) -> Part:
+        """Samples that decide when to stop."""
+        d = self.config.data
+        records = self.records.validation
+        return self._part(0, records, "data.train", d.max_failures, d.max_passes)
+
+    @cached_property
+    def test(self) -> Part:
+        """Samples that the results are about."""
+        d = self.config.data
+        key = "data.test" if d.test else "data.train"
+        return self._part(1, self.records.test, key, d.max_test_failures, d.max_test_passes)
+
+    @cached_property
+    def _trained(self) -> Known:
+        """What training sees: no other matter is of it."""
+        matters = (matter_key(s) for r in self.records.train for s in (r.sample, *r.locality))
+        return Known(number(*matter) for matter in matters)
+
+    def counts(self) -> dict[str, dict[str, object]]:
+        """Sizes of all three parts. Processes that share a run come here together."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part.counts() for name, part in parts.items()}
+
+    def _part(
+        self,
+        side: int,
+        records: Sequence[Record],
+        key: str,
+        failures: int,
+        passes: int,
+        made: int = 0,
+        learned: Sequence[Record] = (),
+    ) -> Part:
+        adapt, task = self.config.data.adapt, self.task
+        limits = Limits(key, failures, passes, adapt.per_failure, made, own_answers=side == 2)
+        # Rules know statements and pairs of them, not questions or unfinished sentences.
+        wanted = adapt.rewrite and not task.generates
+        rewriter = RuleRewriter(adapt, self.base.device) if wanted else None
+        others = other_matters(task, self._other_sides[side])
+        name = ("validation", "test", "training")[side]
+        most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
+        # Records of both sides may bring the same question that is to stay as it is.
+        seen = Known() if side == 2 else self._trained
+        with self.ui.progress(f"asking the model: {name}", most) as bar:
+            return make_part(
+                self.base, task, records, limits, rewriter, self.config.cache, learned, others,
+                bar.update, seen,
+            )  # fmt: skip
+
+
+def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TESTED) -> Prepared:
+    """Load the data and the task model, fine-tuning it where the configuration says so.
+
+    Args:
+        config: the run.
+        ui: where progress is shown.
+        edited: as in ``read_records``.
+
+    Raises:
+        UserError: the data or the model is wrong.
+        JobError: fine-tuning failed.
+    """
+    device = device_of(config.trainer)  # refused before minutes are spent
+    is_divided = divides(config.trainer)
+    stream = config.model.stream or is_divided  # no process reads all of it into memory
+    task = make_task(config.task)
+    f = config.model.finetune
+    if skipped := accelerator_left(config.trainer, device):
+        ui.stage(f"{skipped} has no double precision, which whitening takes: all on the CPU")
+    wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
+    if any(precision_here(precision, device.type) != precision for precision in wanted):
+        ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
+    ui.stage("reading data")
+    records = read_records(config, task, edited)
+    learned = records.learned
+    if f.enabled:
+        labels = sorted({r.sample.target for r in Joined(learned, records.pool)})
+        ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
+        bar = training_bar(ui, "fine-tuning", "finetune/loss")
+
+        def load(name: str) -> TaskModel:
+            is_trained = name != config.model.name
+            fresh = None if task.generates or is_trained else labels
+            model = replace(config.model, name=name, stream=stream and is_trained)
+            if not is_trained:  # weights of half precision would lose most of what a step changes
+                model = replace(model, dtype="float32")
+            return load_model(task, model, config.cache, fresh)
+
+        base = finetuned(
+            config.model.name, task, learned, load, f, config.cache, [bar],
+            _site_check(config.site), device.type,
+        )  # fmt: skip
+    else:
+        ui.stage(f"task model: {config.model.name}")
+        base = load_model(task, replace(config.model, stream=stream), config.cache)
+    if is_divided:
+        from saledit.models.divided import divided  # slow, and of several processes only
+
+        base = divided(base, device)
+    base.weights.to(device)
+    return Prepared(config, base, task, records, ui)
+
+
+def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:
+    """Raises where a model has no such layer or map."""
+    if site.select == "fixed":
+        return lambda base: base.layer(site.layer, site.maps, site.span)
+    return lambda base: base.layers(site.maps)
