@@ -7,25 +7,33 @@ from torch import Tensor
 
 from saledit.delta import LowRank
 
-_LEAST_GAIN = 0.05  # of a term on its own input, relative to its length; keeps the solve sane
+#: Squared size, relative to the responses', that what the solve adds is held to.
+RIDGE = 0.1
 
 
-def decouple(delta: LowRank, inputs: Tensor, strength: float) -> LowRank:
+def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RIDGE) -> LowRank:
     """Let each term of a delta act on its own input and less on those of the others.
 
     A sum of terms v_j u_j^T made one by one changes the output at input x_i by
-    sum_j (u_j . x_i) v_j: its own share and, where inputs are alike, those of all other
-    failures, some of which want another answer. With A_ij = (u_j . x_i) / (u_i . x_i) the
-    terms v' that solve ((1 - s) I + s A) v' = v give back, at s = 1, its own share alone
-    to every input. That is the least-squares view of many edits at once (MALMEN, Tan et al.,
-    ICLR 2024, eq. 3; MEMIT, Meng et al., 2023, eq. 14), here inside one low-rank delta and
-    damped by s < 1. One term alone is returned as it is.
+    sum_j r_ij v_j, r_ij = u_j . x_i: its own share r_ii v_i and, where inputs are alike, those of
+    all other failures, some of which want another answer. With D the diagonal of r and
+    N = D + s (r - D), the terms v' for which N v' = D v give back, at s = 1, its own share alone
+    to every input. That is the least-squares view of many edits at once (MALMEN, Tan et al., ICLR
+    2024, eq. 3; MEMIT, Meng et al., 2023, eq. 14), here inside one low-rank delta and damped by
+    s < 1. What a network makes of the inputs may read its own input with no or the wrong sign, and
+    then nothing sensible solves this; so it is solved by least squares,
+
+        min |N v' - D v|^2 + ridge rho^2 |v' - v|^2,    rho^2 = |r|^2 / R,
+
+    which is the same where N is far from singular, and which never makes terms large. One term
+    alone is returned as it is.
 
     Args:
         delta: u (..., R, D_in), v (..., R, D_out).
         inputs: x (..., R, D_in), the input that each term was made for, of any length; rows
             of zeros are padding.
         strength: s in [0, 1]; 0 does nothing.
+        ridge: of the least squares; 0 for N v' = D v.
 
     Returns:
         The delta with the same u.
@@ -35,7 +43,8 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float) -> LowRank:
         >>> delta = LowRank(inputs, torch.tensor([[1.0], [-1.0]]))  # alike inputs, opposite wishes
         >>> [round(float(y), 2) for y in delta(inputs)]
         [0.29, -0.29]
-        >>> [round(float(y), 2) for y in decouple(delta, inputs, strength=1.0)(inputs)]
+        >>> apart = decouple(delta, inputs, strength=1.0, ridge=0.0)
+        >>> [round(float(y), 2) for y in apart(inputs)]
         [1.0, -1.0]
     """
     if strength == 0 or delta.rank == 1:
@@ -45,12 +54,16 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float) -> LowRank:
     # would hand it.
     responses = x @ delta.u.mT
     responses = responses.to(torch.promote_types(responses.dtype, torch.float32))
-    own = responses.diagonal(dim1=-2, dim2=-1)
-    least = (_LEAST_GAIN * delta.u.norm(dim=-1)).to(own.dtype) + torch.finfo(own.dtype).tiny
-    own = torch.where(own < 0, -1.0, 1.0) * own.abs().maximum(least)
     real = (inputs != 0).any(-1)
-    eye = torch.eye(delta.rank, dtype=own.dtype, device=own.device)
-    others = responses / own.unsqueeze(-1) * (1 - eye)
-    others = others * (real.unsqueeze(-1) & real.unsqueeze(-2))
-    v = torch.linalg.solve(eye + strength * others, delta.v.to(own.dtype))
+    responses = responses * (real.unsqueeze(-1) & real.unsqueeze(-2))
+    own = torch.diag_embed(responses.diagonal(dim1=-2, dim2=-1))
+    between = strength * (responses - own)
+    n = own + between
+    # Of v' - v: N^T N + ridge rho^2 on the left, what is still missing at each input on the right.
+    size = responses.square().sum((-2, -1)) / real.sum(-1).clamp_min(1)
+    size = ridge * size + torch.finfo(size.dtype).tiny
+    gram = n.mT @ n + size[..., None, None] * torch.eye(delta.rank, dtype=n.dtype, device=n.device)
+    v = delta.v.to(n.dtype)
+    missing = n.mT @ (between @ v)
+    v = v - torch.linalg.solve(gram, missing)
     return LowRank(delta.u, v.to(delta.v.dtype))

@@ -29,14 +29,15 @@ def own_share(delta: LowRank, x: Tensor) -> Tensor:
 @settings(max_examples=30, deadline=None)
 def test_at_full_strength_every_input_gets_its_own_share_alone(seed: int) -> None:
     delta, x = terms(seed)
-    torch.testing.assert_close(decouple(delta, x, 1.0)(x), own_share(delta, x))
+    apart = decouple(delta, x, 1.0, ridge=0.0)
+    torch.testing.assert_close(apart(x), own_share(delta, x), rtol=1e-5, atol=1e-6)
 
 
 @given(seed=st.integers(0, 10_000), strength=st.floats(0.1, 0.9))
 @settings(max_examples=30, deadline=None)
 def test_strength_is_a_damped_solve_of_the_definition(seed: int, strength: float) -> None:
     delta, x = terms(seed)
-    found = decouple(delta, x, strength)
+    found = decouple(delta, x, strength, ridge=0.0)
     torch.testing.assert_close(found.u, delta.u)
     for e in range(2):
         a = torch.empty(4, 4, dtype=torch.float64)
@@ -44,7 +45,36 @@ def test_strength_is_a_damped_solve_of_the_definition(seed: int, strength: float
             for j in range(4):
                 a[i, j] = (delta.u[e, j] @ x[e, i]) / (delta.u[e, i] @ x[e, i])
         back = (1 - strength) * found.v[e] + strength * a @ found.v[e]
-        torch.testing.assert_close(back, delta.v[e])
+        torch.testing.assert_close(back, delta.v[e], rtol=1e-5, atol=1e-6)
+
+
+@given(seed=st.integers(0, 10_000), strength=st.floats(0.1, 1.0), ridge=st.floats(0.01, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_the_ridge_is_the_least_squares_of_the_definition(
+    seed: int, strength: float, ridge: float
+) -> None:
+    delta, x = terms(seed)
+    found = decouple(delta, x, strength, ridge)
+    for e in range(2):
+        unit = x[e] / x[e].norm(dim=-1, keepdim=True)
+        r = torch.stack([torch.stack([u @ row for u in delta.u[e]]) for row in unit])
+        d = r.diagonal().diag()
+        n = d + strength * (r - d)
+        held = (ridge * r.square().sum() / 4).sqrt() * torch.eye(4, dtype=r.dtype)
+        left, right = torch.cat([n, held]), torch.cat([d @ delta.v[e], held @ delta.v[e]])
+        expected = torch.linalg.lstsq(left, right).solution
+        torch.testing.assert_close(found.v[e], expected)
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(2, 30), strength=st.floats(0.1, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_terms_stay_bounded_whatever_they_read(seed: int, n: int, strength: float) -> None:
+    """A network's own u may read its input with the wrong sign: no solve makes sense of that."""
+    g = torch.Generator().manual_seed(seed)
+    u, x, v = (torch.randn(n, size, generator=g, dtype=torch.float64) for size in (9, 9, 5))
+    found = decouple(LowRank(u, v), x, strength, ridge := 0.1)
+    bound = 1 + strength * n**0.5 / (2 * ridge**0.5)  # |(N'N + a^2)^-1 N'| <= 1 / 2a
+    assert found.v.norm() <= bound * v.norm() * (1 + 1e-9)
 
 
 def test_nothing_happens_at_zero_with_one_term_or_with_orthogonal_inputs() -> None:
