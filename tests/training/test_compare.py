@@ -23,7 +23,7 @@ from whole_runs import FakeUi, rows, ui
 
 from saledit import config as configuration
 from saledit.config import RunConfig
-from saledit.errors import ConfigError, JobError
+from saledit.errors import ConfigError, JobError, UserError
 from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
 from saledit.report.bootstrap import SHARES, Resampled, interval
@@ -356,10 +356,25 @@ def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
     assert "expected results of this configuration" in table["cells"][0]["error"]
 
 
-def test_a_cell_that_cannot_begin_says_why(shared: Path) -> None:
-    lost = ["name=lost", "data.train=nowhere.jsonl"]
-    (cell,) = compare(str(shared), ["step"], [0], lost, FakeUi())["cells"]  # type: ignore[arg-type]
-    assert "nowhere.jsonl" in cell["error"]
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("data.train=nowhere.jsonl", "nowhere.jsonl: expected a data file"),
+        ("data.test=nowhere.jsonl", "nowhere.jsonl: expected a data file"),
+        ("trainer.accelerator=cuad", "trainer: expected an accelerator of this machine"),
+    ],
+)
+def test_what_no_cell_can_begin_with_is_refused_at_once(
+    setting: str, line: str, shared: Path
+) -> None:
+    def runner(_path: Path) -> None:
+        raise AssertionError
+
+    with pytest.raises(UserError, match=line):
+        compare(
+            str(shared), ["step", "salem"], [0, 1], ["name=lost", setting], FakeUi(), runner=runner
+        )  # type: ignore[arg-type]
+    assert not (shared.parent / "lost-compare").exists()
 
 
 def here(path: Path) -> None:

@@ -209,9 +209,10 @@ def test_a_comparison_reads_the_same_records_once(
     monkeypatch.setattr(reading, "read_records", noted)
     alike = [make(home, f"cell{i}", *ROME, f"schedule.cumulative={i == 1}") for i in range(2)]
     other = make(home, "seed", *ROME, "seed=1")
-    plain = make(home, "plain", "editor.name=step", "seed=2")
-    check_data([*alike, other, plain])
-    assert [seed for seed, _ in read] == [0, 1]
+    # Of who asks for nothing one seed is enough.
+    plain = [make(home, f"plain{i}", "editor.name=step", f"seed={i}") for i in (0, 1)]
+    check_data([*plain, *alike, other])
+    assert [seed for seed, _ in read] == [0, 0, 1]
 
 
 @pytest.mark.parametrize(

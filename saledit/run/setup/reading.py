@@ -109,21 +109,23 @@ def read_records(
 
 
 def check_data(configs: Iterable[RunConfig]) -> None:
-    """Refuse runs whose editors could do nothing with their data, before one of them begins.
-
-    Only what an editor asks of them is read ahead: the rest is each run's own business.
+    """Refuse runs whose data are broken, or nothing to their editors, before one of them begins.
 
     Args:
         configs: runs that are to fit and test an editor; those of the same records read them once.
+            Seeds divide the same files, so they are read by one of them where no editor asks for
+            more of its own part.
 
     Raises:
-        DataError: see ``read_records``.
+        ConfigError, DataError: see ``read_records``.
     """
     seen = []
     for config in configs:
         _check_corpus(config)
-        source = (config.task, config.data, config.model.finetune, config.seed)
-        if needs_subjects(config.editor) and source not in seen:
+        asked = needs_subjects(config.editor)
+        seed = config.seed if asked else None
+        source = (config.task, config.data, config.model.finetune, asked, seed)
+        if source not in seen:
             seen.append(source)
             read_records(config, make_task(config.task))
 
