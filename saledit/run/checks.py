@@ -30,8 +30,8 @@ def check(config: RunConfig) -> None:
     """Refuse what no training can be of; the same for ``fit`` and each cell of ``compare``.
 
     Raises:
-        ConfigError: an unknown name, an accelerator that is not here, or a setting that is out of its
-            range or another's place.
+        ConfigError: an unknown name, an accelerator that is not here, or a setting that is out of
+            its range or another's place.
     """
     _check_trainer(config)
     if "accelerator" in config.trainer:
