@@ -15,11 +15,18 @@ from saledit import config as configuration
 from saledit import run
 from saledit.artifact import make_task
 from saledit.config import RunConfig
+from saledit.data.sources import load_records
 from saledit.errors import DataError
 from saledit.files import write_jsonl
 from saledit.run.cells.cell import run_cell
 from saledit.run.setup import reading
-from saledit.run.setup.reading import TEST, VALIDATION, check_data, read_records
+from saledit.run.setup.reading import (
+    TEST,
+    VALIDATION,
+    check_data,
+    check_subjects,
+    read_records,
+)
 
 ROME = ("editor.name=locate", "editor.locate.solver=rome", "schedule.batch_size=1")
 SWEEP = ("site.select=sweep", "site.layer=-1", "site.rung=1")
@@ -138,6 +145,17 @@ def test_records_without_subjects(
     config = make(unloaded, "without", *ROME, *own, *given)
     with pytest.raises(DataError, match=line):
         verb(config)
+
+
+def test_all_records_without_a_place_are_told_at_once(unloaded: Path, tmp_path: Path) -> None:
+    config, found = make(unloaded, "lost", *ROME), told(rows(build("bert"), samples(80)))
+    path = tmp_path / "data.jsonl"
+    for lost, rest in ((1, ""), (3, r" \(2 more like it: r\d+, r\d+\)")):
+        write_jsonl(path, [r | {"subject": "Peru"} if i < lost else r for i, r in enumerate(found)])
+        records = load_records(make_task(config.task), str(path))
+        line = rf"data\.jsonl, r\d+: .*'Peru'.*editor\.locate\.at=last{rest}$"
+        with pytest.raises(DataError, match=line):
+            check_subjects(config.editor, (record.sample for record in records), str(path))
 
 
 def test_a_field_that_is_not_there(unloaded: Path) -> None:

@@ -16,6 +16,7 @@ from saledit.tasks.base import Task
 from saledit.tasks.prompts import TEXT
 from saledit.tasks.subjects import check_subject
 
+_NAMED = 8  # of records that are wrong
 _ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
 
 #: Sides whose failures an editor edits: where it is fitted, and where it is tested.
@@ -144,9 +145,23 @@ def check_subjects(editor: EditorConfig, samples: Iterable[Sample], source: str)
         source: where they are from, for messages.
 
     Raises:
-        DataError: one has no subject, or its text does not hold it.
+        DataError: some have no subject, or their texts do not hold it; how many, and which.
     """
-    if needs_subjects(editor):
-        for sample in samples:
-            if sample.kind != TEXT:
-                check_subject(sample, sample.inputs, f"{source}, {sample.id}")
+    if not needs_subjects(editor):
+        return
+    first, others = None, []
+    for sample in samples:
+        if sample.kind == TEXT:
+            continue
+        try:
+            check_subject(sample, sample.inputs, f"{source}, {sample.id}")
+        except DataError as error:
+            if first is None:
+                first = error
+            else:
+                others.append(sample.id)
+    if others:
+        named = ", ".join(others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
+        raise DataError(f"{first} ({len(others)} more like it: {named})") from first
+    if first is not None:
+        raise first
