@@ -8,7 +8,7 @@ from torch import Tensor
 from saledit.delta import LowRank
 
 #: Squared size, relative to the responses', that what the solve adds is held to.
-RIDGE = 0.1
+RIDGE = 0.03
 
 
 def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RIDGE) -> LowRank:
