@@ -73,8 +73,9 @@ class Oracle:
             u = torch.cat([terms[i].u for terms in single])
             v = torch.cat([terms[i].v for terms in single])
             pair = LowRank(u, v)
-            if len(failures) * self._kept(self.sites[i]) > self.gradient_rank:
-                pair = leading_terms(v.mT @ u, u.mean(0), self.gradient_rank)
+            kept = max(self.gradient_rank, len(failures))
+            if len(failures) * self._kept(self.sites[i]) > kept:
+                pair = leading_terms(v.mT @ u, u.mean(0), kept)
             out.append(LowRank(pair.u[None], pair.v[None]))
         return out
 

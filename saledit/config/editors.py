@@ -167,7 +167,7 @@ class EditorConfig:
     sample_rank: int = 8
     """terms kept of each failure's gradient"""
     gradient_rank: int = 16
-    """terms kept of the aggregated gradient of an edit; 0 for all of its failures' terms"""
+    """terms kept of the gradient of an edit, at least one a failure; 0 for all of them"""
     steps: list[float] = field(default_factory=lambda: [1.0])
     """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
     enough: float = 0.3

@@ -147,15 +147,16 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
 
     SaLEM aggregates a batch of gradients before the low-rank step. The sum of K
     products of rank r has K r terms; above ``rank`` terms it is cut to its leading
-    singular directions (SVD through QR, no dense gradient).
+    singular directions (SVD through QR, no dense gradient), but never below one for each failure:
+    fewer would mix failures that can be told apart.
 
     Args:
         factors: for each site u (E, K, r, D_in), v (E, K, r, D_out).
         losses: each failure's loss (E, K), at least zero.
-        rank: terms to keep; 0 for all.
+        rank: terms to keep, at least K of them; 0 for all.
 
     Returns:
-        For each site u (E, R, D_in), v (E, R, D_out), R <= rank, or all K r terms.
+        For each site u (E, R, D_in), v (E, R, D_out), R <= max(rank, K), or all K r terms.
 
     Example:
         >>> steep, flat = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.5]])
@@ -172,5 +173,6 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
     for raw in factors:
         pair = LowRank(raw.u * scale, raw.v * scale)
         flat = LowRank(pair.u.flatten(1, 2), pair.v.flatten(1, 2))
-        out.append(flat.compress(rank) if flat.rank > rank > 0 else flat)
+        kept = max(rank, losses.shape[-1]) if rank else flat.rank
+        out.append(flat.compress(kept) if flat.rank > kept else flat)
     return out
