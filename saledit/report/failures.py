@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from saledit.errors import SaleditError
 
 # As a shell counts: 128 and the number of the signal.
-INTERRUPTED, PIPE_CLOSED = 130, 141
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 
 
 def explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
@@ -27,21 +27,23 @@ def explain(error: BaseException, words: Sequence[str]) -> tuple[str, int]:
     if isinstance(error, BrokenPipeError):
         return "", PIPE_CLOSED
     if isinstance(error, KeyboardInterrupt):
-        return _interrupted(words), INTERRUPTED
+        return _stopped("interrupted", words), INTERRUPTED
+    if type(error).__name__ == "SIGTERMException":  # what Lightning makes of SIGTERM
+        return _stopped("terminated", words), TERMINATED
     if isinstance(error, SaleditError):
         return f"error: {error}", error.exit_status
     return f"error: {_unexpected(error)}", 1
 
 
-def _interrupted(words: Sequence[str]) -> str:
+def _stopped(how: str, words: Sequence[str]) -> str:
     given = [word for word in words if word != "--resume"]
     verb = next((word for word in given if not word.startswith("-")), "")
     if verb == "compare":
         again = shlex.join(["saledit", *given])
-        return f"interrupted: go on with '{again}'; what is finished is kept"
+        return f"{how}: go on with '{again}'; what is finished is kept"
     if verb != "fit":
-        return "interrupted"
-    return f"interrupted: go on with '{shlex.join(['saledit', *given, '--resume'])}'"
+        return how
+    return f"{how}: go on with '{shlex.join(['saledit', *given, '--resume'])}'"
 
 
 def _unexpected(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import saledit
 from saledit import cli, config
@@ -243,10 +244,17 @@ def test_debug_shows_the_traceback(runs: Runs, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("verb", RUN_VERBS)
-def test_ctrl_c_is_130(verb: str, runs: Runs, capsys: pytest.CaptureFixture[str]):
-    runs.act = raising(KeyboardInterrupt())
-    assert cli.main([*CALLS[verb], "--debug"]) == 130
-    expected = "interrupted"
+@pytest.mark.parametrize(
+    ("error", "status", "how"),
+    [(KeyboardInterrupt, 130, "interrupted"), (SIGTERMException, 143, "terminated")],
+)
+def test_ctrl_c_is_130_and_sigterm_143(
+    error: type[BaseException], status: int, how: str, verb: str, runs: Runs,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    runs.act = raising(error())
+    assert cli.main([*CALLS[verb], "--debug"]) == status
+    expected = how
     if verb == "fit":
         expected += ": go on with 'saledit fit nli/quickstart --debug --resume'"
     assert one_line(capsys) == expected
