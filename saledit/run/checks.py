@@ -13,7 +13,6 @@ from saledit.losses import penalty
 from saledit.run.picking import check_site
 from saledit.run.setup.caching import kept_as
 from saledit.run.setup.launching import DIVIDES, check_strategy
-from saledit.run.setup.placing import device_of
 
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
@@ -30,12 +29,9 @@ def check(config: RunConfig) -> None:
     """Refuse what no training can be of; the same for ``fit`` and each cell of ``compare``.
 
     Raises:
-        ConfigError: an unknown name, an accelerator that is not here, or a setting that is out of
-            its range or another's place.
+        ConfigError: an unknown name, or a setting that is out of its range or another's place.
     """
     _check_trainer(config)
-    if "accelerator" in config.trainer:
-        device_of({"accelerator": config.trainer["accelerator"]})  # refuses what is not here
     check_strategy(config.trainer)
     check_site(config.site)
     check_editor(config.editor, config.schedule.batch_size)

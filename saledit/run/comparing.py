@@ -35,6 +35,7 @@ from saledit.run.cells.done import facts_of
 from saledit.run.cells.summing import TIMES, summary
 from saledit.run.checks import check
 from saledit.run.setup.launching import alone
+from saledit.run.setup.placing import device_of
 from saledit.run.setup.reading import check_data
 
 #: Of a cell that ended well.
@@ -74,7 +75,9 @@ def compare(
         The table, also written as ``compare.json``, ``compare.csv`` and plots.
 
     Raises:
-        ConfigError: an unknown editor or schedule, no editor, or what is no budget.
+        ConfigError: an unknown editor or schedule, no editor, what is no budget, or an accelerator
+            that is not here.
+        DataError: see ``check_data``.
     """
     check_budget(edits, seconds)
     if not editors or not seeds:
@@ -94,6 +97,8 @@ def compare(
         for (rival, seed), config in cells.items()
         if known[config.name] is None
     }
+    for _, config in waiting.values():
+        device_of(config.trainer)  # refuses what is not here
     check_data([config for _, config in waiting.values()])
     table = _table(cells, known, {}, shared, ui.command)
     _write(folder, table)

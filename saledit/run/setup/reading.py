@@ -123,9 +123,8 @@ def check_data(configs: Iterable[RunConfig]) -> None:
     seen = []
     for config in configs:
         _check_corpus(config)
-        asked = needs_subjects(config.editor)
-        seed = config.seed if asked else None
-        source = (config.task, config.data, config.model.finetune, asked, seed)
+        seed = config.seed if needs_subjects(config.editor) else None
+        source = (config.task, config.data, config.model.finetune, seed)
         if source not in seen:
             seen.append(source)
             read_records(config, make_task(config.task))
