@@ -62,7 +62,7 @@ def load_model(
                 f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
                 "leave it out"
             )
-    return load_classifier(config.name, labels, on_disk, config.dtype)
+    return load_classifier(config.name, labels, on_disk, config.dtype, cache)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:

@@ -68,13 +68,18 @@ def save_edits(
         write_json(part / EDITS_FACTS, {**value, **facts})
 
 
-def load_edits(folder: str | Path, model: nn.Module, batched: bool = False) -> Edits:
+def load_edits(
+    folder: str | Path, model: nn.Module, batched: bool = False, exact: bool = True
+) -> Edits:
     """Read edits and check them against a model.
 
     Args:
         folder: what ``save_edits`` or ``saledit fix`` wrote.
         model: the base model they are to be applied to.
         batched: edits (E,) are expected, and else unbatched ones.
+        exact: the model's weights are those that the edits were made for, to the bit. False
+            where they are served in another number format, quantised or of half precision:
+            then only sites and their sizes are held against it.
 
     Raises:
         ArtifactError: broken files, or edits of another model.
@@ -84,10 +89,11 @@ def load_edits(folder: str | Path, model: nn.Module, batched: bool = False) -> E
     shape = {**_FACTS, "base_model?": {"fingerprint": str}, "files?": {str: str}}
     facts = read_json(folder / EDITS_FACTS, "saved edits", shape)
     wanted = facts.get("base_model", {}).get("fingerprint")
-    if wanted != fingerprint(model):
+    if exact and wanted != fingerprint(model):
         raise ArtifactError(
             f"{folder}: expected the base model with fingerprint {str(wanted)[:8]}, got "
-            f"{fingerprint(model)[:8]}; edits fit only the weights they were made for"
+            f"{fingerprint(model)[:8]}; edits fit only the weights they were made for (exact=False "
+            "for these in another number format)"
         )
     print_ = facts.get("files", {}).get(EDITS_WEIGHTS)
     if print_ is not None and print_ != file_hash(folder / EDITS_WEIGHTS):

@@ -8,7 +8,7 @@ room for whatever sizes a configuration names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,31 +92,20 @@ def _check_index(index: Any, folder: Path) -> None:
             )
 
 
-def check_plain(config: Any, name: str) -> None:
-    """Refuse weights that are products of few bits only by kernels of their own.
-
-    What such kernels give for a row hangs on what else is in the batch (bitsandbytes 0.50 on a
-    CPU: logits of one row .3 nats apart), so that states which are kept would be of another model.
-
-    Raises:
-        ModelError: they are.
-    """
+def quantised_by(config: Any) -> str:
+    """The method that a model's weights are quantised with; "" for plain ones."""
     found = getattr(config, "quantization_config", None)
-    if found is None:
-        return
-    told = found if isinstance(found, dict) else found.to_dict()
-    raise ModelError(
-        f"model.name: expected plain weights in '{name}', got quantised ones "
-        f"({told.get('quant_method', 'of an unknown kind')!s:.40}); name the model that they "
-        "were made of (with model.stream=true if it does not fit), or a GGUF file of it"
-    )
+    told = found if isinstance(found, dict) else found.to_dict() if found is not None else {}
+    return str(told.get("quant_method") or "unnamed")[:40] if found is not None else ""
 
 
-def check_size(kind: Any, config: Any, stored: int, folder: Path) -> None:
+def check_size(
+    build: Callable[[Any], torch.nn.Module], config: Any, stored: int, folder: Path
+) -> None:
     """Refuse a configuration of a model far larger than its weights, before room is made for it.
 
     Args:
-        kind: the auto class that is about to load it.
+        build: makes the model of a configuration.
         config: the model's configuration.
         stored: how many numbers its files hold; 0 where that is not known.
         folder: where they are.
@@ -127,7 +116,7 @@ def check_size(kind: Any, config: Any, stored: int, folder: Path) -> None:
     if not stored:
         return
     with torch.device("meta"):
-        model = kind.from_config(config, trust_remote_code=False)
+        model = build(config)
     told = sum(parameter.numel() for parameter in model.parameters())
     if told > 2 * stored + _SPARE:
         raise ModelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,7 +198,7 @@ def test_an_error_without_words_still_says_what_it_was(
     def fails(*_args: object, **_kwargs: object) -> None:
         raise OSError
 
-    monkeypatch.setattr("saledit.models.loading.AutoTokenizer.from_pretrained", fails)
+    monkeypatch.setattr("saledit.models.plain.AutoConfig.from_pretrained", fails)
     with pytest.raises(ModelError, match=r"cannot load .*: OSError"):
         load_classifier(str(tmp_path))
 
@@ -222,12 +221,3 @@ def test_a_decoder_without_a_padding_token_gets_one(family: str, tmp_path: Path)
     assert loaded.tokenizer.pad_token == "[SEP]"
     assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id
     assert loaded.model(**encode(loaded, samples(3))).logits.shape == (3, 3)
-
-
-def test_quantised_weights_are_refused_by_name(tmp_path: Path) -> None:
-    save(build("bert"), tmp_path)
-    facts = json.loads((tmp_path / "config.json").read_text())
-    facts["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-    (tmp_path / "config.json").write_text(json.dumps(facts))
-    with pytest.raises(ModelError, match=r"expected plain weights .* \(bitsandbytes\).*GGUF"):
-        load_classifier(str(tmp_path))

@@ -33,7 +33,7 @@ class EmbeddingSimilarity:
         # Imported here so that the rules work, and load fast, without torch.
         from transformers import AutoModel
 
-        from saledit.models.loading import explained, read_model, read_tokenizer
+        from saledit.models.pretrained import explained, read_model, read_tokenizer
 
         if not Path(folder).is_dir():
             raise ModelError(f"{folder}: no such folder with a sentence embedding model")
