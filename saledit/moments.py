@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from saledit import world
+from saledit.site import Layer
+
+_ROOM = 1 << 30  # bytes of second moments that are summed up beside each other
 
 
 class Normalizer(nn.Module):
@@ -99,3 +104,18 @@ def whitener(moment: Tensor, ridge: float) -> Tensor:
     eye = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
     factor = torch.linalg.cholesky(wide + c * eye)
     return (c * torch.cholesky_solve(eye, factor)).to(moment.dtype)
+
+
+def layers_at_once(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+    """Layers, in order, in groups whose second moments fit beside each other; one at least."""
+    some: list[Layer] = []
+    size = 0
+    for layer in layers:
+        own = sum(8 * site.d_in**2 for site in layer.sites)  # double precision
+        if some and size + own > _ROOM:
+            yield some
+            some, size = [], 0
+        some.append(layer)
+        size += own
+    if some:
+        yield some

@@ -13,6 +13,7 @@ from saledit.delta import LowRank
 from saledit.forward.rows import Rows
 from saledit.forward.suffix import Entry
 from saledit.site import Layer
+from saledit.widths import wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Bank:
 
 def _single(factor: Tensor) -> Tensor:
     """At least in single precision, whatever it was kept as."""
-    return factor.to(torch.promote_types(factor.dtype, torch.float32))
+    return wide(factor)
 
 
 def _starts(lengths: Sequence[Tensor]) -> Tensor:

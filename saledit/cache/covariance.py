@@ -26,12 +26,13 @@ from saledit.files import keep_tensors, kept_tensors
 from saledit.forward.places import Reached
 from saledit.forward.suffix import entry_for
 from saledit.models import SEQ2SEQ, TaskModel
+from saledit.moments import layers_at_once
 from saledit.site import Layer, Site
 from saledit.tasks.batching import by_length
+from saledit.widths import wide
 
 _TEXTS = 64  # put in order of length at a time, and on disk when they are done
 _BATCH_TOKENS = 4096
-_ROOM = 1 << 30  # bytes of sums that are held at once
 _SCHEMA = 1
 
 Progress = Callable[[int], object]
@@ -110,18 +111,8 @@ def sum_up(
 
     (Layers whose sums do not fit into a gigabyte together take several.)
     """
-    some: list[Layer] = []
-    for layer in layers:
-        if some and _size([*some, layer]) > _ROOM:
-            _summed(base, some, corpus, folder, progress)
-            some = []
-        some.append(layer)
-    _summed(base, some, corpus, folder, progress)
-
-
-def _size(layers: Sequence[Layer]) -> int:
-    """Bytes of the sums of layers."""
-    return sum(8 * site.d_in**2 for layer in layers for site in layer.sites)
+    for some in layers_at_once(layers):
+        _summed(base, some, corpus, folder, progress)
 
 
 @dataclass(slots=True)
@@ -248,7 +239,7 @@ def _add(
     for own, places in zip(layers, read, strict=True):
         for total, site in zip(own.sums.totals, own.sites, strict=True):
             x = seen[site].flatten(0, -2)[places]
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            x = wide(x)
             total += (x.mT @ x).double().cpu()
         own.sums.tokens += len(places)
 

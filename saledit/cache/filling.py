@@ -18,6 +18,7 @@ from saledit.records import Sample
 from saledit.tap import tap
 from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
+from saledit.widths import wide
 
 
 def entry_of(base: TaskModel, spec: BankSpec) -> Entry:
@@ -102,7 +103,7 @@ def build(
                     # A gradient of one token has rank one, whatever rank was asked for.
                     rank = 1 if entry.first_token_only else spec.rank
                     # Neither an SVD nor an editor works in half precision.
-                    pair = LowRank(_full(u), _full(grads[site].v[:, keep])).compress(rank)
+                    pair = LowRank(wide(u), wide(grads[site].v[:, keep])).compress(rank)
                     own[f"u.{j}"] = _padded(pair.u, rank)
                     own[f"v.{j}"] = _padded(pair.v, rank)
             long = ragged | {
@@ -155,11 +156,6 @@ def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         )
         for name in rows[0]
     }
-
-
-def _full(x: Tensor) -> Tensor:
-    """At least in single precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _padded(factor: Tensor, rank: int) -> Tensor:

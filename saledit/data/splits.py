@@ -205,8 +205,10 @@ def make_part(
 
 def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, ...]:
     """Where the failures' own questions stand among the pass samples; () if nowhere."""
-    places = Known(number(sample.id) for sample in passing)
-    found = tuple(places.place(record.sample.id) for record in failing)
+    # By their words, too: two sources may give one id to different questions.
+    places = Known(number(sample.id, *sample.inputs) for sample in passing)
+    asked = (record.sample for record in failing)
+    found = tuple(places.place(sample.id, *sample.inputs) for sample in asked)
     return found if any(place >= 0 for place in found) else ()
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from saledit.families import FAMILIES
+from saledit.widths import wide
 
 #: An argument of the model's forward that the model never sees: the only positions (B, A) that the
 #: last block's MLP is run at. Who passes it takes it away again, by a pre-hook of its own.
@@ -65,7 +66,7 @@ class Anchors:
                 self._means = None
             return
         embedded = self._table(ids)  # (B, T, D_A)
-        embedded = embedded.to(torch.promote_types(embedded.dtype, torch.float32))
+        embedded = wide(embedded)
         real = _real(kwargs.get("attention_mask"), ids)[..., None]  # (B, T, 1)
         embedded = embedded * real
         if self._is_running:

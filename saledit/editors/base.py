@@ -166,7 +166,8 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[Low
         tensor([[[0.2500, 2.0000]]])
     """
     square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
-    step = losses / torch.where(square > 0, square, 1.0)
+    # A loss of nothing may come out rounded below it.
+    step = losses.clamp_min(0) / torch.where(square > 0, square, 1.0)
     # Half of it to each factor, so that the two stay of one size.
     scale = step.sqrt()[..., None, None]
     out = []

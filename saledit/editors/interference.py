@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
+from saledit.widths import wide
 
 #: Squared size, relative to the responses', that what the solve adds is held to.
 RIDGE = 0.03
@@ -49,11 +50,17 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RID
     """
     if strength == 0 or delta.rank == 1:
         return delta
-    x = torch.nn.functional.normalize(inputs, dim=-1)
-    # (..., i, j): what term j reads of input i; a solve has no half precision, which autocast
-    # would hand it.
-    responses = x @ delta.u.mT
-    responses = responses.to(torch.promote_types(responses.dtype, torch.float32))
+    # Products that autocast would make in half precision, which no solve takes and no Gram matrix
+    # can spare.
+    with torch.autocast(inputs.device.type, enabled=False):
+        return LowRank(delta.u, _solved(delta, inputs, strength, ridge).to(delta.v.dtype))
+
+
+def _solved(delta: LowRank, inputs: Tensor, strength: float, ridge: float) -> Tensor:
+    """The v' (..., R, D_out) of ``decouple``, at least in single precision."""
+    x, u, v = wide(inputs), wide(delta.u), wide(delta.v)
+    # (..., i, j): what term j reads of input i.
+    responses = torch.nn.functional.normalize(x, dim=-1) @ u.mT
     real = (inputs != 0).any(-1)
     responses = responses * (real.unsqueeze(-1) & real.unsqueeze(-2))
     own = torch.diag_embed(responses.diagonal(dim1=-2, dim2=-1))
@@ -63,7 +70,6 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RID
     size = responses.square().sum((-2, -1)) / real.sum(-1).clamp_min(1)
     size = ridge * size + torch.finfo(size.dtype).tiny
     gram = n.mT @ n + size[..., None, None] * torch.eye(delta.rank, dtype=n.dtype, device=n.device)
-    v = delta.v.to(n.dtype)
     missing = n.mT @ (between @ v)
-    v = v - torch.linalg.solve(gram, missing)
-    return LowRank(delta.u, v.to(delta.v.dtype))
+    solved: Tensor = v - torch.linalg.solve(gram, missing)
+    return solved

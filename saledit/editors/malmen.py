@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from saledit.delta import Delta, Dense, LowRank
 from saledit.editors.mend import Mend
 from saledit.site import Site
+from saledit.widths import wide_type
 
 
 class Malmen(Mend):
@@ -58,7 +59,7 @@ class Malmen(Mend):
 
     def _together(self, i: int, terms: LowRank, inputs: Tensor) -> Delta:
         # A solve has no half precision, which autocast would hand it.
-        wide = torch.promote_types(terms.v.dtype, torch.float32)
+        wide = wide_type(terms.v.dtype)
         with torch.autocast(terms.v.device.type, enabled=False):
             keys = nn.functional.normalize(inputs.to(wide), dim=-1)  # padding stays zero
             own = (terms.u.to(wide) * keys).sum(-1, keepdim=True)

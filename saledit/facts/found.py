@@ -33,6 +33,7 @@ from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.site import Layer, Site
 from saledit.tasks.base import Task
+from saledit.widths import wide_type
 
 _ROWS = 512  # rows a run
 _APART = 0.05  # of a change, by which two ways to it may differ
@@ -117,9 +118,10 @@ class FactsFound:
     def _top(self) -> Facts:
         """The facts (N, ...) at the highest site, with nothing changed below it."""
         base, n = self._base, len(self._samples)
+        prompts = self._prompts  # applies the edits so far itself, and they would add up
         with applied(base.model, self._steps):
             module = base.model.get_submodule(self._sites[-1].name)
-            keys, outputs = _states(base, self._prompts, module)
+            keys, outputs = _states(base, prompts, module)
             bare = outputs[:n]  # the bare prompts stand first
             delta = self._wanted(bare)
         return Facts(self._means(keys), bare + delta - self._means(outputs), keys[:n], delta)
@@ -171,10 +173,10 @@ class FactsFound:
         n_sites = len(self._sites)
         if n_sites == 1:
             return self._top.view(*self._shape)
+        goal, n = self._goal, len(self._samples)  # first: both apply the edits so far
         with applied(self._base.model, self._steps):
             keys, hidden = self._under(edits, self._sites[number])
-        n = len(self._samples)
-        missing = (self._goal - hidden[:n]) / (n_sites - number)
+        missing = (goal - hidden[:n]) / (n_sites - number)
         return Facts(self._means(keys), missing, keys[:n], missing).view(*self._shape)
 
     @cached_property
@@ -235,7 +237,7 @@ class FactsFound:
                 stack.enter_context(touched(top, places, at_top, rows.at))
                 run(base, prompts.bank.entry, rows.states, rows.inputs, rows.at)
         back = order.argsort()
-        wide = torch.promote_types(keys[0].dtype, torch.float32)
+        wide = wide_type(keys[0].dtype)
         return torch.cat(keys)[back].to(wide), torch.cat(hidden)[back].to(wide)
 
     def _means(self, states: Tensor) -> Tensor:
@@ -293,5 +295,5 @@ def _states(base: TaskModel, read: Prompts, module: nn.Module) -> tuple[Tensor, 
         with suppress(Reached), touched(module, read.places[rows], keep, part.at):
             run(base, read.bank.entry, part.states, part.inputs, part.at)
     # Of a model in half precision, too, facts are found in single precision.
-    wide = torch.promote_types(keys[0].dtype, torch.float32)
+    wide = wide_type(keys[0].dtype)
     return torch.cat(keys).to(wide), torch.cat(outputs).to(wide)

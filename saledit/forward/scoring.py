@@ -22,6 +22,7 @@ from transformers.modeling_outputs import (
 
 from saledit.models import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
 from saledit.models.detour import forward_replaced
+from saledit.widths import wide, wide_type
 
 _MASK = "attention_mask"
 # Logits of what a head (the first argument) reads.
@@ -91,7 +92,7 @@ def logits_beside(
 
     def first(head: nn.Linear, x: Tensor) -> Tensor:
         logits = _project(base, head, x)
-        read.append((x, logits.to(torch.promote_types(logits.dtype, torch.float32))))
+        read.append((x, wide(logits)))
         return read[0][1]
 
     def second(head: nn.Linear, x: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Te
         project: what stands in for the head; None for its product.
     """
     if not len(flat):  # a part of a step may score nothing, and few forwards take no position
-        kind = torch.promote_types(flat.dtype, torch.float32)
+        kind = wide_type(flat.dtype)
         return flat.new_zeros((1, 0, base.vocabulary), dtype=kind)
     # The values are not read; the stack that would read them is short-circuited.
     ids = torch.zeros((1, len(flat)), dtype=torch.long, device=flat.device)

@@ -78,6 +78,7 @@ class EditFolder:
             JobError: another process is writing there.
             ArtifactError: the ledger is broken or was changed.
         """
+        path = path.absolute()  # "." has no name to put another beside
         with alone(path):
             folder = cls.read(path)
             _sweep(path, inside=bool(folder.entries))

@@ -134,8 +134,9 @@ class TaskModel:
     @cached_property
     def labels(self) -> dict[str, int]:
         """Label names of a classifier and their numbers."""
-        found = self.model.config.label2id or {}
-        return {str(label): int(number) for label, number in found.items()}
+        # Not label2id: whoever sets the names of a model's answers sets these.
+        found = self.model.config.id2label or {}
+        return {str(label): int(number) for number, label in found.items()}
 
     @property
     def in_encoder(self) -> bool:

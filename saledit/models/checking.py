@@ -20,7 +20,7 @@ from saledit.files.reading import check_regular
 from saledit.models.reading import read_parts
 
 ADAPTER, _INDEX = "adapter_config.json", "model.safetensors.index.json"
-_READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")
+READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".bin")
 _LAYERS = 4096  # blocks at most
 _SPARE = 1 << 25  # numbers that a model may have beyond twice what its files hold: a fresh head
 
@@ -46,7 +46,7 @@ def check_folder(folder: Path) -> int:
             "model first, or name that"
         )
     for path in sorted(folder.iterdir()):
-        if path.suffix in _READ and path.exists():
+        if path.suffix in READ and path.exists():
             try:
                 check_regular(path.stat().st_mode)
             except OSError as error:

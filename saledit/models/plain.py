@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,9 +27,9 @@ from transformers import (
 )
 
 from saledit import world
-from saledit.errors import ModelError
+from saledit.errors import JobError, ModelError
 from saledit.files import file_hash, is_file, new_folder
-from saledit.models.checking import check_folder, check_loaded, check_size, quantised_by
+from saledit.models.checking import READ, check_folder, check_loaded, check_size, quantised_by
 from saledit.models.pretrained import SAFE, read_tokenizer
 
 GGUF = ".gguf"
@@ -83,9 +84,10 @@ def _made(source: str, mark: str, cache: Path | None, make: Callable[[str], _Mad
 
 
 def _mark(folder: Path) -> str:
-    """A hash of all that a folder's weights are read from."""
-    paths = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("".join(file_hash(path) for path in paths).encode()).hexdigest()
+    """A hash of all that a model is read from: its weights, settings and tokenizer."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in READ)
+    told = "".join(f"{path.name} {file_hash(path)}\n" for path in paths)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _write(made: _Made, place: Path) -> None:
@@ -100,8 +102,11 @@ def _write(made: _Made, place: Path) -> None:
     if hasattr(found, "generation_config"):
         plain.generation_config = found.generation_config
     with new_folder(place) as part:
-        plain.save_pretrained(part)
-        tokenizer.save_pretrained(part)
+        try:
+            plain.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        except (OSError, SafetensorError) as error:
+            raise JobError(f"{place}: cannot be written: {error}; nothing was changed") from error
 
 
 def _of_gguf(source: str) -> _Made:

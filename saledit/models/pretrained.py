@@ -32,9 +32,11 @@ def explained(name: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # Where a run was made elsewhere, the path that it names may be a relative one.
+        here = "" if Path(name).exists() else f" (there is no {Path(name).absolute()})"
         raise ModelError(
             f"model.name: cannot load '{name}': {reason}; expected a folder with config.json and "
-            "model.safetensors (a pickled .bin is never read), a hub name, or package:NAME"
+            f"model.safetensors{here} (a pickled .bin is never read), a hub name, or package:NAME"
         ) from error
 
 

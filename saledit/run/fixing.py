@@ -26,9 +26,9 @@ from saledit.errors import DataError, UserError
 from saledit.export import FORMATS, settle, state
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
-from saledit.records import Sample
 from saledit.report import Ui
 from saledit.run.fixes.guarding import Bounds, Part, largest_part
+from saledit.run.fixes.making import Making
 from saledit.run.fixes.merging import check_merged
 from saledit.run.fixes.trying import Trial
 from saledit.run.ledgers import beginning, load_merged
@@ -36,7 +36,7 @@ from saledit.run.setup.kept import CHECK
 from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
-from saledit.session import EditSession
+from saledit.tasks.prompts import TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,11 @@ def _fix(
     _check_form(folder, trained, options, model.stream)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
+    if passage := next((sample for sample in samples if sample.kind == TEXT), None):
+        raise DataError(
+            f"{failures}: expected prompts with their right answers, got a passage "
+            f"({passage.id}); give each failure a prompt and an answer"
+        )
     check_subjects(trained.config.editor, samples, failures)
     checked_by = options.check or str(trained.folder / CHECK)
     held = other_matters(task, load_records(task, checked_by))
@@ -126,7 +131,11 @@ def _fix(
             f"{failures}: expected samples that the model answers wrongly, got none among "
             f"{len(samples)}: the model makes no mistake here"
         )
-    steps = _steps(session, wrong, trained, ui)
+    # The same matrices, in no more terms than they can have rank.
+    rank = max(min(site.d_in, site.d_out) for site in layer.sites)
+    making = Making(session, wrong, trained.config.schedule.batch_size, rank)
+    begun, steps = session.state, making.steps(ui)
+    kept: Sequence[int] = range(len(steps))
     ui.stage("checking after")
     chosen, step = reduce(Edits.__add__, steps), 1.0
     found = trial.outcome(chosen, full=True)
@@ -139,7 +148,7 @@ def _fix(
         part = _offer(steps, trial, options.bounds, ui)
         refused = {**missed, "part": None if part is None else part.as_json()}
         if options.part and part is not None and not misses(part.n_fixed, part.drawdown):
-            chosen, step, refused = part.steps, part.step, {}
+            chosen, step, kept, refused = part.steps, part.step, part.kept, {}
             found = trial.outcome(chosen, full=True)
     result = {
         "out": str(folder.path),
@@ -165,7 +174,8 @@ def _fix(
         "environment": environment(base.device, ui.command),
     }
     new = now.fixed(
-        chosen, session.state[1], {"editor": editor, "n_failures": len(wrong), "metrics": metrics},
+        chosen, making.memory(begun, kept),
+        {"editor": editor, "n_failures": len(wrong), "metrics": metrics},
         {"base_model": now.head["base_model"], "layer": layer.index, **told},
     )  # fmt: skip
     ui.stage(f"writing {new.path}")
@@ -274,22 +284,6 @@ def _begun(
 def _same(one: Edits, other: Edits) -> bool:
     pairs = zip(one.tensors(), other.tensors(), strict=False)
     return one.keys() == other.keys() and all(torch.equal(a, b) for a, b in pairs)
-
-
-def _steps(
-    session: EditSession, wrong: Sequence[Sample], trained: TrainedEditor, ui: Ui
-) -> list[Edits]:
-    """The edits of each group of failures, in main memory."""
-    k, out = trained.config.schedule.batch_size, []
-    most = max(min(site.d_in, site.d_out) for site in trained.layer.sites)
-    with ui.progress(f"editing {len(wrong)} failures", len(wrong)) as bar:
-        for start in range(0, len(wrong), k):
-            group = wrong[start : start + k]
-            made = session.step(group)
-            # The same matrices, in no more terms than they can have rank.
-            out.append(made.compress(most).map(torch.Tensor.cpu))
-            bar.update(start + len(group))
-    return out
 
 
 def _offer(steps: Sequence[Edits], trial: Trial, bounds: Bounds, ui: Ui) -> Part | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from saledit.artifact import (
     sites_as_json,
     versions,
 )
-from saledit.config import EditorConfig
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
-from saledit.errors import ArtifactError, ConfigError, JobError, did_you_mean
-from saledit.files import is_file, read_json, write_jsonl
+from saledit.errors import JobError
+from saledit.files import read_json, write_jsonl
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
@@ -41,11 +40,9 @@ from saledit.run.setup.caching import banks_of, plain_spec
 from saledit.run.setup.launching import check_strategy, launch
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import TEST
+from saledit.run.tested import check_trained, run_folder, slug
 from saledit.run.unfinished import SlowEdits, Unfinished
 from saledit.tasks.text import TextTask
-
-#: Of an editor's settings those that are about how its edits are made, not about itself.
-_FREE = ("steps", "enough", "bound", "sample_rank", "gradient_rank")
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -63,11 +60,11 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
         UserError: no such run, or wrong data.
         JobError: an edit made NaN.
     """
-    folder = _run_folder(Path(target), overrides)
+    folder = run_folder(Path(target), overrides)
     trained = load_editor(folder)
     config = configuration.load(folder / "config.yaml", overrides)
     check_editor(config.editor)
-    _check_same(trained.config.editor, config.editor)
+    check_trained(trained.config, config)
     check_failures(trained.config.editor, config.schedule.batch_size)  # of what was trained
     check_strategy(config.trainer)
     launch(config.trainer, ui)
@@ -76,7 +73,7 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     trained.check(prepared.base)
     measured = measure(prepared, trained)
     # Results of another schedule or data set stand beside those of the run's own.
-    return write_measured(folder, measured, f"-{_slug(overrides)}" if overrides else "")
+    return write_measured(folder, measured, f"-{slug(overrides)}" if overrides else "")
 
 
 def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[str, Any]:
@@ -105,21 +102,6 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
     return results
 
 
-def _check_same(trained: EditorConfig, asked: EditorConfig) -> None:
-    """Refuse settings that a trained editor has no ear for.
-
-    Raises:
-        ConfigError: one that says how it is built or trained.
-    """
-    for item in fields(EditorConfig):
-        name = item.name
-        if name not in _FREE and getattr(trained, name) != getattr(asked, name):
-            raise ConfigError(
-                f"editor.{name}: expected what the editor was trained with, got something else; "
-                f"train another one with saledit fit (a test may set {', '.join(_FREE)})"
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a test found.
@@ -133,22 +115,6 @@ class Measured:
     results: dict[str, Any]
     answers: Sequence[Mapping[str, Any]]
     kept: Unfinished
-
-
-def _run_folder(target: Path, overrides: Sequence[str]) -> Path:
-    """The folder of a run that was named itself or by its configuration."""
-    if is_file(target / "config.yaml"):
-        return target
-    try:
-        return configuration.load(target, overrides).folder
-    except ConfigError as error:
-        runs = [found.parent.name for found in target.parent.glob("*/config.yaml")]
-        if not runs or target.is_file():
-            raise
-        raise ArtifactError(
-            f"{target}: expected a run folder or a configuration, got neither; "
-            + did_you_mean(target.name, runs)
-        ) from error
 
 
 def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
@@ -268,8 +234,3 @@ def training_times(folder: Path) -> dict[str, float]:
     shape = {"train_seconds": float, "edits_per_second": float}
     fitted = read_json(path, "a record of training", shape)
     return {name: fitted[name] for name in ("train_seconds", "edits_per_second")}
-
-
-def _slug(overrides: Sequence[str]) -> str:
-    text = "_".join(sorted(overrides))
-    return "".join(c if c.isalnum() or c in "=.-" else "_" for c in text)[:80]

@@ -30,6 +30,7 @@ from saledit.site import Layer, Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
+from saledit.widths import wide
 
 SCORES = ("mean_abs", "frobenius")
 
@@ -85,7 +86,9 @@ class GradientSaliency:
                     logits = task.logits(base, outputs, seen.targets)
                     loss = task.losses(base, logits, seen.targets).sum()
                 factors = tape.factors(loss)
-            for site, pair in factors.items():
+            for site, factor in factors.items():
+                # Squares of half precision overflow, and so do sums over a matrix.
+                pair = LowRank(wide(factor.u), wide(factor.v))
                 norms[site] += pair.norm().sum()  # (B,) -> scalar
                 _accumulate(sums, site, pair)
         scores = []

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,11 +27,12 @@ from saledit.config import SiteConfig
 from saledit.delta import Edits, LowRank
 from saledit.forward.rows import join, run_edits
 from saledit.models import TaskModel
-from saledit.moments import whitener
+from saledit.moments import layers_at_once, whitener
 from saledit.records import Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency
 from saledit.site import Layer
 from saledit.tasks.base import Task
+from saledit.widths import wide_type
 
 #: Frobenius norms of the trial steps, over all sites of a layer together.
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -111,11 +112,13 @@ class TrialStep:
             finalists = {i: self._near(scores[i].details["step"]) for i in kept}
         scores |= {i: score(trials[i], everything, finalists[i], True) for i in finalists}
         whole = n + len(probes.adapt or probes.fail) + len(probes.passing)
-        whole += len(probes.background or probes.passing) if self._ridge else 0
         rounds = sum(1 for _ in base.groups(layers))
+        looks = sum(1 for some in base.groups(layers) for _ in layers_at_once(some))
+        beside = looks * len(probes.background or probes.passing) if self._ridge else 0
         name = f"trial-step, whitened by {self._ridge:g}" if self._ridge else "trial-step"
         return Saliency(
-            name, tuple(scores[i] for i in sorted(scores)), rounds * whole + suffix_passes,
+            name, tuple(scores[i] for i in sorted(scores)),
+            rounds * whole + beside + suffix_passes,
             float(rounds * n), time.perf_counter() - began, _TOLERANCE,
         )  # fmt: skip
 
@@ -128,10 +131,16 @@ class TrialStep:
         fails = memory_banks(base, task, probes.fail, graded)
         adapts = memory_banks(base, task, probes.adapt or probes.fail, bare)
         passes = memory_banks(base, task, probes.passing, bare)
-        matrices = self._whiteners(base, task, layers, probes.background or probes.passing)
+        background = probes.background or probes.passing
+        pairs = [
+            directions(fail, matrices)
+            for fail, matrices in zip(
+                fails, self._whiteners(base, task, layers, background), strict=True
+            )
+        ]
         return [
-            _Trial(fail, adapt, passing, held, directions(fail, whitening))
-            for fail, adapt, passing, whitening in zip(fails, adapts, passes, matrices, strict=True)
+            _Trial(fail, adapt, passing, held, own)
+            for fail, adapt, passing, own in zip(fails, adapts, passes, pairs, strict=True)
         ]
 
     def _near(self, step: float) -> tuple[float, ...]:
@@ -158,16 +167,19 @@ class TrialStep:
 
     def _whiteners(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], samples: Sequence[Sample]
-    ) -> list[list[Tensor] | None]:
-        """A matrix (D_in, D_in) for each site of each layer, all from one forward pass."""
+    ) -> Iterator[list[Tensor] | None]:
+        """A matrix (D_in, D_in) for each site of each layer, of one layer at a time.
+
+        From one forward pass, or where their sums would not fit beside each other, from several.
+        """
         if not self._ridge:
-            return [None] * len(layers)
-        specs = [BankSpec(layer, moments=True) for layer in layers]
-        dtype = torch.promote_types(base.model.dtype, torch.float32)
-        return [
-            [whitener(moment, self._ridge).to(dtype) for moment in bank.moments()]
-            for bank in memory_banks(base, task, samples, specs)
-        ]
+            yield from [None] * len(layers)
+            return
+        dtype = wide_type(base.model.dtype)
+        for some in layers_at_once(layers):
+            specs = [BankSpec(layer, moments=True) for layer in some]
+            for bank in memory_banks(base, task, samples, specs):
+                yield [whitener(moment, self._ridge).to(dtype) for moment in bank.moments()]
 
     def _cast(self, base: TaskModel) -> torch.autocast:
         return torch.autocast(base.device.type, self._dtype, self._dtype is not None)

@@ -74,6 +74,15 @@ def texts_of(row: Mapping[str, Any], field: str, where: str) -> list[str]:
     return values
 
 
+def filled(row: Mapping[str, Any], field: str, where: str) -> list[str]:
+    """The texts in an optional field that say something; a table has its blank cells.
+
+    Raises:
+        DataError: as ``texts_of``.
+    """
+    return [text for text in texts_of(row, field, where) if text.strip()]
+
+
 def values_of(row: Mapping[str, Any], field: str, where: str) -> list[str]:
     """The values in a field that names subjects; none where it is null.
 

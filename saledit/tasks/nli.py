@@ -17,6 +17,7 @@ from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.fields import named_fields, refuse_settings, text_of, values_of
 from saledit.tasks.subjects import Span, span, stands_in, subject_of
+from saledit.widths import wide
 
 
 class Nli:
@@ -165,7 +166,7 @@ class Nli:
 
     def losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Cross entropy (...) of logits (..., C)."""
-        flat = F.cross_entropy(logits.flatten(0, -2), targets.flatten(), reduction="none")
+        flat = F.cross_entropy(wide(logits).flatten(0, -2), targets.flatten(), reduction="none")
         return flat.view(targets.shape)
 
     def answer_losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
@@ -174,7 +175,7 @@ class Nli:
 
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
         """KL(base || edited) (...) of logits (..., C)."""
-        return locality_kl(base_logits, edited)
+        return locality_kl(wide(base_logits), wide(edited))
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether the highest logit is the target's."""

@@ -23,7 +23,7 @@ from saledit.records import Record, Sample, Writing
 from saledit.tasks.base import Encoded
 from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
-from saledit.tasks.fields import named_fields, text_of, texts_of, values_of
+from saledit.tasks.fields import filled, named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
 from saledit.tasks.subjects import Span, stands_in, subject_of
 
@@ -82,17 +82,21 @@ class TextTask(ABC):
         row = flattened(row, self.fields, where)
         prompt, answer = self.names[:2]
         name = str(row.get("id") or where)
-        if TEXT in row and self.fields[prompt] not in row:
+        # With an answer beside it, it is a question whose field has another name.
+        if TEXT in row and not {self.fields[prompt], self.fields[answer]} & row.keys():
             return Record(Sample(name, ("",), text_of(row, TEXT, where), TEXT))
         question = text_of(row, self.fields[prompt], where)
         target = text_of(row, self.fields[answer], where)
-        if not question.strip():
-            raise DataError(f"{where}: expected text in '{self.fields[prompt]}', got an empty one")
-        others = texts_of(row, self.fields["answers"], where)
+        for field, text in ((prompt, question), (answer, target)):
+            if not text.strip():
+                raise DataError(
+                    f"{where}: expected text in '{self.fields[field]}', got an empty one"
+                )
+        others = filled(row, self.fields["answers"], where)
         accepted = tuple(dict.fromkeys([target, *others]))
-        rephrases = dict.fromkeys(texts_of(row, self.fields["rephrases"], where))
+        rephrases = dict.fromkeys(filled(row, self.fields["rephrases"], where))
         subject = subject_of(row, self.fields["subject"], (question,))
-        rival = next(iter(texts_of(row, self.fields["rival"], where)), "")
+        rival = next(iter(filled(row, self.fields["rival"], where)), "")
         rewordings = tuple(
             Sample(
                 f"{name}#{i}",
@@ -113,8 +117,8 @@ class TextTask(ABC):
             self._locality(row, name, where, target if rival else ""),
             Writing(
                 # CounterFact says some of them several times, for draws; here nothing is drawn.
-                tuple(dict.fromkeys(texts_of(row, self.fields["generation"], where))),
-                tuple(texts_of(row, self.fields["references"], where)),
+                tuple(dict.fromkeys(filled(row, self.fields["generation"], where))),
+                tuple(filled(row, self.fields["references"], where)),
             ),
         )
 
@@ -130,7 +134,7 @@ class TextTask(ABC):
         if value is None:
             return ()
         items = value if isinstance(value, list) else [value]
-        answers = texts_of(row, field, where)
+        answers = texts_of(row, field, where) if filled(row, field, where) else []
         if answers and len(answers) != len(items):
             raise DataError(
                 f"{where}: expected an answer in '{field}' to each of {len(items)} in "
@@ -139,6 +143,8 @@ class TextTask(ABC):
         out = []
         for i, item in enumerate(items):
             if isinstance(item, str):
+                if not item.strip():  # a blank cell of a table
+                    continue
                 known = tuple(answers[i : i + 1])
                 out.append(Sample(f"{name}@{i}", (item,), "".join(known), "", known, "", rival))
                 continue

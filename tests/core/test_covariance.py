@@ -130,7 +130,7 @@ def test_all_layers_in_one_pass(
     alone = [second_moments(base, layer, corpus(), tmp_path / "alone") for layer in layers]
     with pytest.raises(Cut):  # one of them has come further than the others before
         second_moments(base, layers[1], corpus(), tmp_path / "all", stop_after(500))
-    monkeypatch.setattr("saledit.cache.covariance._ROOM", room)
+    monkeypatch.setattr("saledit.moments._ROOM", room)
     handle = base.block(0).register_forward_pre_hook(
         lambda _m, args, kwargs: ran.append(len((*args, *kwargs.values())[0])), with_kwargs=True
     )

@@ -22,6 +22,7 @@ from saledit.facts.wanted import wanted_change
 from saledit.forward.places import touched
 from saledit.forward.scoring import forward
 from saledit.models import CLASSIFIER, TaskModel
+from saledit.overlay import merge
 from saledit.records import Sample
 from saledit.tasks.base import Encoded, Task
 from saledit.tasks.nli import Nli
@@ -222,6 +223,32 @@ def test_a_loss_that_is_not_finite_is_said(tmp_path: Path, monkeypatch: pytest.M
     none = LowRank(torch.zeros(1, site.d_in), torch.zeros(1, site.d_out))
     again = FactsFound(base, task, BLOCK, [site], own, SPEC, steps=Edits({site: none}))
     assert not again.at(0, Edits({})).bare_residuals.any()
+
+
+@pytest.mark.parametrize("n_sites", [1, 2])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt"])
+def test_on_top_of_edits_facts_are_those_of_the_model_that_has_them(
+    name: str, n_sites: int
+) -> None:
+    """Edits so far as an overlay, against the same in the weights; twice would show."""
+    first = BLOCK + 1 - n_sites
+    sites = [text.build(name).layer(first + i).sites[-1] for i in range(n_sites)]
+    steps = tiny.random_edits(sites, rank=1, seed=5)
+    got = []
+    for merged in (False, True):
+        base, task, chosen = case(name, 2)
+        if merged:
+            merge(base.model, steps)
+        source = FactsFound(
+            base, task, first, sites, [[sample] for sample in chosen], replace(SPEC, kl=3.0),
+            steps=None if merged else steps,
+        )  # fmt: skip
+        got.append([source.at(i, Edits({})) for i in range(n_sites)])
+    for facts, wanted in zip(*got, strict=True):
+        for part in ("keys", "residuals", "bare_keys", "bare_residuals"):
+            torch.testing.assert_close(
+                getattr(facts, part), getattr(wanted, part), rtol=1e-3, atol=1e-4, msg=part
+            )
 
 
 def test_contexts_are_the_model_s_own_and_always_the_same() -> None:

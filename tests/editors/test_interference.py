@@ -107,3 +107,20 @@ def test_a_term_blind_to_its_own_input_stays_finite(dtype: torch.dtype) -> None:
     found = decouple(blind, x.to(dtype), 0.5)
     assert found.v.dtype == dtype
     assert found.v.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's autocast makes products in half precision and hands a solve what it gets."""
+    wide, x = terms(3)
+    delta, x = LowRank(wide.u.to(dtype), wide.v.to(dtype)), x.to(dtype)
+    solve, seen = torch.linalg.solve, []
+    monkeypatch.setattr(
+        torch.linalg, "solve", lambda a, b: seen.append({a.dtype, b.dtype}) or solve(a, b)
+    )
+    plain = decouple(delta, x, 0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = decouple(delta, x, 0.5)
+    assert seen == [{torch.float32}] * 2
+    assert torch.equal(cast.v, plain.v)
+    assert cast.v.dtype == dtype

@@ -161,7 +161,7 @@ def test_the_largest_part_leaves_out_what_breaks() -> None:
 
     part = largest_part(_steps(6), measure, 0.05)
     assert part is not None
-    assert (part.n_steps, part.n_fixed, part.drawdown, part.step) == (4, 4, 0.0, 1.0)
+    assert (len(part.kept), part.n_fixed, part.drawdown, part.step) == (4, 4, 0.0, 1.0)
     assert float(next(iter(part.steps.values())).dense()) == sum(2**i for i in (0, 2, 3, 5))
     assert largest_part(_steps(6), lambda _: (3, 0.5), 0.05) is None
     assert largest_part(_steps(1), lambda _: (0, 0.0), 0.05) is None

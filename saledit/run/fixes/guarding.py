@@ -52,21 +52,23 @@ class Part:
     Attributes:
         steps: its edits.
         step: their length, in lengths of the whole edit.
-        n_steps: how many of the edit's steps are in it.
+        kept: which of the edit's steps are in it.
         n_fixed: failures that it mends.
         drawdown: on the check set.
     """
 
     steps: Edits
     step: float
-    n_steps: int
+    kept: Sequence[int]
     n_fixed: int
     drawdown: float
 
     def as_json(self) -> dict[str, Any]:
         """All but the edits."""
-        names = ("step", "n_steps", "n_fixed", "drawdown")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "step": self.step, "n_steps": len(self.kept), "n_fixed": self.n_fixed,
+            "drawdown": self.drawdown,
+        }  # fmt: skip
 
 
 #: How many failures edits mend, and their drawdown on the check set.
@@ -88,12 +90,12 @@ def largest_part(steps: Sequence[Edits], measure: Measure, max_drawdown: float) 
         The part; None where none mends anything within the bound.
     """
     whole, n = reduce(Edits.__add__, steps), len(steps)
-    parts = [Part(whole * s, s, n, *measure(whole * s)) for s in _LENGTHS]
+    parts = [Part(whole * s, s, range(n), *measure(whole * s)) for s in _LENGTHS]
     if n > 1:
         kept = _kept(list(range(n)), [], steps, measure, max_drawdown)
         if kept:
             some = _sum(kept, steps)
-            parts.append(Part(some, 1.0, len(kept), *measure(some)))
+            parts.append(Part(some, 1.0, kept, *measure(some)))
     held = [part for part in parts if part.drawdown <= max_drawdown and part.n_fixed]
     # Of two that mend as many the one that breaks less.
     return max(held, key=lambda part: (part.n_fixed, -part.drawdown), default=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,8 +25,20 @@ def write_kept(prepared: Prepared, folder: Path) -> None:
     """
     task = prepared.task
     checked = prepared.validation.passing[:_CHECK_SAMPLES]
-    write_jsonl(folder / CHECK, [task.row(sample) for sample in checked])
-    write_jsonl(folder / HELD, [task.row(sample) for sample in held_samples(prepared)])
+    for name, samples in ((CHECK, checked), (HELD, held_samples(prepared))):
+        write_jsonl(folder / name, [task.row(sample) for sample in _apart(samples)])
+
+
+def _apart(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Samples with ids of their own: those of two sources may be alike."""
+    seen: set[str] = set()
+    for sample in samples:
+        name, n = sample.id, 1
+        while name in seen:
+            n += 1
+            name = f"{sample.id}~{n}"
+        seen.add(name)
+        yield sample if n == 1 else replace(sample, id=name)
 
 
 def held_samples(prepared: Prepared) -> list[Sample]:
