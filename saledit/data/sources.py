@@ -122,6 +122,16 @@ def check_texts(source: str, field: str = "text") -> None:
         raise _empty(source)
 
 
+def source_files(source: str) -> list[Path]:
+    """The file that a source is; none of a hub data set.
+
+    Raises:
+        DataError: it names neither.
+    """
+    path = _locate(source, None)
+    return [] if path is None else [path]
+
+
 def source_digest(source: str) -> str:
     """Fingerprint of a source: of a file's bytes, of a hub data set its name."""
     path = _locate(source, None)

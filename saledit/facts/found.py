@@ -9,33 +9,32 @@ is still missing behind the blocks below it (Meng et al., ICLR 2023 (MEMIT), sec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
 from saledit.errors import ConfigError
+from saledit.facts.rows import last_places, parts, states, variants
 from saledit.facts.values import Values
 from saledit.facts.wanted import Prompts, facts_at_once, wanted_change
 from saledit.forward.places import Reached, Touch, touched
 from saledit.forward.suffix import run
-from saledit.models import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
+from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.site import Layer, Site
 from saledit.tasks.base import Task
 from saledit.widths import wide_type
 
-_ROWS = 512  # rows a run
 _APART = 0.05  # of a change, by which two ways to it may differ
 
 
@@ -76,7 +75,7 @@ class FactsFound:
     @cached_property
     def _every(self) -> Prompts:
         """All rows, those of what is to stay behind those that are asked."""
-        asked, of = _variants(self._samples, self._contexts)
+        asked, of = variants(self._samples, self._contexts)
         samples, spec = list(asked), self._spec
         if spec.kl > 0 and self._task.generates and spec.at == "subject":
             for sample in self._samples:  # what is said of the subject at large
@@ -90,7 +89,7 @@ class FactsFound:
                 spans = self._task.subject_spans(self._base, samples)
                 places = torch.tensor([last for _, last in spans])
             else:
-                places = _last_places(self._base, bank)
+                places = last_places(self._base, bank)
         return Prompts(bank, places.to(self._base.device), of, len(asked))
 
     def _check_places(self, bank: Bank) -> None:
@@ -121,7 +120,7 @@ class FactsFound:
         prompts = self._prompts  # applies the edits so far itself, and they would add up
         with applied(base.model, self._steps):
             module = base.model.get_submodule(self._sites[-1].name)
-            keys, outputs = _states(base, prompts, module)
+            keys, outputs = states(base, prompts, module)
             bare = outputs[:n]  # the bare prompts stand first
             delta = self._wanted(bare)
         return Facts(self._means(keys), bare + delta - self._means(outputs), keys[:n], delta)
@@ -136,7 +135,9 @@ class FactsFound:
         for i, value in enumerate(known):
             if value is not None:
                 delta[i] = value.to(delta)
-        missing = torch.tensor([i for i, value in enumerate(known) if value is None])
+        # Edits may share failures, or hold one several times: what is wanted is found once.
+        first = {s: i for i, s in reversed([*enumerate(samples)]) if known[i] is None}
+        missing = torch.tensor([*first.values()], dtype=torch.long).sort().values
         if not len(missing):
             return delta
         every, block = self._every, self._layer.index + len(self._sites) - 1
@@ -144,7 +145,7 @@ class FactsFound:
         if self._spec.measure == "block":
             n = len(bare)
             plain = replace(every, places=every.places[:n], of=every.of[:n], n_asked=n)
-            measure = _states(base, plain, base.block(block))[1].norm(dim=1)
+            measure = states(base, plain, base.block(block))[1].norm(dim=1)
         for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
                 base, self._task, self._sites[-1], block, every, bare[some], measure[some], some,
@@ -153,7 +154,7 @@ class FactsFound:
             if kept is not None and base.weights.writes:
                 for i in some.tolist():
                     kept.write(samples[i], delta[i])
-        return delta
+        return delta[torch.tensor([first.get(s, i) for i, s in enumerate(samples)])]
 
     @property
     def n_facts(self) -> int:
@@ -228,7 +229,7 @@ class FactsFound:
             hidden.append(y)
             raise Reached  # the blocks above have nothing to say
 
-        for index, some in _parts(order, edits):
+        for index, some in parts(order, edits):
             rows, places = prompts.bank.rows(index), prompts.places[index]
             own = None if added is None else added[index]
             with torch.no_grad(), suppress(Reached), ExitStack() as stack:
@@ -246,54 +247,3 @@ class FactsFound:
         of = self._prompts.of.to(states.device)
         count = torch.bincount(of, minlength=n).to(states)[:, None]
         return states.new_zeros(n, states.shape[1]).index_add_(0, of, states) / count
-
-
-def _parts(order: Tensor, edits: Edits) -> Iterator[tuple[Tensor, Edits]]:
-    """Rows that are run at once, those of an edit side by side, and what they are under."""
-    n_edits = edits.batch_shape.numel() if len(edits) else 1
-    if n_edits == 1:
-        yield from ((rows, edits) for rows in torch.split(order, _ROWS))
-        return
-    each = len(order) // n_edits
-    n = max(1, _ROWS // each)
-    for i in range(0, n_edits, n):
-        yield order[i * each : (i + n) * each], edits.map(itemgetter(slice(i, i + n)))
-
-
-def _variants(samples: Sequence[Sample], contexts: Sequence[str]) -> tuple[list[Sample], Tensor]:
-    """The bare samples, then each behind each context; and which sample each is of."""
-    out = list(samples)
-    for i, context in enumerate(contexts):
-        for sample in samples:
-            first = f"{context} {sample.inputs[0]}"
-            out.append(replace(sample, id=f"{sample.id}<{i}", inputs=(first, *sample.inputs[1:])))
-    return out, torch.arange(len(samples)).repeat(1 + len(contexts))
-
-
-def _last_places(base: TaskModel, bank: Bank) -> Tensor:
-    """The last token of each prompt, of a classifier the one that its head reads."""
-    if base.kind == CAUSAL or (base.kind == SEQ2SEQ and not base.in_encoder):
-        return bank.first_scored
-    if base.kind == CLASSIFIER and not base.family.generates:
-        return torch.zeros(len(bank), dtype=torch.long)
-    return bank.lengths - 1
-
-
-@torch.no_grad()
-def _states(base: TaskModel, read: Prompts, module: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a map is given (R, D_in) and gives (R, D_out) at the positions."""
-    keys: list[Tensor] = []
-    outputs: list[Tensor] = []
-
-    def keep(x: Tensor, y: Tensor) -> None:
-        keys.append(x)
-        outputs.append(y)
-        raise Reached
-
-    for rows in torch.split(torch.arange(len(read.places)), _ROWS):
-        part = read.bank.rows(rows)
-        with suppress(Reached), touched(module, read.places[rows], keep, part.at):
-            run(base, read.bank.entry, part.states, part.inputs, part.at)
-    # Of a model in half precision, too, facts are found in single precision.
-    wide = wide_type(keys[0].dtype)
-    return torch.cat(keys).to(wide), torch.cat(outputs).to(wide)

@@ -3,6 +3,7 @@
 from saledit.models.base import CAUSAL, CLASSIFIER, SEQ2SEQ, TaskModel
 from saledit.models.fingerprints import fingerprint
 from saledit.models.loading import find_weights, load_classifier, load_text_model
+from saledit.models.plain import model_files
 from saledit.models.wrapping import wrap
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "fingerprint",
     "load_classifier",
     "load_text_model",
+    "model_files",
     "wrap",
 ]

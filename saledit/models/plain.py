@@ -69,7 +69,7 @@ def plain_weights(source: str, cache: Path | None) -> str:
             f"or GGUF, got {method}; name the model that they were made of (with "
             "model.stream=true if it does not fit)"
         )
-    return _made(source, getattr(config, "_commit_hash", None) or _mark(Path(source)), cache, _of)
+    return _made(source, getattr(config, "_commit_hash", None) or _mark(source), cache, _of)
 
 
 def _made(source: str, mark: str, cache: Path | None, make: Callable[[str], _Made]) -> str:
@@ -83,10 +83,16 @@ def _made(source: str, mark: str, cache: Path | None, make: Callable[[str], _Mad
     return str(place)
 
 
-def _mark(folder: Path) -> str:
-    """A hash of all that a model is read from: its weights, settings and tokenizer."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix in READ)
-    told = "".join(f"{path.name} {file_hash(path)}\n" for path in paths)
+def model_files(source: str) -> list[Path]:
+    """The files that a model is read from: its weights, settings and tokenizer; none of a hub's."""
+    path = Path(source)
+    if path.is_dir():
+        return sorted(found for found in path.iterdir() if found.suffix in READ)
+    return [path] if path.is_file() else []
+
+
+def _mark(source: str) -> str:
+    told = "".join(f"{path.name} {file_hash(path)}\n" for path in model_files(source))
     return hashlib.sha256(told.encode()).hexdigest()
 
 

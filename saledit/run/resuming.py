@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 
 from saledit.errors import ArtifactError, SaleditError
 from saledit.files import misfit, open_regular, reason
@@ -20,21 +20,58 @@ _REMEDY = "start anew without --resume"
 _STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {str: object}}
 
 
+class LearnedFrom(Callback):
+    """Keeps in checkpoints what a training reads, so that it goes on with nothing else.
+
+    Args:
+        mark: fingerprint of the model and the samples.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    @property
+    def state_key(self) -> str:
+        """Where it is in a checkpoint."""
+        return "saledit.learned_from"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The fingerprint."""
+        return {"mark": self.mark}
+
+    def check(self, checkpoint: Path | None) -> None:
+        """Refuse a checkpoint of another model or of other samples.
+
+        Raises:
+            ArtifactError: it is one, or broken as ``steps_of`` says.
+        """
+        kept = _read(checkpoint).get("callbacks", {}).get(self.state_key) if checkpoint else None
+        found = kept.get("mark", self.mark) if isinstance(kept, Mapping) else self.mark
+        if found != self.mark:
+            raise ArtifactError(
+                f"{checkpoint}: expected a training on the model and the data that are there now, "
+                f"got one on others, which have changed since; {_REMEDY}"
+            )
+
+
 def steps_of(checkpoint: Path | None) -> int:
-    """Optimizer steps that a checkpoint already holds; it is read without running any code.
+    """Optimizer steps that a checkpoint already holds.
 
     Raises:
         ArtifactError: it is broken, packed so that it fills memory, or names files elsewhere.
     """
-    if checkpoint is None:
-        return 0
+    return int(_read(checkpoint)["global_step"]) if checkpoint else 0
+
+
+def _read(checkpoint: Path) -> Mapping[str, Any]:
+    """A checkpoint, read without running any code and looked through."""
     try:
         _check_packing(checkpoint)
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         fault = misfit(state, _STATE) or _leads_out(state, checkpoint.parent)
         if fault or state["global_step"] < 0:
             raise ValueError(fault or "steps below 0")
-        return int(state["global_step"])
+        return dict(state)
     except Exception as error:  # a broken file makes torch.load raise almost anything
         raise ArtifactError(
             f"{checkpoint}: expected a checkpoint of this run, got a broken file "

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
 from saledit import config as configuration
-from saledit.config import EditorConfig, RunConfig
+from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import is_file
 
-#: Of an editor's settings those that are about how its edits are made, not about itself.
-_FREE = ("steps", "enough", "bound", "sample_rank", "gradient_rank")
-#: Parts of a configuration that only training reads.
-_TRAINING = ("site", "loss", "train")
+#: Parts of a configuration that an editor is built and trained by; a test reads of them
+_TRAINED = ("site", "loss", "train", "editor")
+#: what is about how edits are made, not about the editor itself.
+_FREE = tuple(
+    f"editor.{name}" for name in ("steps", "enough", "bound", "sample_rank", "gradient_rank")
+)
 _SLUG = 80  # letters of a name at most
 
 
@@ -51,7 +52,7 @@ def _check_given(target: Path, given: RunConfig, run: RunConfig) -> None:
     """Refuse a configuration whose settings a test would pass over: the run has its own."""
     told = dict(configuration.flatten(given))
     for key, value in configuration.flatten(run):
-        if told[key] != value and key.split(".")[0] not in (*_TRAINING, "editor"):
+        if told[key] != value and key.split(".")[0] not in _TRAINED:
             raise ConfigError(
                 f"{key}: expected what the run in {run.folder} has, {value!r}, got {told[key]!r} "
                 f"in {target}; test the run by its settings (saledit test {run.folder}) or set it "
@@ -69,17 +70,9 @@ def check_trained(trained: RunConfig, asked: RunConfig) -> None:
     Raises:
         ConfigError: one that says how it is built or trained.
     """
-    free = tuple(f"editor.{name}" for name in _FREE)
-    own = {
-        f"editor.{item.name}": getattr(trained.editor, item.name) for item in fields(EditorConfig)
-    }
-    now = {f"editor.{item.name}": getattr(asked.editor, item.name) for item in fields(EditorConfig)}
     before = dict(configuration.flatten(trained))
     for key, value in configuration.flatten(asked):
-        if key.split(".")[0] in _TRAINING:
-            own[key], now[key] = before[key], value
-    for key, value in now.items():
-        if key not in free and own[key] != value:
+        if before[key] != value and key.split(".")[0] in _TRAINED and key not in _FREE:
             raise ConfigError(
                 f"{key}: expected what the editor was trained with, got something else; "
                 f"train another one with saledit fit (a test may set {', '.join(_FREE)})"
@@ -89,8 +82,8 @@ def check_trained(trained: RunConfig, asked: RunConfig) -> None:
 def slug(overrides: Sequence[str]) -> str:
     """Part of a file's name that tells settings from others; a hash where letters give way."""
     text = "_".join(sorted(overrides))
-    plain = "".join(c if c.isalnum() or c in "=.-" else "_" for c in text)
-    if len(plain) <= _SLUG and plain.replace("_", "") == text.replace("_", "").replace(" ", ""):
+    plain = "".join(c if c.isalnum() or c in "=.-_" else "_" for c in text)
+    if plain == text and len(plain) <= _SLUG:
         return plain
     mark = hashlib.blake2b(text.encode(errors="replace"), digest_size=4).hexdigest()
     return f"{plain[: _SLUG - len(mark) - 1]}-{mark}"

@@ -32,7 +32,7 @@ from saledit.requests import hold
 from saledit.run.budget import length
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.peaks import peaks
-from saledit.run.resuming import restoring, steps_of
+from saledit.run.resuming import LearnedFrom, restoring, steps_of
 from saledit.run.setup.caching import banks_of, moments_of, takes_moments
 from saledit.run.setup.kept import held_samples, write_kept
 from saledit.run.setup.launching import strategy_of
@@ -71,16 +71,17 @@ def train_at(
     folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     splits = prepared.counts()
+    told = LearnedFrom(prepared.learned_from)
+    found = last if resume and last.exists() else None
+    told.check(found)  # before anything of it is written over
     if world.is_main():
         _begin(prepared, resume)
     world.meet()
     module, data = _assemble(prepared, layer)
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
-    trainer = _trainer(config, folder, keep, ui, callbacks)
+    trainer = _trainer(config, folder, keep, ui, [told, *callbacks])
     ui.stage(f"training the editor at layer {layer.index}")
-    found = last if resume and last.exists() else None
-    steps_of(found)  # refuses a broken one
     if module.editor.is_trained:
         _fit(trainer, module, data, found)
     # Of all sessions of a run that was cut off, as are its steps.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from saledit import losses
 from saledit.config import LossConfig
 from saledit.errors import ConfigError
 from saledit.losses import PENALTIES, locality_kl, mean_of, penalty, root_kl, weighted_mean
+from saledit.tasks.nli import Nli
 
 
 def by_definition(base: Tensor, edited: Tensor) -> Tensor:
@@ -127,3 +130,20 @@ def test_the_mean_of_nothing_is_nothing() -> None:
     for name in PENALTIES:
         assert float(mean_of(penalty(name)(kl))) == 0
     assert float(mean_of(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_classifier_of_half_precision_is_judged_in_single(dtype: torch.dtype) -> None:
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).mul(4).to(dtype)
+    moved, targets = (logits.float() + 0.01 * torch.arange(3)).to(dtype), torch.arange(7) % 3
+    base: Any = None
+    for found, wanted in (
+        (Nli().divergence(logits, moved, targets), locality_kl(logits.float(), moved.float())),
+        (
+            Nli().losses(base, logits, targets),
+            torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none"),
+        ),
+    ):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted)
+    assert not Nli().divergence(logits, logits, targets).any()

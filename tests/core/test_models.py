@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,3 +222,19 @@ def test_a_decoder_without_a_padding_token_gets_one(family: str, tmp_path: Path)
     assert loaded.tokenizer.pad_token == "[SEP]"
     assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id
     assert loaded.model(**encode(loaded, samples(3))).logits.shape == (3, 3)
+
+
+def test_labels_are_those_that_a_model_says(tmp_path: Path) -> None:
+    """Whoever names a model's answers sets ``id2label``; ``label2id`` stays what it was."""
+    save(build("bert"), tmp_path)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    facts["id2label"] = {"0": "no", "1": "maybe", "2": "yes"}
+    for stale in ({f"LABEL_{i}": i for i in range(3)}, None):
+        facts["label2id"] = stale
+        (tmp_path / "config.json").write_text(json.dumps(facts))
+        assert load_classifier(str(tmp_path)).labels == {"no": 0, "maybe": 1, "yes": 2}
+
+
+def test_a_path_from_another_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"\(there is no /.*/models/mine\)"):
+        load_classifier("models/mine")

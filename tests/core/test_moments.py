@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saledit.moments import Normalizer, whitener
+from saledit.moments import Normalizer, layers_at_once, whitener
+from saledit.site import Layer, Site
 
 laws = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -121,3 +122,15 @@ def test_whitener_shrinks_what_inputs_share() -> None:
     shared, rare = whitener(moment, 0.1).diagonal()  # c = 0.1 x 50
     assert shared.item() == pytest.approx(5 / 104)
     assert rare.item() == pytest.approx(5 / 6)
+
+
+def test_layers_whose_moments_fit_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [3, 1, 1, 5, 1, 2]
+    layers = [Layer(i, (Site(f"{i}", n, 4, False),)) for i, n in enumerate(sizes)]
+    for room, wanted in (
+        (8 * 11, [[0, 1, 2], [3], [4, 2 + 3]]), (1, [[i] for i in range(6)]),
+        (1 << 30, [[0, 1, 2, 3, 4, 5]]),
+    ):  # fmt: skip
+        monkeypatch.setattr("saledit.moments._ROOM", room)
+        assert [[layer.index for layer in some] for some in layers_at_once(layers)] == wanted
+    assert list(layers_at_once([])) == []

@@ -591,3 +591,13 @@ def test_paths_out_of_the_bundled_files(package: Path, path: str):
 def test_circle_of_links_among_the_bundled_files(package: Path):
     (package / "t.jsonl").symlink_to(package / "t.jsonl")
     assert "got" in fault("bundled:t.jsonl")
+
+
+def test_a_link_is_read_by_its_own_name(tmp_path: Path):
+    """The hub's cache names its files by their hashes."""
+    (tmp_path / "blob").write_text("premise,hypothesis,label\na,b,c\n")
+    (tmp_path / "x.csv").symlink_to(tmp_path / "blob")
+    from saledit.tasks.nli import Nli
+
+    (record,) = load_records(Nli(), str(tmp_path / "x.csv"))
+    assert record.sample.inputs == ("a", "b")

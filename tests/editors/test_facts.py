@@ -178,7 +178,7 @@ def test_facts_beside_each_other_are_those_alone(
             together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-3, atol=1e-4
         )
     monkeypatch.setattr("saledit.facts.wanted._LOGITS", 1)
-    monkeypatch.setattr("saledit.facts.found._ROWS", 3)
+    monkeypatch.setattr("saledit.facts.rows._ROWS", 3)
     split = found(base, task, chosen, spec)
     torch.testing.assert_close(split.residuals, together.residuals, rtol=1e-3, atol=1e-4)
 
@@ -321,6 +321,15 @@ def test_values_are_found_once_and_read_back(
     again = ask(chosen)
     assert asked == [1]  # of the one that was not known
     assert torch.equal(again.bare_residuals[:3], first.bare_residuals)
+
+    # Edits that share a failure find its value once: nothing is kept on disk of an edited model.
+    none = Edits({site: LowRank(torch.zeros(1, site.d_in), torch.zeros(1, site.d_out))})
+    asked.clear()
+    shared = ask([chosen[1], chosen[0], chosen[1], chosen[1]], steps=none)
+    assert asked == [2]
+    torch.testing.assert_close(
+        shared.bare_residuals, again.bare_residuals[[1, 0, 1, 1]], rtol=1e-3, atol=1e-4
+    )
 
     def misses(**change: Any) -> int:
         asked.clear()

@@ -100,7 +100,7 @@ def test_memit_spreads_what_is_missing_over_blocks(
     name: str, at: str, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the whole model with weights written into it, block after block."""
-    monkeypatch.setattr("saledit.facts.found._ROWS", rows)
+    monkeypatch.setattr("saledit.facts.rows._ROWS", rows)
     base = text.build(name)
     layer, own = base.layer(1, (), 2), asked(2)
     numbers = asdict(replace(NUMBERS, at=at))
@@ -184,7 +184,7 @@ def test_spread_edits_beside_each_other_are_those_alone(monkeypatch: pytest.Monk
 
     assert layer.index == 0
     together = ask(own)
-    monkeypatch.setattr("saledit.facts.found._ROWS", 7)  # two edits of three rows each
+    monkeypatch.setattr("saledit.facts.rows._ROWS", 7)  # two edits of three rows each
     parted = ask(own)
     torch.testing.assert_close(parted.residuals, together.residuals)
     for i in range(3):

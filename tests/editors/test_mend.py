@@ -272,3 +272,11 @@ def test_a_failure_without_any_gradient_adds_nothing() -> None:
     assert pair.dense().isfinite().all()
     alone = v[0, 0].mT @ u[0, 0]
     torch.testing.assert_close(pair.dense()[0], 3 * alone / alone.norm() ** 2)
+
+
+def test_a_loss_that_is_rounded_below_zero_makes_no_nan() -> None:
+    pair = LowRank(torch.ones(1, 2, 1, 3), torch.ones(1, 2, 1, 4))
+    (found,) = aggregate([pair], torch.tensor([[-1e-7, 1.0]]), 0)
+    assert torch.isfinite(found.dense()).all()
+    assert found.u[0, 1].any()
+    assert not found.u[0, 0].any()

@@ -238,3 +238,10 @@ def test_edits_json_tells_what_is_in_force(bert: Shelf) -> None:
     assert facts["in_force"] == [1, 2]
     assert facts["failures"] == [{"id": "a"}, {"id": "a"}]
     assert facts["base_model"]["fingerprint"] == bert.base.fingerprint
+
+
+def test_from_inside_the_folder(bert: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bert.fixed(bert.begun("delta"), bert.edits())
+    monkeypatch.chdir(one.path)
+    assert undo(".", None, ui())["undone"] == 1
+    assert not EditFolder.read(one.path).edits

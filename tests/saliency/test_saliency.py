@@ -323,3 +323,29 @@ def test_more_failures_than_one_run_holds(monkeypatch: pytest.MonkeyPatch) -> No
     split = TrialStep()(base, TASK, base.layers(), read)
     for a, b in zip(whole.scores, split.scores, strict=True):
         assert a.details == pytest.approx(b.details, rel=1e-4, abs=1e-6)
+
+
+def test_a_picker_looks_in_several_passes_where_moments_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = build("llama")
+    whole = TrialStep()(base, TASK, base.layers(), probes(base))
+    monkeypatch.setattr("saledit.moments._ROOM", 1)
+    parts = TrialStep()(base, TASK, base.layers(), probes(base))
+    assert [s.score for s in parts.scores] == [s.score for s in whole.scores]
+    assert parts.forward_passes == whole.forward_passes + (N_BLOCKS - 1) * 5  # pass samples
+
+
+def test_half_precision_does_not_overflow() -> None:
+    """One input of a site beyond 256 has a square that float16 has no number for."""
+    scores = []
+    for dtype in (torch.float32, torch.float16):
+        base = build("llama")
+        with torch.no_grad():
+            mlp = base.block(1).mlp
+            mlp.up_proj.weight.mul_(2000)
+            mlp.down_proj.weight.div_(2000)
+        base.model.to(dtype)
+        table = GradientSaliency("frobenius")(base, TASK, base.layers(), probes(build("llama")))
+        scores.append(torch.tensor([s.score for s in table.scores]))
+    torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0)

@@ -271,3 +271,20 @@ def test_a_decoder_that_does_not_know_how_to_begin(how: str) -> None:
         del base.model.config.decoder_start_token_id
     with pytest.raises(ConfigError, match="tiny-t5 has no decoder_start_token_id; set it"):
         task().encode(base, samples(1))
+
+
+def test_blank_cells_of_a_table_are_nothing() -> None:
+    """A CSV has every field in every row."""
+    blank = {name: "" for name in ("answers", "rephrases", "locality", "locality_answer", "rival")}
+    assert Qa().parse({**ROW, **blank}, AT) == Qa().parse(ROW | dict.fromkeys(blank), AT)
+    record = Qa().parse({**ROW, "rephrases": ["", "a b?", " "], "locality": ["", "c d?"]}, AT)
+    assert [sample.inputs for sample in record.rewordings] == [("a b?",)]
+    assert [sample.inputs for sample in record.locality] == [("c d?",)]
+    with pytest.raises(DataError, match=f"^{AT}: expected text in 'answer', got an empty one"):
+        Qa().parse({**ROW, "answer": ""}, AT)
+
+
+def test_a_question_of_another_field_is_no_passage() -> None:
+    with pytest.raises(DataError, match=f"^{AT}: expected text in 'question', got nothing"):
+        Qa().parse({"text": "Where is Rome?", "answer": "Italy"}, AT)
+    assert Qa().parse({"text": "Rome is in Italy."}, AT).sample.target == "Rome is in Italy."

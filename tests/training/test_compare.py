@@ -638,3 +638,31 @@ def test_what_is_wrong_is_refused_before_anything_runs(
 
     with pytest.raises(ConfigError, match=message):
         compare(str(shared), editors, seeds, [], FakeUi(), runner=never, **more)  # type: ignore[arg-type]
+
+
+def test_results_of_what_has_changed_since_are_no_results(shared: Path, tmp_path: Path) -> None:
+    """Neither other data nor another model is in the configuration."""
+    model, data = tmp_path / "model", tmp_path / "test.jsonl"
+    shutil.copytree(shared.parent / "model", model)
+    shutil.copy(shared.parent / "test.jsonl", data)
+    own = [
+        f"model.name={model}", f"data.test={data}", f"output={tmp_path}", "train.epochs=1",
+    ]  # fmt: skip
+    config = configuration.load(shared, own, ["editors/salem"])
+    run_cell(config, ui())
+    first, kept = facts_of(config), data.read_text()
+    assert first is not None
+    data.touch()
+    assert facts_of(config) == first
+    data.write_text("".join(kept.splitlines(keepends=True)[:-1]))
+    assert facts_of(config) is None
+    data.write_text(kept)
+    assert facts_of(config) == first
+    save(build("bert", seed=4), model)
+    assert facts_of(config) is None
+    trained = (config.folder / "editor.safetensors").read_bytes()
+    run_cell(config, ui())  # on the model that is there now
+    assert facts_of(config) not in (None, first)
+    assert (config.folder / "editor.safetensors").read_bytes() != trained
+    shutil.rmtree(model)  # what is gone says nothing
+    assert facts_of(config) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from whole_runs import check_answers, ui
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
+from saledit.data.sources import load_records
 from saledit.editors.request import Request
 from saledit.errors import ConfigError, JobError
 from saledit.files import write_jsonl
@@ -23,7 +25,9 @@ from saledit.models import load_classifier
 from saledit.run import FixOptions, fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.setup.caching import banks_of
+from saledit.run.setup.kept import write_kept
 from saledit.run.setup.prepare import prepare
+from saledit.run.tested import slug
 from saledit.saliency.trial import TrialStep
 
 
@@ -243,3 +247,46 @@ def test_a_session_piles_up(fitted: RunConfig) -> None:
         torch.testing.assert_close(delta.dense(), first[site].dense() + second[site].dense())
         # The second step sees the model with the first edit.
         assert not torch.equal(first[site].dense(), second[site].dense())
+
+
+def test_a_test_takes_no_setting_that_it_would_pass_over(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = make("heard", "train.epochs=1")
+    fit(config, False, ui())
+    for setting in ("site.layer=2", "loss.locality=1", "train.epochs=2", "editor.mend.rank=3"):
+        with pytest.raises(ConfigError, match=f"{setting.split('=')[0]}: expected what the editor"):
+            run_test(str(config.folder), [setting], ui())
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(configuration.to_yaml(config))
+    bare = run_test(str(mine), [], ui())
+    assert (config.folder / "results.json").exists()
+    mine.write_text(configuration.to_yaml(replace(config, seed=5)))
+    with pytest.raises(ConfigError, match=r"seed: expected what the run in .* has, 0, got 5 in"):
+        run_test(str(mine), [], ui())
+    assert run_test(str(mine), ["seed=0"], ui())["metrics"] == bare["metrics"]
+
+
+def test_names_of_results_tell_settings_apart() -> None:
+    assert slug(["schedule.batch_size=1", "seed=3"]) == "schedule.batch_size=1_seed=3"
+    long = "data.test=/home/anna/projects/support-intents/data/heldout/2024-05/tickets.jsonl"
+    found = [slug([long, f"seed={i}"]) for i in range(9)] + [slug([long]), slug(["a=x/y"])]
+    found += [slug(["a=x_y"]), slug(["a=x y"])]
+    assert len(set(found)) == len(found)
+    assert all(len(name) <= 80 and "/" not in name for name in found)
+
+
+def test_what_is_kept_has_ids_of_its_own(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    """Two sources may give one id to different samples."""
+    config = make("apart", "train.epochs=1")
+    prepared = prepare(config, ui())
+    sample = prepared.validation.passing[0]
+    passing = [sample, replace(sample, inputs=("a", "b")), sample]
+    twice = replace(prepared.validation, passing=passing)
+    prepared.__dict__["validation"] = twice
+    write_kept(prepared, tmp_path)
+    records = load_records(prepared.task, str(tmp_path / "check.jsonl"))
+    ids = [record.sample.id for record in records]
+    assert ids == [sample.id, f"{sample.id}~2", f"{sample.id}~3"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from saledit.models import TaskModel, load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import fit, fix, log, undo
+from saledit.run.fixes.making import Making
 
 # Steps that mend are wanted, whatever they cost: a tiny model has little to be preserved.
 FREE = ("loss.locality=0.1", "train.epochs=1", "train.edits_per_step=2", "train.validation_edits=2")
@@ -94,3 +96,27 @@ def test_no_term_of_an_edit_is_cut(
         torch.testing.assert_close(
             written[site].dense(), delta.dense(), rtol=1e-4, atol=1e-6, msg=site.name
         )
+
+
+def test_nothing_is_remembered_of_edits_that_were_left_out() -> None:
+    """A sum of what each group gave, as AlphaEdit's keys are; a part is made once more."""
+
+    class Session:
+        def __init__(self) -> None:
+            self.state: Any = (Edits({}), {"keys": torch.tensor(100.0)})
+
+        def go_on(self, *state: Any) -> None:
+            self.state = state
+
+        def step(self, group: list[int]) -> Edits:
+            self.state = (Edits({}), {"keys": self.state[1]["keys"] + sum(group)})
+            return Edits({})
+
+    session: Any = Session()
+    failures: Any = [1, 2, 4, 8, 16]
+    begun = session.state
+    making = Making(session, failures, 2, 3)
+    assert len(making.steps(ui())) == 3
+    assert making.memory(begun, range(3))["keys"] == 131
+    assert making.memory(begun, [0, 2])["keys"] == 100 + 3 + 16
+    assert making.memory(begun, [])["keys"] == 100

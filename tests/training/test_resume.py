@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny import build, save
 from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui
 
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, load_editor
@@ -195,3 +198,26 @@ def test_divergence_is_an_error_and_leaves_no_editor(
     assert not (config.folder / EDITOR_FACTS).exists()
     with pytest.raises(ArtifactError):
         load_editor(config.folder)
+
+
+def test_resuming_on_another_model_or_other_data_is_refused(
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path
+) -> None:
+    """The names in the configuration are the same; what lies there is not."""
+    shutil.copytree(home / "model", tmp_path / "model")
+    shutil.copy(make("any").data.train, tmp_path / "data.jsonl")
+    config = make(
+        "mine", f"model.name={tmp_path / 'model'}", f"data.train={tmp_path / 'data.jsonl'}"
+    )
+    fit(config, False, ui())
+    kept = {path.name: path.read_bytes() for path in config.folder.iterdir() if path.is_file()}
+    rows = (tmp_path / "data.jsonl").read_text().splitlines()
+    (tmp_path / "data.jsonl").write_text("\n".join(rows[:-3]) + "\n")
+    with pytest.raises(ArtifactError, match=r"on others, which have changed since; start anew"):
+        fit(config, True, ui())
+    (tmp_path / "data.jsonl").write_text("\n".join(rows) + "\n")
+    save(build("bert", seed=9), tmp_path / "model")
+    with pytest.raises(ArtifactError, match=r"on others, which have changed since; start anew"):
+        fit(config, True, ui())
+    assert kept == {p.name: p.read_bytes() for p in config.folder.iterdir() if p.is_file()}
+    fit(config, False, ui())

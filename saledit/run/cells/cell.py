@@ -14,6 +14,7 @@ from saledit.report.failures import explain
 from saledit.run.cells.alike import train_once
 from saledit.run.cells.done import facts_of, is_of
 from saledit.run.peaks import highest
+from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
 from saledit.run.training import FITTED, LAST
@@ -36,6 +37,7 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
     with one_at_a_time(folder):
         if facts_of(config) is not None:
             return
+        found = origins(config)  # first: what changes meanwhile is not what is measured
         prepared = prepare(config, ui)
         resume = is_of(folder, config) and (folder / LAST).exists()
         try:
@@ -52,6 +54,7 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
         # A cell's peak is that of both, whichever process has trained.
         trained = read_json(folder / FITTED, "a record of training", {"memory": {str: float}})
         measured.results["memory"] = highest(trained["memory"], measured.results["memory"])
+        measured.results["origins"] = found
         write_measured(folder, measured)
 
 

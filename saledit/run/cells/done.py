@@ -17,6 +17,7 @@ from saledit.files import is_file, read_json, read_text
 from saledit.report.bootstrap import SHARES
 from saledit.run.cells.summing import TIMES
 from saledit.run.measures.said import FAIL
+from saledit.run.setup.origins import origins
 
 _COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 _NUMBER = (float, None)
@@ -27,7 +28,7 @@ _WATCHED = (
 #: What a comparison reads of ``results.json``.
 _RESULTS = {
     "layer": int, "sites": list, "schedule": {"mode": str, "batch_size": int},
-    "data?": {"test": str},
+    "data?": {"test": str}, "origins?": {str: str},
     "metrics": {
         "generated?": {str: _NUMBER}, "preference?": {str: float},
         **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
@@ -57,18 +58,24 @@ def facts_of(config: RunConfig) -> dict[str, Any] | None:
 
     Returns:
         None where it is not done: there is no editor, or there are no results of this
-        configuration that can be read.
+        configuration, of the data and the model that are there now, that can be read.
     """
     folder = config.folder
     if not is_of(folder, config) or not is_file(folder / EDITOR_WEIGHTS):
         return None
     try:
         results = read_json(folder / "results.json", "results", _RESULTS)
-        if not _is_sound(results):
+        if not _is_sound(results) or _are_stale(results, config):
             return None
         return _facts(results, folder)
     except (ArtifactError, OSError):
         return None
+
+
+def _are_stale(results: Mapping[str, Any], config: RunConfig) -> bool:
+    """Whether a file that results are of holds something else now."""
+    before = results.get("origins", {})
+    return any(before.get(key, mark) != mark for key, mark in origins(config).items())
 
 
 def _is_sound(results: Mapping[str, Any]) -> bool:

@@ -73,6 +73,12 @@ class Prepared:
         return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
 
     @cached_property
+    def learned_from(self) -> str:
+        """Fingerprint of the model and of all samples that training reads."""
+        head = (self.base.reading, self.train.digest(), self.validation.digest())
+        return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
+
+    @cached_property
     def train(self) -> Part:
         """Samples that the editor learns from."""
         d = self.config.data

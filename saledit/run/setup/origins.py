@@ -1,0 +1,41 @@
+"""What a run's data and model are on disk, as hashes: whether results are of what is there now."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from saledit.config import RunConfig
+from saledit.data.sources import source_files
+from saledit.errors import SaleditError
+from saledit.files import file_hash
+from saledit.models import find_weights, model_files
+
+
+def origins(config: RunConfig) -> dict[str, str]:
+    """Hashes of the files that a configuration names, by their settings.
+
+    Of what is on a hub, or is not there at all, there is none.
+    """
+    d, f = config.data, config.model.finetune
+    named = {"data.train": d.train, "data.test": d.test, "editor.moments.corpus": ""}
+    named |= {f"data.locality[{i}]": source for i, source in enumerate(d.locality)}
+    named["model.finetune.data"] = f.data if f.enabled else ""
+    named["editor.moments.corpus"] = config.editor.moments.corpus
+    files = {}
+    with suppress(SaleditError, OSError):
+        files["model.name"] = model_files(find_weights(config.model.name))
+    for key, source in named.items():
+        with suppress(SaleditError, OSError):
+            files[key] = source_files(source) if source else []
+    return {key: _hash(paths) for key, paths in files.items() if paths}
+
+
+def _hash(paths: list[Path]) -> str:
+    return "-".join(_hash_of(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+
+
+@lru_cache
+def _hash_of(path: Path, _changed: int, _size: int) -> str:
+    return file_hash(path)[:16]
