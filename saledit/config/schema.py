@@ -179,7 +179,7 @@ class LossConfig:
     locality: float = 24.0
     """c_loc, weight of KL(base || edited) on pass at k = 1; it is divided by sqrt(k)"""
     penalty: str = "kl"
-    """what counts of each pass sample's KL: kl, or root-kl (text, at a tenth of c_loc)"""
+    """what counts of a pass sample's KL: kl, root-kl (text, a tenth of c_loc); kl with margin"""
     margin: float = 0.0
     """nats: KL that an edit may cost. Above 0 c_loc is only the start of a multiplier (KE)"""
     least_margin: float = 1e-3
