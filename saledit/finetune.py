@@ -27,6 +27,7 @@ from saledit.models.precision import precision_here
 from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded, Task, task_settings
 
+_CPU = torch.device("cpu")
 _SCHEMA = 1
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _SHUFFLE_BATCHES = 16  # batches whose texts are sorted by length together
@@ -77,7 +78,7 @@ def finetuned(
     folder: Path,
     callbacks: Sequence[Callback] = (),
     check: Callable[[TaskModel], object] = lambda _plain: None,
-    accelerator: str = "auto",
+    device: torch.device = _CPU,
 ) -> TaskModel:
     """Load the fine-tuned model, training it first where no cached one fits.
 
@@ -90,7 +91,7 @@ def finetuned(
         folder: where task models are cached.
         callbacks: of its trainer, such as a progress bar.
         check: called with the plain model before minutes are spent on it; may raise.
-        accelerator: where it is trained, in Lightning's words.
+        device: where it is trained.
 
     Returns:
         The frozen task model, read back from its folder.
@@ -109,7 +110,7 @@ def finetuned(
     plain = load(name)
     check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, config)}"
-    world.once(place, lambda: _make(place, plain, task, records, config, callbacks, accelerator))
+    world.once(place, lambda: _make(place, plain, task, records, config, callbacks, device))
     return load(str(place))
 
 
@@ -120,14 +121,14 @@ def _make(
     records: Sequence[Record],
     config: FinetuneConfig,
     callbacks: Sequence[Callback],
-    accelerator: str,
+    device: torch.device,
 ) -> None:
     """Fine-tune the plain model, in place, and write it."""
     logger.info("fine-tuning %s on %d records", plain.name, len(records))
     samples = [record.sample for record in records]
     if task.generates:
         samples += [sample for record in records for sample in record.rewordings]
-    _train(plain, task, _batches(samples, config), config, callbacks, accelerator)
+    _train(plain, task, _batches(samples, config), config, callbacks, device)
     with new_folder(place) as part:
         plain.model.save_pretrained(part)
         plain.tokenizer.save_pretrained(part)
@@ -139,7 +140,7 @@ def _train(
     batches: list[list[Sample]],
     config: FinetuneConfig,
     callbacks: Sequence[Callback],
-    accelerator: str,
+    device: torch.device,
 ) -> None:
     def collate(batch: list[Sample]) -> Encoded:
         return task.encode(plain, batch)
@@ -160,10 +161,10 @@ def _train(
         enable_progress_bar=False,
         callbacks=list(callbacks),
         gradient_clip_val=1.0,
-        precision=precision_here(config.precision, accelerator),
-        accelerator=accelerator,
+        precision=precision_here(config.precision, device.type),
+        accelerator=device.type,
         # By one process, whatever shares the run: the others wait for what it writes.
-        devices=1,
+        devices=[device.index or 0] if device.type == "cuda" else 1,
         plugins=[LightningEnvironment()],
     )
     trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)

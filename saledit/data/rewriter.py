@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import torch
 
 from saledit.config import AdaptConfig
 from saledit.data.paraphrase import EmbeddingSimilarity, reword_all
-from saledit.models import find_weights
+from saledit.errors import ModelError
+from saledit.files import file_hash
+from saledit.models import find_weights, model_files
 from saledit.records import Sample
 
 _Similarity = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
@@ -25,7 +28,7 @@ class RuleRewriter:
     def __init__(self, config: AdaptConfig, device: str | torch.device = "cpu") -> None:
         self._config, self._device = config, device
         self._similarity: _Similarity | None = None
-        self.name = f"rules-1 {config.similarity_model} {config.threshold} {config.per_failure}"
+        self.name = f"rules-1 {_mark(config)} {config.threshold} {config.per_failure}"
 
     def __call__(
         self, samples: Sequence[Sample]
@@ -48,3 +51,12 @@ class RuleRewriter:
             similarity=self._similarity,
             threshold=c.threshold,
         )
+
+
+def _mark(config: AdaptConfig) -> str:
+    """The embedding model by its files; by its name where there are none."""
+    found = []
+    if config.similarity_model:
+        with suppress(ModelError):  # said where it is needed
+            found = model_files(find_weights(config.similarity_model))
+    return "-".join(file_hash(path)[:16] for path in found) or config.similarity_model

@@ -64,7 +64,7 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     Raises:
         JobError: training diverged, or the disk is full.
     """
-    layer, table = pick_layer(prepared, resume)
+    layer, table = pick_layer(prepared)
     return train_at(prepared, layer, resume, table)
 
 

@@ -16,7 +16,7 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import bank_key
 from saledit.config import RunConfig, SiteConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
-from saledit.files import keep_json, kept_json, read_json, write_json
+from saledit.files import keep_json, kept_json, write_json
 from saledit.models.precision import precision_here
 from saledit.registry import PICKERS, look_up
 from saledit.report import Ui, saliency_figure, write_plot
@@ -24,7 +24,7 @@ from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import device_of
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import VALIDATION
-from saledit.run.sweeping import JUDGES, sweep, sweep_key
+from saledit.run.sweeping import JUDGES, forget, sweep, sweep_key
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer
 
@@ -99,6 +99,8 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
         table = weights.agreed(score().as_json())
         if weights.writes:
             keep_json(kept, table)
+            if by_training:
+                forget(prepared)
     return table
 
 
@@ -145,31 +147,22 @@ def _key(
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
 
 
-_ANEW = "start anew without --resume"
-_TABLE = {"method": str, "pick": int, "layers": [{"layer": int, "score": float}]}
-
-
-def pick_layer(prepared: Prepared, resume: bool = False) -> tuple[Layer, dict[str, Any] | None]:
+def pick_layer(prepared: Prepared) -> tuple[Layer, dict[str, Any] | None]:
     """The layer to edit, and the table it was picked from (None where it is fixed).
 
-    The table is written into the run's folder; a resumed run reads it back.
+    The table is written into the run's folder. A resumed run finds the scores in the cache: the
+    folder's table may be of a ``saledit saliency`` with other settings.
 
     Args:
         prepared: the task model and its samples.
-        resume: the run was begun before, with the same configuration.
     """
-    config, path = prepared.config.site, prepared.config.folder / TABLE
+    config = prepared.config.site
     if config.select == "fixed":
         return prepared.base.layer(config.layer, config.maps, config.span), None
-    if resume and path.exists():
-        table = read_json(path, "the layer scores of this run", _TABLE)
-        if table["pick"] < 0:
-            raise ArtifactError(f"{path}: expected a layer, got {table['pick']}; {_ANEW}")
-    else:
-        table = score_layers(prepared)
-        if world.is_main():
-            save_saliency(prepared, table)
-        world.meet()
+    table = score_layers(prepared)
+    if world.is_main():
+        save_saliency(prepared, table)
+    world.meet()
     # A pick near the input has fewer blocks below it.
     pick = int(table["pick"])
     return prepared.base.layer(pick, config.maps, min(config.span, pick + 1)), table

@@ -11,20 +11,58 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, LambdaCallback
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
 from saledit.errors import ArtifactError, SaleditError
 from saledit.files import misfit, open_regular, reason
+from saledit.files.writing import replacing
 
 _REMEDY = "start anew without --resume"
 _STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {str: object}}
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their place and moves them there whole.
+
+    Lightning writes them to the system's folder for temporary files; where that is another disk,
+    moving is copying, over the only good one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write one.
+
+        Raises:
+            JobError: the disk is full or the place cannot be written.
+        """
+        assert storage_options is None
+        with replacing(Path(path)) as part:
+            torch.save(checkpoint, part)
+
+
+class Patience(EarlyStopping):
+    """Stops a training that does not get better, also one that is gone on with.
+
+    A checkpoint keeps how long it did not get better, and not that it was over; and it keeps the
+    patience of its time, where a run may go on with another one.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the count."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Be over where it was: here states are restored, and nothing has run."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class LearnedFrom(Callback):
     """Keeps in checkpoints what a training reads, so that it goes on with nothing else.
 
     Args:
-        mark: fingerprint of the model and the samples.
+        mark: fingerprint of the model, the samples and the layer.
     """
 
     def __init__(self, mark: str) -> None:
@@ -49,8 +87,8 @@ class LearnedFrom(Callback):
         found = kept.get("mark", self.mark) if isinstance(kept, Mapping) else self.mark
         if found != self.mark:
             raise ArtifactError(
-                f"{checkpoint}: expected a training on the model and the data that are there now, "
-                f"got one on others, which have changed since; {_REMEDY}"
+                f"{checkpoint}: expected a training at this layer on the model and the data that "
+                f"are there now, got one on others, which have changed since; {_REMEDY}"
             )
 
 

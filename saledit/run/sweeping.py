@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from saledit.artifact import make_editor
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
-from saledit.errors import ConfigError
+from saledit.errors import ArtifactError, ConfigError
+from saledit.files import keep_json, kept_json
 from saledit.run.measures.preferences import Pairs, Preferences, fill, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
 from saledit.run.setup.caching import (
@@ -61,7 +63,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     """
     began = time.perf_counter()
     site = prepared.config.site
-    place = prepared.config.cache / f"sweep-{sweep_key(prepared)}"
+    place = _place(prepared)
     kept, scores, trained, judged = list(layers), dict[int, LayerScore](), 0.0, 0.0
     editor = make_editor(prepared.config.editor, layers[0].sites, prepared.base.embedding_size)
     # One that is not trained is the same after every round.
@@ -76,10 +78,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     compared.fill(layers)
     for number in range(rounds):
         for layer in kept:
-            config = _config(prepared.config, place, layer, number)
-            resume = (config.folder / LAST).exists()
-            own = prepared.of(config)
-            found = train_at(own, layer, resume, callbacks=compared.at(layer))["validation"]
+            found = _round(prepared, place, layer, number, compared)
             steps = site.rung * 2**number
             details = {"steps": float(steps), **_details(found)}
             score = compared.score(found)
@@ -94,7 +93,6 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
             kept = kept[: math.ceil(len(kept) / 2)]
     for layer in kept:
         scores[layer.index] = replace(scores[layer.index], final=True)
-    shutil.rmtree(place, ignore_errors=True)
     name = f"sweep, {'halving' if site.halving else 'full'}, {site.rung} steps in the first round"
     if site.judge == "preference":
         name += ", by S"
@@ -102,6 +100,34 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         name, tuple(scores[layer.index] for layer in layers), trained + judged, trained,
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _round(
+    prepared: Prepared, place: Path, layer: Layer, number: int, compared: _Compared
+) -> dict[str, float]:
+    """The validation of a layer at the end of a round, which is kept for an interrupted sweep."""
+    config = _config(prepared.config, place, layer, number)
+    kept, own = config.folder / f"round-{number}.json", prepared.of(config)
+    with suppress(ArtifactError):
+        known: dict[str, float] = kept_json(kept, "the validation of a layer")
+        return known
+    further = compared.at(layer)
+    try:
+        result = train_at(own, layer, (config.folder / LAST).exists(), callbacks=further)
+    except ArtifactError:  # what was cut off cannot be gone on with
+        result = train_at(own, layer, False, callbacks=further)
+    found: dict[str, float] = result["validation"]
+    keep_json(kept, found)
+    return found
+
+
+def forget(prepared: Prepared) -> None:
+    """Take away the editors of a sweep whose table is kept."""
+    shutil.rmtree(_place(prepared), ignore_errors=True)
+
+
+def _place(prepared: Prepared) -> Path:
+    return prepared.config.cache / f"sweep-{sweep_key(prepared)}"
 
 
 class _Compared:

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
@@ -32,7 +32,7 @@ from saledit.requests import hold
 from saledit.run.budget import length
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.peaks import peaks
-from saledit.run.resuming import LearnedFrom, restoring, steps_of
+from saledit.run.resuming import LearnedFrom, Patience, WholeCheckpoints, restoring, steps_of
 from saledit.run.setup.caching import banks_of, moments_of, takes_moments
 from saledit.run.setup.kept import held_samples, write_kept
 from saledit.run.setup.launching import strategy_of
@@ -71,9 +71,10 @@ def train_at(
     folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     splits = prepared.counts()
-    told = LearnedFrom(prepared.learned_from)
+    told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
     found = last if resume and last.exists() else None
     told.check(found)  # before anything of it is written over
+    done = steps_of(found)
     if world.is_main():
         _begin(prepared, resume)
     world.meet()
@@ -113,6 +114,8 @@ def train_at(
     if world.is_main():
         _write_metrics(folder / METRICS, _all_metrics(folder))
         (folder / EARLIER).unlink(missing_ok=True)
+        if steps > done:  # another editor than the one that was tested
+            clear(folder, tests_alone=True)
         save_editor(folder, module.editor, config, prepared.base, layer)
         write_json(folder / FITTED, result)
     world.meet()
@@ -194,7 +197,7 @@ def _trainer(
     config: RunConfig, folder: Path, keep: ModelCheckpoint, ui: Ui, further: Sequence[Callback]
 ) -> L.Trainer:
     patience = config.train.patience
-    stop = EarlyStopping(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
+    stop = Patience(SCORE, mode="max", patience=patience, check_on_train_epoch_end=True)
     clock = Timer(timedelta(seconds=config.train.seconds)) if config.train.seconds else Timer()
     callbacks: list[Callback] = [
         clock,
@@ -210,8 +213,9 @@ def _trainer(
     settings["strategy"] = strategy_of(config.trainer)
     if device_of(config.trainer).type == "cpu":  # also beside an accelerator without doubles
         settings["accelerator"] = "cpu"
+    settings["plugins"] = [WholeCheckpoints()]
     if SLURMEnvironment.detect():  # what it would save and take up is not this run's
-        settings["plugins"] = [SLURMEnvironment(auto_requeue=False)]
+        settings["plugins"].append(SLURMEnvironment(auto_requeue=False))
     if "precision" in settings:
         settings["precision"] = precision_here(
             settings["precision"], str(settings.get("accelerator", "auto"))

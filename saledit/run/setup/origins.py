@@ -19,13 +19,16 @@ def origins(config: RunConfig) -> dict[str, str]:
     Of what is on a hub, or is not there at all, there is none.
     """
     d, f = config.data, config.model.finetune
-    named = {"data.train": d.train, "data.test": d.test, "editor.moments.corpus": ""}
+    named = {"data.train": d.train, "data.test": d.test}
     named |= {f"data.locality[{i}]": source for i, source in enumerate(d.locality)}
     named["model.finetune.data"] = f.data if f.enabled else ""
     named["editor.moments.corpus"] = config.editor.moments.corpus
     files = {}
-    with suppress(SaleditError, OSError):
-        files["model.name"] = model_files(find_weights(config.model.name))
+    models = {"model.name": config.model.name}
+    models["data.adapt.similarity_model"] = d.adapt.similarity_model
+    for key, model in models.items():
+        with suppress(SaleditError, OSError):
+            files[key] = model_files(find_weights(model)) if model else []
     for key, source in named.items():
         with suppress(SaleditError, OSError):
             files[key] = source_files(source) if source else []

@@ -179,7 +179,7 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
 
         base = finetuned(
             config.model.name, task, learned, load, f, config.cache, [bar],
-            _site_check(config.site), device.type,
+            _site_check(config.site), device,
         )  # fmt: skip
     else:
         ui.stage(f"task model: {config.model.name}")
