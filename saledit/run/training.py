@@ -71,6 +71,7 @@ def train_at(
     folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     splits = prepared.counts()
+    check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
     found = last if resume and last.exists() else None
     told.check(found)  # before anything of it is written over
@@ -98,7 +99,8 @@ def train_at(
         "sites": [site.name for site in layer.sites],
         "saliency": table,
         "splits": splits,
-        "epochs": trainer.current_epoch,
+        # Of a training that was over before it was gone on with, none is "completed" here.
+        "epochs": int(getattr(trainer.fit_loop.epoch_progress.current, "processed", 0)),
         "train_seconds": seconds,
         "edits_per_second": steps
         * config.train.edits(config.schedule.batch_size)
@@ -128,7 +130,6 @@ def _begin(prepared: Prepared, resume: bool) -> None:
     write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     if not resume:
         clear(folder)
-    check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     write_kept(prepared, folder)
     _set_metrics_aside(folder)
 

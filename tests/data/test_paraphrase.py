@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import build, save
 
+from saledit.config import AdaptConfig
 from saledit.data.paraphrase import (
     EmbeddingSimilarity,
     reword,
@@ -16,6 +19,7 @@ from saledit.data.paraphrase import (
     reword_inputs,
 )
 from saledit.data.paraphrase import rewriter as paraphrase
+from saledit.data.rewriter import RuleRewriter
 from saledit.errors import ModelError
 
 SUBJECTS = [
@@ -255,3 +259,15 @@ def test_no_more_candidates_are_scored_than_are_wanted():
     drawn = reword_all(samples, limit=2, seed=1, similarity=similarity, threshold=0.5)
     assert drawn == [(every[0][1], every[0][3]), every[1][:2]]
     assert sorted(asked) == sorted(c[0][0] for c in (*every[0][:4], *every[1][:2]))
+
+
+def test_rewordings_that_another_model_passed_are_not_taken(tmp_path: Path) -> None:
+    """A folder's name says nothing about the model in it."""
+    save(build("bert"), tmp_path / "model")
+    config = AdaptConfig(similarity_model=str(tmp_path / "model"))
+    first = RuleRewriter(config).name
+    assert RuleRewriter(config).name == first
+    save(build("bert", seed=1), tmp_path / "model")
+    assert RuleRewriter(config).name != first
+    assert RuleRewriter(AdaptConfig(similarity_model="")).name != first
+    RuleRewriter(AdaptConfig(similarity_model="package:saledit_has_no_such"))  # said when needed

@@ -125,3 +125,19 @@ def test_divergence_leaves_no_task_model(
     with pytest.raises(JobError, match=r"fine-tuning diverged"):
         run(replace(CONFIG, epochs=1))
     assert not list((tmp_path / "cache").glob("finetuned-*"))
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"), [("cpu", ("cpu", 1)), ("cuda:2", ("cuda", [2])), ("cuda", ("cuda", [0]))]
+)
+def test_where_it_is_trained(
+    run: Callable[..., tuple[TaskModel, int]], monkeypatch: pytest.MonkeyPatch, device: str,
+    wanted: tuple[str, Any],
+) -> None:  # fmt: skip
+    def trainer(**settings: Any) -> None:
+        assert (settings["accelerator"], settings["devices"]) == wanted
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("saledit.finetune.L.Trainer", trainer)
+    with pytest.raises(KeyboardInterrupt):
+        run(device=torch.device(device))

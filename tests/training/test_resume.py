@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, JobError
 from saledit.module import EditModule
 from saledit.run import fit
+from saledit.run import test as run_test
+from saledit.run.resuming import WholeCheckpoints
+from saledit.run.setup.prepare import prepare
+from saledit.run.training import train_at
+from saledit.saliency.base import TABLE
 
 
 def seconds_kept(config: RunConfig) -> float:
@@ -221,3 +228,69 @@ def test_resuming_on_another_model_or_other_data_is_refused(
         fit(config, True, ui())
     assert kept == {p.name: p.read_bytes() for p in config.folder.iterdir() if p.is_file()}
     fit(config, False, ui())
+
+
+def test_a_run_that_was_over_stays_over_and_a_longer_patience_goes_on(
+    make: Callable[..., RunConfig],
+) -> None:
+    impatient = ["train.patience=1", "train.epochs=12", "train.learning_rate=0.3"]
+    config = make("over", *impatient)
+    epochs = fit(config, False, ui())["epochs"]
+    assert epochs < 12
+    for _ in range(2):
+        assert fit(config, True, ui())["epochs"] == epochs
+    longer = make("over", *impatient, "train.patience=30", "train.epochs=9")
+    assert fit(longer, True, ui())["epochs"] == 9
+
+
+def test_what_was_tested_is_gone_with_its_editor(make: Callable[..., RunConfig]) -> None:
+    config = make("tested", "train.epochs=1")
+    fit(config, False, ui())
+    run_test(str(config.folder), [], ui())
+    fit(config, True, ui())
+    assert (config.folder / "results.json").exists()  # of the editor that is there still
+    fit(make("tested", "train.epochs=2"), True, ui())
+    assert not [*config.folder.glob("results*"), *config.folder.glob("answers*")]
+
+
+def test_a_resumed_run_stays_at_its_layer(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``saliency`` of other settings leaves its table in the same folder."""
+    own = ["site.select=trial-step", "site.samples=5", "site.layer=-1"]
+    config = make("stays", *own)
+    interrupt(monkeypatch, STEPS + 1, KilledError())
+    with pytest.raises(KilledError):
+        fit(config, False, ui())
+    table = json.loads((config.folder / TABLE).read_text())
+    other = {**table, "pick": (table["pick"] + 1) % 3, "method": "another"}
+    (config.folder / TABLE).write_text(json.dumps(other))
+    assert fit(config, True, ui())["layer"] == table["pick"]
+    assert json.loads((config.folder / TABLE).read_text())["pick"] == table["pick"]
+    whole = make("whole-stays", *own)
+    fit(whole, False, ui())
+    assert_same_run(config, whole)
+    prepared = prepare(config, ui())
+    with pytest.raises(ArtifactError, match="expected a training at this layer"):
+        train_at(prepared, prepared.base.layer(other["pick"]), True)
+
+
+def test_a_checkpoint_is_never_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it pass through the system's folder for temporary files, maybe on another disk."""
+    path, kept = tmp_path / "last.ckpt", {"x": torch.arange(1000)}
+    monkeypatch.setattr(tempfile, "mkstemp", lambda *_a, **_k: pytest.fail("another disk"))
+    WholeCheckpoints().save_checkpoint(kept, path)
+    real = torch.save
+
+    def cut_off(found: object, part: Path) -> None:
+        real(found, part)
+        part.write_bytes(part.read_bytes()[:500])
+        raise KilledError
+
+    monkeypatch.setattr(torch, "save", cut_off)
+    with pytest.raises(KilledError):
+        WholeCheckpoints().save_checkpoint({"x": torch.zeros(9)}, path)
+    assert torch.equal(torch.load(path, weights_only=True)["x"], kept["x"])
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]

@@ -184,7 +184,8 @@ def test_an_interrupted_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         saliency(make(home, "cut"), FakeUi())  # type: ignore[arg-type]
     again = saliency(make(home, "cut"), FakeUi())  # type: ignore[arg-type]
-    assert calls[3:6] == [(0, True), (1, True), (2, False)]
+    assert calls[3] == (2, False)  # what had ended is not run again
+    assert [resume for _, resume in calls[4:]] == [True, True]
     assert again["layers"] == whole["layers"]
 
 
@@ -320,3 +321,33 @@ def test_the_judge_of_sweeps_is_nothing_to_other_pickers(home: Path) -> None:
     shutil.copytree(home / "plain" / "cache", home / "judged" / "cache")
     other = make(home, "judged", *own, "site.judge=preference")
     assert saliency(other, FakeUi()) == first  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at", [4, 5])
+def test_a_sweep_interrupted_in_a_later_round_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Checkpoints are then further than the first rounds, which are not run again."""
+    whole = saliency(make(home, "whole"), FakeUi())  # type: ignore[arg-type]
+    real, calls = sweeping.train_at, []
+
+    def cut_off(prepared: Prepared, layer: Any, resume: bool, **_more: Any) -> dict[str, Any]:
+        calls.append(layer.index)
+        found = real(prepared, layer, resume)
+        if len(calls) == at:  # trained, and its end is not kept
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(sweeping, "train_at", cut_off)
+    name = f"late-{at}"
+    with pytest.raises(KeyboardInterrupt):
+        saliency(make(home, name), FakeUi())  # type: ignore[arg-type]
+    (last,) = [*(home / name / "cache").glob(f"sweep-*/layer-{calls[0]}/last.ckpt")]
+    before = len(calls)
+    if at == 5:  # what cannot be gone on with is begun anew
+        *_, broken = (home / name / "cache").glob(f"sweep-*/layer-{calls[-1]}/last.ckpt")
+        broken.write_bytes(b"no checkpoint")
+    again = saliency(make(home, name), FakeUi())  # type: ignore[arg-type]
+    assert len(calls) - before == 5 - (at - 1) + (at == 5)
+    assert again["layers"] == whole["layers"]
+    assert not last.exists()
