@@ -1,7 +1,7 @@
 """What a run on a larger model takes: operations, hours, memory and disk, by counting.
 
     python benchmarks/estimate.py --failures 1000000
-    python benchmarks/estimate.py --like llama-3-70b --layer 70 --gpu-tflops 989 --gpu-gb 80
+    python benchmarks/estimate.py --like llama-3-70b --layer 70 --gpu-tflops 989
     python benchmarks/estimate.py --check size.json layer.json
 
 Matrix products are all that is counted: two operations for each weight and token forward, and two

@@ -13,9 +13,10 @@ layer of SmolLM2, all for the same number of steps:
 tokens at every step, as in the published code of ROME and MEMIT (but the frozen weights get
 no gradient, and logits are made where an answer is scored, so it is faster than that).
 
-The slower two are timed on a few facts, taking turns with a round of all; their values are compared
-with those found together. Second moments: tokens of WikiText a second beside a forward pass of
-the whole model over as many tokens. Memory is the process's peak at the end of each part.
+Each runs once, after a round of all that does not count; the slower two on a few facts. Their
+values are compared with those found together. Second moments: tokens of WikiText a second beside a
+forward pass of the whole model over as many tokens. Memory is the process's peak at the end of each
+part.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _logits(base: TaskModel, task: Task, samples: list[Sample], size: int = 0) -
     for start in range(0, len(samples), size):
         encoded = task.encode(base, samples[start : start + size])
         logits = base.model(**encoded.inputs).logits
-        last = encoded.inputs["attention_mask"].cumsum(1).argmax(1)
+        last = encoded.at[:, 0]  # where the answer's first token is foretold
         found += [row[end].log_softmax(-1) for row, end in zip(logits, last, strict=True)]
     return found
 

@@ -56,13 +56,11 @@ def load_model(
         return load_text_model(
             config.name, cache, config.stack, config.blocks, config.dtype, on_disk
         )
-    for name in ("stack", "blocks"):
-        if getattr(config, name) != getattr(ModelConfig(), name):
-            raise ConfigError(
-                f"model.{name}: only for qa and generation, got '{getattr(config, name)}'; "
-                "leave it out"
-            )
-    return load_classifier(config.name, labels, on_disk, config.dtype, cache)
+    if config.stack != ModelConfig.stack:
+        raise ConfigError(
+            f"model.stack: only for qa and generation, got '{config.stack}'; leave it out"
+        )
+    return load_classifier(config.name, labels, on_disk, config.dtype, cache, config.blocks)
 
 
 def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:

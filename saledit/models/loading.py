@@ -61,7 +61,7 @@ def find_weights(name: str) -> str:
 
 def load_classifier(
     name: str, labels: Sequence[str] | None = None, on_disk: Path | None = None,
-    dtype: str = "float32", cache: Path | None = None,
+    dtype: str = "float32", cache: Path | None = None, blocks: str = "",
 ) -> TaskModel:  # fmt: skip
     """Load a sequence classifier.
 
@@ -73,6 +73,7 @@ def load_classifier(
             transformers has to copy. None to load them.
         dtype: of its weights, whatever the file's is: float32, bfloat16 or float16.
         cache: where the plain weights of quantised ones are kept; None refuses these.
+        blocks: path of the list of blocks, for an unknown architecture.
 
     Returns:
         The frozen task model.
@@ -93,7 +94,7 @@ def load_classifier(
         kind = AutoModelForSequenceClassification
         model, told = read_model(kind, source, on_disk, **extra)
         _give_padding(model, tokenizer, name)
-        base = wrap(model, tokenizer, name)
+        base = wrap(model, tokenizer, name, blocks=blocks)
         check_finite(model, base.n_blocks, name)
         inside = f"{model.base_model_prefix}."
         if labels is None:

@@ -19,17 +19,19 @@ import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import saledit
-from saledit import cli, config
+from saledit import cli, config, verbs
 from saledit.errors import DataError, JobError
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ("quickstart", "fit", "test", "saliency", "fix", "log", "undo", "config")
-RUN_VERBS = VERBS[:-1]
+VERBS = tuple(verbs.VERBS)
+RUN_VERBS = tuple(verb for verb in VERBS if verb != "config")
 CALLS = {
     "quickstart": ["quickstart"],
     "fit": ["fit", "nli/quickstart"],
     "test": ["test", "some/run"],
     "saliency": ["saliency", "nli/quickstart"],
+    "compare": ["compare", "nli/quickstart", "--editors", "salem", "step"],
+    "report": ["report", "some/run"],
     "fix": ["fix", "some/run", "--failures", "f.jsonl", "--out", "o"],
     "log": ["log", "o"],
     "undo": ["undo", "o", "2"],
@@ -257,6 +259,9 @@ def test_ctrl_c_is_130_and_sigterm_143(
     expected = how
     if verb == "fit":
         expected += ": go on with 'saledit fit nli/quickstart --debug --resume'"
+    if verb == "compare":
+        again = "saledit compare nli/quickstart --editors salem step --debug"
+        expected += f": go on with '{again}'; what is finished is kept"
     assert one_line(capsys) == expected
 
 
@@ -312,14 +317,30 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
         "fit": ["config", "resume", "ui"],
         "test": ["target", "overrides", "ui"],
         "saliency": ["config", "ui"],
+        "compare": [
+            "config",
+            "editors",
+            "seeds",
+            "overrides",
+            "ui",
+            "edits",
+            "seconds",
+            "jobs",
+            "schedules",
+        ],
+        "report": ["target", "out", "ui"],
         "fix": ["run_dir", "failures", "out", "options", "ui"],
         "log": ["out", "ui"],
         "undo": ["out", "number", "ui"],
     }
     for verb, args in runs.calls:
         assert len(args) == len(parameters[verb])
-        assert args[-1].quiet is True
+        assert args[parameters[verb].index("ui")].quiet is True
     given = {verb: args[:-1] for verb, args in runs.calls}
+    compared = dict(zip(parameters["compare"], dict(runs.calls)["compare"], strict=True))
+    assert compared["editors"] == ["salem", "step"]
+    assert compared["seeds"] == [0]
+    assert given["report"] == ("some/run", None)
     assert given["quickstart"] == (None, "nli")
     assert given["fit"] == (config.load("nli/quickstart"), False)
     assert given["test"] == ("some/run", [])
@@ -330,7 +351,10 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
 
 def test_the_real_functions_take_these_arguments():
     run = pytest.importorskip("saledit.run")
-    numbers = {"quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "fix": 5, "log": 2, "undo": 3}
+    numbers = {
+        "quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "report": 3, "fix": 5, "log": 2,
+        "undo": 3,
+    }  # fmt: skip
     for verb, n in numbers.items():
         assert len(inspect.signature(getattr(run, verb)).parameters) == n
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from tiny import random_edits
 from tiny_text import (
@@ -23,16 +25,22 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    ElectraConfig,
+    ElectraForSequenceClassification,
     PreTrainedModel,
 )
 
+from saledit.artifact import load_model
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
+from saledit.config import ModelConfig
 from saledit.errors import ModelError
 from saledit.forward.rows import run_edits
 from saledit.forward.scoring import logits_of
 from saledit.models import wrap
+from saledit.overlay import applied
 from saledit.records import Sample
+from saledit.tasks.nli import Nli
 
 QA = task()
 
@@ -139,3 +147,35 @@ def test_a_wrong_path_of_blocks_gets_a_suggestion() -> None:
             ModelError, match=rf"path of a list of blocks, got '{wrong}'; .*former\.h"
         ):
             wrap(unknown("gptj"), tokenizer("gpt2"), "mine", blocks=wrong)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_classifier_works_by_the_two_settings_too(block: int, tmp_path: Path) -> None:
+    config = ElectraConfig(
+        vocab_size=len(tiny.SPECIAL) + len(tiny.WORDS), embedding_size=12, hidden_size=16,
+        num_hidden_layers=3, num_attention_heads=2, intermediate_size=24, pad_token_id=tiny.PAD,
+        max_position_embeddings=66, id2label=dict(enumerate(tiny.LABELS)),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = ElectraForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20 if parameter.ndim > 1 else 1)
+    with pytest.raises(ModelError, match="these two settings make it work") as error:
+        wrap(model, tiny.tokenizer("bert"), "electra")
+    found = re.search(r"model\.blocks=(\S+) site\.maps=\[([^]]+)\]", str(error.value))
+    assert found is not None
+    blocks, maps = found[1], found[2].split(",")
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer("bert").save_pretrained(tmp_path)
+    named = ModelConfig(name=str(tmp_path), blocks=blocks)
+    base, task = load_model(Nli(), named, tmp_path), Nli()
+    layer, asked = base.layer(block, maps), tiny.samples(5)
+    bank = memory_bank(base, task, asked, BankSpec(layer))
+    edits, every = tiny.random_edits(layer.sites, (5,)), torch.arange(5)
+    outputs = run_edits(base, bank.entry, bank.rows(every), edits)
+    inputs = task.encode(base, asked).inputs
+    with torch.no_grad(), applied(base.model, edits):
+        wanted = base.model(**inputs).logits
+    torch.testing.assert_close(task.logits(base, outputs.squeeze(1), every), wanted)
+    assert not torch.allclose(wanted, base.model(**inputs).logits, atol=0.01)

@@ -51,7 +51,7 @@ def tolerated(
     except SaleditError as error:
         one_line(error, names)
         return
-    check(found)
+    assert check(found) is not False
 
 
 # ------------------------------------------------------------------------------ made at random

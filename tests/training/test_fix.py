@@ -139,13 +139,21 @@ def test_rewritten_rewordings_and_none_at_all(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:
     base = load_classifier(str(home / "model"))
-    bare = [
-        {k: v for k, v in row.items() if k != "paraphrases"} for row in rows(base, samples(60, 3))
+    said = [
+        f"The {who} is not {what} on the {where}."
+        for who in ("man", "woman", "child", "dog")
+        for what in ("sleeping", "eating", "waiting", "standing", "working")
+        for where in ("bench", "boat", "street")
     ]
+    english = [
+        replace(sample, inputs=(sample.inputs[0], text))
+        for sample, text in zip(samples(60, 3), said, strict=True)
+    ]
+    bare = [{k: v for k, v in row.items() if k != "paraphrases"} for row in rows(base, english)]
     write_jsonl(tmp_path / "bare.jsonl", bare)
     data = f"data.train={tmp_path / 'bare.jsonl'}"
     written = fit(make("written", data, "data.adapt.rewrite=true", "train.epochs=1"), False, ui())
-    assert written["validation"]["fail_accuracy"] >= 0  # the words are no English: none may be made
+    assert written["splits"]["train"]["adapt"] > 0  # "isn't", or another order of words
     config = make("none", data, "train.epochs=1")
     result = fit(config, False, ui())
     assert result["splits"]["train"]["adapt"] == 0
