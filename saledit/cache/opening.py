@@ -30,7 +30,7 @@ from saledit.records import Sample
 from saledit.tasks.base import Task, task_settings
 from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 10
+_SCHEMA = 11
 _SHARD = 1024  # samples a shard at most
 _SMALLEST, _PARTS = 32, 8  # of few samples there are several, too, for several processes
 
