@@ -87,7 +87,7 @@ def model_files(source: str) -> list[Path]:
     """The files that a model is read from: its weights, settings and tokenizer; none of a hub's."""
     path = Path(source)
     if path.is_dir():
-        return sorted(found for found in path.iterdir() if found.suffix in READ)
+        return sorted(found for found in path.iterdir() if found.suffix in READ and is_file(found))
     return [path] if path.is_file() else []
 
 

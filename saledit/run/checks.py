@@ -17,7 +17,8 @@ from saledit.run.setup.launching import DIVIDES, check_strategy
 # What the run itself decides; the rest of Trainer's arguments are the user's.
 _RESERVED = frozenset(
     ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
-     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing")
+     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing",
+     "plugins")
 )  # fmt: skip
 
 _WHOLE = "32-true"

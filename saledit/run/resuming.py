@@ -39,7 +39,10 @@ class WholeCheckpoints(TorchCheckpointIO):
         """
         assert storage_options is None
         with replacing(Path(path)) as part:
-            torch.save(checkpoint, part)
+            try:
+                torch.save(checkpoint, part)
+            except RuntimeError as error:  # torch's word for a full disk
+                raise OSError(reason(error)) from error
 
 
 class Patience(EarlyStopping):
@@ -77,19 +80,23 @@ class LearnedFrom(Callback):
         """The fingerprint."""
         return {"mark": self.mark}
 
-    def check(self, checkpoint: Path | None) -> None:
-        """Refuse a checkpoint of another model or of other samples.
+    def steps_of(self, checkpoint: Path | None) -> int:
+        """Steps that a checkpoint holds, which has to be of this model and these samples.
 
         Raises:
             ArtifactError: it is one, or broken as ``steps_of`` says.
         """
-        kept = _read(checkpoint).get("callbacks", {}).get(self.state_key) if checkpoint else None
+        if checkpoint is None:
+            return 0
+        state = _read(checkpoint)
+        kept = state.get("callbacks", {}).get(self.state_key)
         found = kept.get("mark", self.mark) if isinstance(kept, Mapping) else self.mark
         if found != self.mark:
             raise ArtifactError(
                 f"{checkpoint}: expected a training at this layer on the model and the data that "
                 f"are there now, got one on others, which have changed since; {_REMEDY}"
             )
+        return int(state["global_step"])
 
 
 def steps_of(checkpoint: Path | None) -> int:

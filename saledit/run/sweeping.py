@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
 from saledit.artifact import make_editor
-from saledit.config import RunConfig
+from saledit.config import RunConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ArtifactError, ConfigError
 from saledit.files import keep_json, kept_json
@@ -64,6 +65,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     began = time.perf_counter()
     site = prepared.config.site
     place = _place(prepared)
+    _ = prepared.learned_from  # once for the runs of all layers
     kept, scores, trained, judged = list(layers), dict[int, LayerScore](), 0.0, 0.0
     editor = make_editor(prepared.config.editor, layers[0].sites, prepared.base.embedding_size)
     # One that is not trained is the same after every round.
@@ -204,8 +206,12 @@ def n_rounds(n_layers: int) -> int:
 def sweep_key(prepared: Prepared) -> str:
     """Fingerprint of what a sweep depends on: the settings, the model, and the samples."""
     config = prepared.config
-    # Which layer a fixed choice names says nothing about the scores.
-    plain = replace(config, site=replace(config.site, layer=0, span=1))
+    # Which layer a fixed choice names says nothing about the scores, nor does how long the run
+    # trains in the end: one that is gone on with for longer finds them.
+    plain = replace(
+        config, site=replace(config.site, layer=0, span=1), train=_rounds(config, 0),
+        trainer=_without_end(config), model=replace(config.model, stream=False),
+    )  # fmt: skip
     samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
     parts = (str(_SCHEMA), samples, corpus_digest(config.editor.moments))
     return "-".join(filter(None, parts))
@@ -213,16 +219,25 @@ def sweep_key(prepared: Prepared) -> str:
 
 def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunConfig:
     """The run of a layer up to the end of a round."""
-    # A round ends with a validation, and so does each one before it.
-    train = replace(
-        config.train, epochs=2**number, steps_per_epoch=config.site.rung, seconds=0.0,
-        decay=False, patience=_FOREVER,
-    )  # fmt: skip
     site = replace(config.site, select="fixed", layer=layer.index, span=1)
     # Below the cache, and with the same cache: what has been made for all layers is found there.
     name = str(place.relative_to(config.output) / f"layer-{layer.index}")
-    trainer = {name: value for name, value in config.trainer.items() if name != "max_steps"}
-    return replace(config, name=name, site=site, train=train, trainer=trainer)
+    return replace(
+        config, name=name, site=site, train=_rounds(config, number), trainer=_without_end(config)
+    )
+
+
+def _rounds(config: RunConfig, number: int) -> TrainConfig:
+    """How a layer is trained up to the end of a round."""
+    # A round ends with a validation, and so does each one before it.
+    return replace(
+        config.train, epochs=2**number, steps_per_epoch=config.site.rung, seconds=0.0,
+        decay=False, patience=_FOREVER,
+    )  # fmt: skip
+
+
+def _without_end(config: RunConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.trainer.items() if name != "max_steps"}
 
 
 def _rows_a_step(prepared: Prepared) -> int:

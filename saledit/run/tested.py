@@ -17,6 +17,12 @@ _TRAINED = ("site", "loss", "train", "editor")
 _FREE = tuple(
     f"editor.{name}" for name in ("steps", "enough", "bound", "sample_rank", "gradient_rank")
 )
+#: Settings that say nothing about what is tested: those of training, and where and how it is run.
+_NOT_TESTED = (
+    *(f"{part}." for part in _TRAINED), "name", "output", "caches.", "model.stream",
+    "trainer", "test.edits_per_batch",
+)  # fmt: skip
+_PRECISION = "trainer.precision"
 _SLUG = 80  # letters of a name at most
 
 
@@ -50,13 +56,14 @@ def run_folder(target: Path, overrides: Sequence[str]) -> Path:
 
 def _check_given(target: Path, given: RunConfig, run: RunConfig) -> None:
     """Refuse a configuration whose settings a test would pass over: the run has its own."""
-    told = dict(configuration.flatten(given))
-    for key, value in configuration.flatten(run):
-        if told[key] != value and key.split(".")[0] not in _TRAINED:
+    told = dict(configuration.flatten(given)) | {_PRECISION: given.trainer.get("precision")}
+    found = dict(configuration.flatten(run)) | {_PRECISION: run.trainer.get("precision")}
+    for key, value in found.items():
+        if told.get(key) != value and (key == _PRECISION or not key.startswith(_NOT_TESTED)):
             raise ConfigError(
-                f"{key}: expected what the run in {run.folder} has, {value!r}, got {told[key]!r} "
-                f"in {target}; test the run by its settings (saledit test {run.folder}) or set it "
-                f"there (saledit test {run.folder} {key}=...)"
+                f"{key}: expected what the run in {run.folder} has, {value!r}, got "
+                f"{told.get(key)!r} in {target}; test the run by its settings (saledit test "
+                f"{run.folder}) or set it there (saledit test {run.folder} {key}=...)"
             )
 
 

@@ -74,8 +74,7 @@ def train_at(
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
     found = last if resume and last.exists() else None
-    told.check(found)  # before anything of it is written over
-    done = steps_of(found)
+    done = told.steps_of(found)  # before anything of it is written over
     if world.is_main():
         _begin(prepared, resume)
     world.meet()

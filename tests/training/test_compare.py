@@ -653,6 +653,7 @@ def test_results_of_what_has_changed_since_are_no_results(shared: Path, tmp_path
     first, kept = facts_of(config), data.read_text()
     assert first is not None
     data.touch()
+    (model / "notes.txt").symlink_to(tmp_path / "nowhere")
     assert facts_of(config) == first
     data.write_text("".join(kept.splitlines(keepends=True)[:-1]))
     assert facts_of(config) is None

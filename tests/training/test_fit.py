@@ -265,6 +265,15 @@ def test_a_test_takes_no_setting_that_it_would_pass_over(
     with pytest.raises(ConfigError, match=r"seed: expected what the run in .* has, 0, got 5 in"):
         run_test(str(mine), [], ui())
     assert run_test(str(mine), ["seed=0"], ui())["metrics"] == bare["metrics"]
+    # Where and how it is run says nothing about what is tested; what numbers are made of does.
+    run_as = {"accelerator": "cpu", "devices": 1}
+    caches = replace(config.caches, memory_mb=99)
+    mine.write_text(configuration.to_yaml(replace(config, trainer=run_as, caches=caches)))
+    assert run_test(str(mine), [], ui())["metrics"] == bare["metrics"]
+    run_as["precision"] = "bf16-mixed"
+    mine.write_text(configuration.to_yaml(replace(config, trainer=run_as)))
+    with pytest.raises(ConfigError, match=r"trainer\.precision: expected what the run in"):
+        run_test(str(mine), [], ui())
 
 
 def test_names_of_results_tell_settings_apart() -> None:

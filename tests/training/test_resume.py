@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -292,5 +293,13 @@ def test_a_checkpoint_is_never_half_written(
     monkeypatch.setattr(torch, "save", cut_off)
     with pytest.raises(KilledError):
         WholeCheckpoints().save_checkpoint({"x": torch.zeros(9)}, path)
+    monkeypatch.setattr(torch, "save", real)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(JobError, match=r"last\.ckpt: cannot be written: .*nothing was changed"):
+            WholeCheckpoints().save_checkpoint({"x": torch.zeros(1 << 20)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.equal(torch.load(path, weights_only=True)["x"], kept["x"])
     assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]

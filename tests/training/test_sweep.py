@@ -351,3 +351,12 @@ def test_a_sweep_interrupted_in_a_later_round_goes_on(
     assert len(calls) - before == 5 - (at - 1) + (at == 5)
     assert again["layers"] == whole["layers"]
     assert not last.exists()
+
+
+def test_a_longer_training_takes_up_the_layer_of_its_sweep(home: Path, trained: Trained) -> None:
+    result = fit(make(home, "longer"), False, FakeUi())  # type: ignore[arg-type]
+    trained.clear()
+    longer = make(home, "longer", "train.epochs=2", "train.patience=7")
+    again = fit(longer, True, FakeUi())  # type: ignore[arg-type]
+    assert not trained
+    assert (again["layer"], again["epochs"]) == (result["layer"], 2)

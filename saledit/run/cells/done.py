@@ -75,7 +75,8 @@ def facts_of(config: RunConfig) -> dict[str, Any] | None:
 def _are_stale(results: Mapping[str, Any], config: RunConfig) -> bool:
     """Whether a file that results are of holds something else now."""
     before = results.get("origins", {})
-    return any(before.get(key, mark) != mark for key, mark in origins(config).items())
+    now = origins(config) if before else {}
+    return any(before.get(key, mark) != mark for key, mark in now.items())
 
 
 def _is_sound(results: Mapping[str, Any]) -> bool:

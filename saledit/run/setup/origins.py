@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from saledit.config import RunConfig
@@ -23,22 +23,28 @@ def origins(config: RunConfig) -> dict[str, str]:
     named |= {f"data.locality[{i}]": source for i, source in enumerate(d.locality)}
     named["model.finetune.data"] = f.data if f.enabled else ""
     named["editor.moments.corpus"] = config.editor.moments.corpus
+    named |= {"test.texts": config.test.texts, "test.abilities": config.test.abilities}
     files = {}
     models = {"model.name": config.model.name}
-    models["data.adapt.similarity_model"] = d.adapt.similarity_model
+    if d.adapt.rewrite and config.task.name == "nli":  # nothing else is reworded by rules
+        models["data.adapt.similarity_model"] = d.adapt.similarity_model
     for key, model in models.items():
         with suppress(SaleditError, OSError):
             files[key] = model_files(find_weights(model)) if model else []
     for key, source in named.items():
         with suppress(SaleditError, OSError):
             files[key] = source_files(source) if source else []
-    return {key: _hash(paths) for key, paths in files.items() if paths}
+    hashes = {}
+    for key, paths in files.items():
+        with suppress(OSError):
+            hashes[key] = _hash(paths)
+    return {key: mark for key, mark in hashes.items() if mark}
 
 
 def _hash(paths: list[Path]) -> str:
     return "-".join(_hash_of(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
 
 
-@lru_cache
+@cache
 def _hash_of(path: Path, _changed: int, _size: int) -> str:
     return file_hash(path)[:16]
