@@ -236,5 +236,5 @@ def test_labels_are_those_that_a_model_says(tmp_path: Path) -> None:
 
 
 def test_a_path_from_another_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"\(there is no /.*/models/mine\)"):
+    with pytest.raises(ModelError, match=r"\(no /.*/models/mine\)"):
         load_classifier("models/mine")
