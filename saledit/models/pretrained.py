@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from saledit.errors import ModelError, SaleditError
-from saledit.files import is_file
+from saledit.files import is_file, is_folder
 from saledit.models.checking import check_folder, check_size, quantised_by
 
 #: Code that comes with a model never runs, and nobody is asked whether it may.
@@ -34,17 +34,12 @@ def explained(name: str) -> Iterator[None]:
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         # Where a run was made elsewhere, the path that it names may be a relative one.
-        here = "" if is_file(Path(name)) or _is_folder(name) else f" (no {Path(name).absolute()})"
+        path = Path(name)
+        here = "" if is_file(path) or is_folder(path) else f" (no {path.absolute()})"
         raise ModelError(
             f"model.name: cannot load '{name}': {reason}; expected a folder with config.json and "
             f"model.safetensors{here} (a pickled .bin is never read), a hub name, or package:NAME"
         ) from error
-
-
-def _is_folder(name: str) -> bool:
-    with contextlib.suppress(OSError):  # a name that no file can have
-        return Path(name).is_dir()
-    return False
 
 
 def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
