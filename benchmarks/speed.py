@@ -52,6 +52,7 @@ from saledit.data.sources import load_records, load_rows
 from saledit.data.splits import Part
 from saledit.delta import LowRank
 from saledit.editors.mend import Mend
+from saledit.editors.request import Request
 from saledit.forward.scoring import base_logits
 from saledit.losses import locality_kl
 from saledit.models import TaskModel, load_classifier
@@ -244,7 +245,7 @@ class Plain:
         target = s.task.targets(s.base, [s.part.fail[i].target])
         with torch.no_grad():
             before = s.base.model(**held).logits
-        edits = self._editor(self._factors(inputs[0], target))
+        edits = self._editor(Request(self._factors(inputs[0], target)))
         changed = {}
         for site, delta in edits.items():
             dense = delta.dense()[0]
