@@ -188,7 +188,7 @@ class Bank:
         local = flat % self._per_shard
         out = []
         for i in range(len(self.layer.sites)):
-            u, v = (_single(self._pick(f"{side}.{i}", flat, local)) for side in "uv")
+            u, v = (wide(self._pick(f"{side}.{i}", flat, local)) for side in "uv")
             pair = LowRank(u.view(*index.shape, *u.shape[1:]), v.view(*index.shape, *v.shape[1:]))
             out.append(pair.to(self.device))
         return out
@@ -217,11 +217,6 @@ class Bank:
                 out[rows] = self._shards[shard][name][places[rows]]
                 self._room.touched(len(rows), out.nbytes * len(rows) // max(1, len(out)))
         return out
-
-
-def _single(factor: Tensor) -> Tensor:
-    """At least in single precision, whatever it was kept as."""
-    return wide(factor)
 
 
 def _starts(lengths: Sequence[Tensor]) -> Tensor:

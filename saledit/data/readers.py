@@ -85,10 +85,8 @@ def file_rows(path: Path, source: str) -> Iterator[Row]:
     if path.name.lower().endswith(".parquet"):
         yield from _parquet_rows(path, source)
     else:
-        place = {
-            "path": str(path.absolute()),
-            "source": source,
-        }  # a link's own name says the format
+        # Not where a link leads to: its own name says the format.
+        place = {"path": str(path.absolute()), "source": source}
         try:
             items = IterableDataset.from_generator(_text_rows, gen_kwargs=place)
         except OSError as error:  # nothing is read yet, but datasets takes a lock

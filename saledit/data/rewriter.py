@@ -10,7 +10,7 @@ import torch
 from saledit.config import AdaptConfig
 from saledit.data.paraphrase import EmbeddingSimilarity, reword_all
 from saledit.errors import ModelError
-from saledit.files import file_hash
+from saledit.files import known_hash
 from saledit.models import find_weights, model_files
 from saledit.records import Sample
 
@@ -59,4 +59,5 @@ def _mark(config: AdaptConfig) -> str:
     if config.similarity_model:
         with suppress(ModelError):  # said where it is needed
             found = model_files(find_weights(config.similarity_model))
-    return "-".join(file_hash(path)[:16] for path in found) or config.similarity_model
+    # Each part of a run has a rewriter, and they have one model.
+    return "-".join(known_hash(path)[:16] for path in found) or config.similarity_model

@@ -134,10 +134,7 @@ def source_files(source: str) -> list[Path]:
 
 def source_digest(source: str) -> str:
     """Fingerprint of a source: of a file's bytes, of a hub data set its name."""
-    path = _locate(source, None)
-    if path is None:
-        return source
-    return file_hash(path)
+    return next(map(file_hash, source_files(source)), source)
 
 
 def _drawn(rows: Iterable[Row], limit: int) -> Sequence[int]:

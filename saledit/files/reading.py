@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import stat
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -112,6 +113,21 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
     except OSError:
         return ""
+
+
+def known_hash(path: Path) -> str:
+    """As ``file_hash``, read once by this process for as long as size and time stay as they are.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return _hash_of(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _hash_of(path: Path, _changed: int, _size: int) -> str:
+    return file_hash(path)
 
 
 def reason(error: BaseException) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 
 from saledit.config import RunConfig
 from saledit.data.sources import source_files
 from saledit.errors import SaleditError
-from saledit.files import file_hash
+from saledit.files import known_hash
 from saledit.models import find_weights, model_files
 
 
@@ -37,14 +35,5 @@ def origins(config: RunConfig) -> dict[str, str]:
     hashes = {}
     for key, paths in files.items():
         with suppress(OSError):
-            hashes[key] = _hash(paths)
+            hashes[key] = "-".join(known_hash(path)[:16] for path in paths)
     return {key: mark for key, mark in hashes.items() if mark}
-
-
-def _hash(paths: list[Path]) -> str:
-    return "-".join(_hash_of(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
-
-
-@cache
-def _hash_of(path: Path, _changed: int, _size: int) -> str:
-    return file_hash(path)[:16]
