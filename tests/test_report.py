@@ -588,6 +588,17 @@ L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progres
     Module(), DataLoader(torch.ones(4, 2)))
 lines = stream.getvalue().splitlines()
 assert "of 12 (" in lines[0] and lines[-1].startswith("tuning: done in"), lines
+class Checked(Module):
+    def validation_step(self, batch, _):
+        return self.map(batch).sum()
+bar = training_bar(Ui(stream=stream, clock=clock), "tuning")
+L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False,
+          enable_model_summary=False, accelerator="cpu", callbacks=[bar]).validate(
+    Checked(), DataLoader(torch.ones(4, 2)), verbose=False)
+checked = stream.getvalue().splitlines()[len(lines):]
+assert checked[0] == "validating: 2 of 4 (50%)", checked
+assert checked[-1].startswith("validating: done in"), checked
+lines += checked
 class Failing(Module):
     def training_step(self, batch, i):
         if i == 1:

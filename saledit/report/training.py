@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def training_bar(ui: Ui, text: str = "training", watch: str = "") -> Callback:
-    """A callback that shows how many optimizer steps are done; use no other progress bar with it.
+    """A callback that shows how many steps are done; use no other progress bar with it.
 
-    Where nobody watches it leaves a plain line every few seconds, which Lightning's own bars
-    do not.
+    Batches of a validation have a bar of their own: those of an editor that is not trained are
+    all that it does. Where nobody watches it leaves a plain line every few seconds, which
+    Lightning's own bars do not.
 
     Args:
         ui: where progress is shown.
@@ -27,11 +28,12 @@ def training_bar(ui: Ui, text: str = "training", watch: str = "") -> Callback:
     from lightning.pytorch.callbacks import Callback
 
     class TrainingBar(Callback):
-        """Steps of ``Trainer.fit``."""
+        """Optimizer steps of ``Trainer.fit``, and batches of every validation."""
 
         def __init__(self) -> None:
-            self._open = ExitStack()
+            self._open, self._within = ExitStack(), ExitStack()
             self._bar: Bar | None = None
+            self._checked: Bar | None = None
 
         def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             steps = trainer.estimated_stepping_batches
@@ -50,10 +52,26 @@ def training_bar(ui: Ui, text: str = "training", watch: str = "") -> Callback:
         def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             self._open.close()
 
+        def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            counts = trainer.num_val_batches
+            total = sum(n for n in counts if n != float("inf"))
+            self._checked = self._within.enter_context(ui.progress("validating", int(total)))
+
+        def on_validation_batch_end(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+            batch_idx: int, dataloader_idx: int = 0,
+        ) -> None:  # fmt: skip
+            if self._checked is not None:
+                self._checked.update(batch_idx + 1)
+
+        def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self._within.close()
+
         def on_exception(
             self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
         ) -> None:
-            # The bar learns of it, and does not say "done".
-            self._open.__exit__(type(exception), exception, exception.__traceback__)
+            # The bars learn of it, and do not say "done".
+            for bars in (self._within, self._open):
+                bars.__exit__(type(exception), exception, exception.__traceback__)
 
     return TrainingBar()

@@ -82,7 +82,8 @@ def train_at(
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
     trainer = _trainer(config, folder, keep, ui, [told, *callbacks])
-    ui.stage(f"training the editor at layer {layer.index}")
+    doing = "training" if module.editor.is_trained else "validating"
+    ui.stage(f"{doing} the editor at layer {layer.index}")
     if module.editor.is_trained:
         _fit(trainer, module, data, found)
     # Of all sessions of a run that was cut off, as are its steps.
