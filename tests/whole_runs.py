@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,3 +147,10 @@ def check_answers(path: Path, results: dict[str, Any], spoken: bool = False) -> 
         if not spoken:
             assert (row["after"] == row["target"]) == row["is_right"]
             assert (row["before"] == row["target"]) == row["was_right"]
+
+
+def compared(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """What a comparison has left: ``compare.json``, and the rows of ``compare.csv``."""
+    with (folder / "compare.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return json.loads((folder / "compare.json").read_text(encoding="utf-8")), rows

@@ -2,192 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import os
 import re
 import shutil
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny import build, samples, save
-from whole_runs import FakeUi, rows, ui
+from whole_runs import FakeUi, compared, rows, ui
 
 from saledit import config as configuration
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError, UserError
 from saledit.files import alone, one_at_a_time, write_jsonl
 from saledit.report import render
-from saledit.report.bootstrap import SHARES, Resampled, interval
 from saledit.run import compare, fit, report
 from saledit.run.budget import budgeted
-from saledit.run.cells import crew
 from saledit.run.cells.cell import run_cell
-from saledit.run.cells.crew import OwnProcess, run_all
 from saledit.run.cells.done import facts_of, failures_of
-from saledit.run.cells.summing import summary
-from saledit.run.comparing import _write
-
-
-def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
-    n = len(right)
-    return {
-        "fail": right, "fail_of": [2] * n, "adapt": right, "adapt_of": [2] * n,
-        "lost": lost, "lost_of": [10] * n,
-    }  # fmt: skip
-
-
-def test_an_interval_holds_the_mean_and_shrinks_with_the_edits() -> None:
-    widths = []
-    for n in (20, 2000):
-        right = [2, 0] * (n // 2)
-        drawn = Resampled([n])
-        found = interval(drawn.shares([edits(right, [1] * n)], "edit_accuracy"))
-        assert found.mean == pytest.approx(0.5)
-        assert found.low < 0.5 < found.high
-        widths.append(found.high - found.low)
-        still = interval(drawn.shares([edits(right, [1] * n)], "drawdown"))
-        assert (still.mean, still.low, still.high) == pytest.approx((0.1, 0.1, 0.1))
-    # A share of n fair coins has a standard error of .5 / sqrt(n).
-    assert widths[1] == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.1)
-    assert widths[0] > 5 * widths[1]
-
-
-def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
-    right = torch.randint(2, (200,), generator=torch.Generator().manual_seed(1)).tolist()
-    better = [value + 1 for value in right]
-    drawn = Resampled([200])
-    a, b = (drawn.shares([edits(r, [0] * 200)], "fail_accuracy") for r in (better, right))
-    found = interval(a - b)
-    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
-    with pytest.raises(ValueError, match="expected 200 edits, got 3"):
-        drawn.shares([edits([1, 1, 1], [0, 0, 0])], "fail_accuracy")
-    nothing = Resampled([0]).shares([edits([], [])], "drawdown")
-    assert nothing.isnan().all()
-
-
-def test_seeds_of_the_same_failures_are_no_further_failures() -> None:
-    right = torch.randint(3, (45,), generator=torch.Generator().manual_seed(2)).tolist()
-    own = edits(right, [1, 0, 2] * 15)
-    for share in SHARES:
-        once = interval(Resampled([45]).shares([own], share))
-        thrice = interval(Resampled([45] * 3, ["the same"] * 3).shares([own] * 3, share))
-        assert thrice.as_json() == pytest.approx(once.as_json())
-        apart = interval(Resampled([45] * 3).shares([own] * 3, share))
-        shorter = (apart.high - apart.low) / (once.high - once.low)
-        assert shorter == pytest.approx(3**-0.5, rel=0.15)
-    # Of the same name, but not as many edits: the seeds have not the same ones.
-    mixed = Resampled([45, 44, 45], ["the same"] * 3)._index
-    assert mixed[0] is mixed[2]
-    assert mixed[1].shape == (2000, 44)
-    apart = Resampled([45, 45], [None, None])._index
-    assert not torch.equal(*apart)
-
-
-def cell_of(editor: str, seed: int, right: list[int], **facts: Any) -> dict[str, Any]:
-    """A row of a comparison, as far as it is summed up."""
-    return {
-        "editor": editor, "seed": seed, "per_edit": edits(right, [0] * len(right)),
-        "metrics": {}, "timing": {}, **facts,
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("told", [{"failures": "x"}, {"failures": None, "test": "test.jsonl"}])
-def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[str, Any]) -> None:
-    right = {name: [0, 1, 2, step] * 12 for step, name in enumerate(("a", "b"))}
-    rows = [cell_of(name, seed, right[name], **told) for name in ("a", "b") for seed in range(3)]
-    one = summary("b", [row for row in rows if not row["seed"]], "a", [0])
-    three = summary("b", rows, "a", [0, 1, 2])
-    for shares in (three, three["beside"]):
-        same = one if shares is three else one["beside"]
-        for name in ("fail_accuracy", "edit_accuracy"):
-            assert shares[name] == pytest.approx(same[name])
-    apart = [row | {"failures": str(row["seed"])} for row in rows]
-    found = summary("b", apart, "a", [0, 1, 2])["beside"]["fail_accuracy"]
-    held = three["beside"]["fail_accuracy"]
-    assert found["high"] - found["low"] < 0.75 * (held["high"] - held["low"])
-    others = [row | {"failures": row["editor"]} for row in rows]
-    assert "beside" not in summary("b", others, "a", [0, 1, 2]), "the edits are of other failures"
-
-
-def test_one_edit_has_no_interval() -> None:
-    found = summary("a", [cell_of("a", 0, [1])], "a", [0])["edit_accuracy"]
-    assert found == {"mean": 0.5, "low": None, "high": None}
-
-
-def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[dict[str, str]]]:
-    """A comparison of such cells on a terminal, as a page, and in compare.csv."""
-    names = list(dict.fromkeys(row["editor"] for row in rows))
-    table = {
-        "schema": 1, "config": "c", "task": "qa", "command": "",
-        "schedule": {"batch_size": 10, "cumulative": False},
-        "editors": [summary(name, rows, names[0], [0]) for name in names], "cells": rows,
-    }  # fmt: skip
-    _write(tmp_path, table)
-    page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
-    return render("compare", table, io.StringIO()), page, read(tmp_path)[1]
-
-
-def test_editors_of_other_schedules_say_so(tmp_path: Path) -> None:
-    ten, one, sequence = (
-        {"schedule": {"mode": mode, "batch_size": k}, "peak_rss_mb": 1.0, "editor_mb": 1.0}
-        for mode, k in (("batch", 10), ("batch", 1), ("sequential-batched", 64))
-    )
-    said, page, cells = shown([cell_of("mend", 0, [1], **ten)], tmp_path)
-    assert "10 failures an edit" in said
-    assert "10 failures an edit" in page
-    assert "| k " not in said
-    rows = [cell_of("mend", 0, [1], **ten), cell_of("rome", 0, [2], **one)]
-    said, page, cells = shown(rows, tmp_path)
-    assert "10 failures an edit" not in said + page
-    assert re.search(r"\| editor +\| +k +\| seeds", said)
-    assert re.search(r"\| rome +\| +1 +\| +1 ", said)
-    assert re.search(r"<td>rome</td>\s*<td[^>]*>1</td>", page)
-    assert [(row["mode"], row["batch_size"]) for row in cells] == [("batch", "10"), ("batch", "1")]
-    assert "k failures an edit" in said
-    said, page, _ = shown([*rows, cell_of("memit", 0, [2], **sequence)], tmp_path)
-    for text in (said, page):
-        told = "k failures an edit; batch: mend, rome; sequential-batched: memit"
-        assert told in " ".join(text.split())
-    said, page, _ = shown([cell_of("memit", 0, [2], **sequence)], tmp_path)
-    assert "64 failures an edit; sequential-batched" in said
-    assert "64 failures an edit; sequential-batched" in page
-
-
-def test_the_measures_of_the_field_are_shown_where_there_are_any(tmp_path: Path) -> None:
-    facts = {
-        "schedule": {"mode": "batch", "batch_size": 1}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
-    }  # fmt: skip
-    rows = [cell_of("rome", 0, [1], **facts), cell_of("mend", 0, [1], **facts)]
-    said, page, cells = shown(rows, tmp_path)
-    assert "rivals" not in said + page
-    assert "efficacy" not in cells[0]
-    found = {"efficacy": 0.987, "neighborhood": 0.75, "score": 0.852, "efficacy_lead": 0.5}
-    rows[0]["metrics"] = {"preference": found}
-    said, page, cells = shown(rows, tmp_path)
-    assert re.search(r"\| editor +\| +ES +\| +NS +\| +S +\|", said), "without rewordings, no PS"
-    assert re.search(r"\| rome +\| 98\.7% \| 75\.0% \| 85\.2% \|", said)
-    assert "<td>rome</td>" in page
-    assert "98.7%" in page
-    assert {name: cells[0][name] for name in ("efficacy", "neighborhood", "score")} == {
-        "efficacy": "0.987", "neighborhood": "0.75", "score": "0.852",
-    }  # fmt: skip
-    assert cells[1]["efficacy"] == ""
-    assert "paraphrase" not in cells[0]
-
-
-def read(folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    with (folder / "compare.csv").open(encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return json.loads((folder / "compare.json").read_text(encoding="utf-8")), rows
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +74,7 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     settings = ["site.layer=2"]
     table = compare(str(shared), names, [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
     folder = Path(table["folder"])
-    found, cells = read(folder)
+    found, cells = compared(folder)
     assert len(cells) == len(names)
     assert (folder / "compare.png").stat().st_size > 1000
     for row, cell, name in zip(found["editors"], found["cells"], names, strict=True):
@@ -478,113 +315,6 @@ def test_schedules_are_compared(shared: Path) -> None:
             runner=runner,
             schedules=["batch:4"],  # type: ignore[arg-type]
         )
-
-
-def test_as_many_run_at_once_as_were_asked_for() -> None:
-    live, most, lock = 0, 0, threading.Lock()
-    both = threading.Barrier(2)
-
-    def runner(path: Path) -> None:
-        nonlocal live, most
-        with lock:
-            live += 1
-            most = max(most, live)
-        both.wait(30)
-        with lock:
-            live -= 1
-        if path.name == "3":
-            raise JobError("broken")
-
-    paths = [Path(str(i)) for i in range(6)]
-    found = dict(run_all(paths, runner, jobs=2))
-    assert most == 2
-    assert {path.name for path, error in found.items() if error} == {"3"}
-    assert sorted(found) == paths
-
-
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """As in the foreground: a shell's background jobs, and all that they start, ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize(
-    ("number", "jobs", "deaf", "ends"),
-    [
-        (signal.SIGINT, 1, "", "saved"),
-        (signal.SIGINT, 2, "", "saved"),
-        (signal.SIGINT, 2, "SIGINT", "runs"),  # ended by SIGTERM
-        (signal.SIGINT, 1, "SIGINT SIGTERM", "runs"),  # killed
-        (signal.SIGTERM, 1, "", "saved"),
-        (signal.SIGTERM, 2, "", "saved"),
-    ],
-)
-def test_an_interruption_ends_the_cells_that_run(
-    number: signal.Signals, jobs: int, deaf: str, ends: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    # In the place of a cell: says that it lives, and ends as one does that is interrupted.
-    waits = """
-import os, signal, sys, time
-from pathlib import Path
-for name in DEAF.split():
-    signal.signal(getattr(signal, name), signal.SIG_IGN)
-mark = Path(MARKS) / Path(sys.argv[1]).stem
-try:
-    mark.with_suffix(".pid").write_text(str(os.getpid()))
-    mark.write_text("runs")
-    time.sleep(600)
-except KeyboardInterrupt:
-    time.sleep(0.2)
-    mark.write_text("saved")
-    sys.exit(130)
-""".replace("MARKS", repr(str(marks))).replace("DEAF", repr(deaf))
-    monkeypatch.setattr(crew, "_CELL", waits)
-    # A cell that is not told otherwise is waited for in vain: nobody else interrupts it here.
-    monkeypatch.setattr(crew, "_GRACE", 0.5 if deaf else 2.0)
-    runner = OwnProcess(True, 1)
-    paths = [tmp_path / f"{i}.yaml" for i in range(4)]
-
-    def seen() -> list[Path]:
-        return sorted(path for path in marks.iterdir() if not path.suffix)
-
-    def interrupt() -> None:
-        while len([path for path in seen() if path.read_text()]) < jobs:
-            time.sleep(0.01)
-        os.kill(os.getpid(), number)
-
-    before = signal.getsignal(signal.SIGTERM)
-    killer = threading.Thread(target=interrupt)
-    killer.start()
-    with pytest.raises(KeyboardInterrupt):
-        list(run_all(paths, runner, jobs=jobs))
-    killer.join()
-    assert [path.name for path in seen()] == [str(i) for i in range(jobs)], "no other one begins"
-    assert {path.read_text() for path in seen()} == {ends}
-    assert not runner._live
-    assert signal.getsignal(signal.SIGTERM) == before
-    for path in marks.glob("*.pid"):
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(path.read_text()), 0)
-
-
-@pytest.mark.usefixtures("sigint")
-def test_what_ends_the_table_ends_the_cells_that_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(crew, "_CELL", "import sys, time; time.sleep('1' in sys.argv[1] and 600)")
-    monkeypatch.setattr(crew, "_GRACE", 0.1)
-    runner = OwnProcess(True, 1)
-    with closing(run_all([Path("0"), Path("1")], runner, jobs=2)) as ended:
-        assert next(ended)[0] == Path("0")
-        (process,) = runner._live
-    assert process.poll() is not None
-    assert not runner._live
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Bootstrap intervals of a comparison, and how its table is shown."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from whole_runs import FakeUi, compared
+
+from saledit.report import render
+from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.run import report
+from saledit.run.cells.summing import summary
+from saledit.run.comparing import _write
+
+
+def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
+    n = len(right)
+    return {
+        "fail": right, "fail_of": [2] * n, "adapt": right, "adapt_of": [2] * n,
+        "lost": lost, "lost_of": [10] * n,
+    }  # fmt: skip
+
+
+def test_an_interval_holds_the_mean_and_shrinks_with_the_edits() -> None:
+    widths = []
+    for n in (20, 2000):
+        right = [2, 0] * (n // 2)
+        drawn = Resampled([n])
+        found = interval(drawn.shares([edits(right, [1] * n)], "edit_accuracy"))
+        assert found.mean == pytest.approx(0.5)
+        assert found.low < 0.5 < found.high
+        widths.append(found.high - found.low)
+        still = interval(drawn.shares([edits(right, [1] * n)], "drawdown"))
+        assert (still.mean, still.low, still.high) == pytest.approx((0.1, 0.1, 0.1))
+    # A share of n fair coins has a standard error of .5 / sqrt(n).
+    assert widths[1] == pytest.approx(2 * 1.96 * 0.5 / 2000**0.5, rel=0.1)
+    assert widths[0] > 5 * widths[1]
+
+
+def test_a_difference_on_the_same_edits_has_no_noise_of_their_own() -> None:
+    right = torch.randint(2, (200,), generator=torch.Generator().manual_seed(1)).tolist()
+    better = [value + 1 for value in right]
+    drawn = Resampled([200])
+    a, b = (drawn.shares([edits(r, [0] * 200)], "fail_accuracy") for r in (better, right))
+    found = interval(a - b)
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
+    with pytest.raises(ValueError, match="expected 200 edits, got 3"):
+        drawn.shares([edits([1, 1, 1], [0, 0, 0])], "fail_accuracy")
+    nothing = Resampled([0]).shares([edits([], [])], "drawdown")
+    assert nothing.isnan().all()
+
+
+def test_seeds_of_the_same_failures_are_no_further_failures() -> None:
+    right = torch.randint(3, (45,), generator=torch.Generator().manual_seed(2)).tolist()
+    own = edits(right, [1, 0, 2] * 15)
+    for share in SHARES:
+        once = interval(Resampled([45]).shares([own], share))
+        thrice = interval(Resampled([45] * 3, ["the same"] * 3).shares([own] * 3, share))
+        assert thrice.as_json() == pytest.approx(once.as_json())
+        apart = interval(Resampled([45] * 3).shares([own] * 3, share))
+        shorter = (apart.high - apart.low) / (once.high - once.low)
+        assert shorter == pytest.approx(3**-0.5, rel=0.15)
+    # Of the same name, but not as many edits: the seeds have not the same ones.
+    mixed = Resampled([45, 44, 45], ["the same"] * 3)._index
+    assert mixed[0] is mixed[2]
+    assert mixed[1].shape == (2000, 44)
+    apart = Resampled([45, 45], [None, None])._index
+    assert not torch.equal(*apart)
+
+
+def cell_of(editor: str, seed: int, right: list[int], **facts: Any) -> dict[str, Any]:
+    """A row of a comparison, as far as it is summed up."""
+    return {
+        "editor": editor, "seed": seed, "per_edit": edits(right, [0] * len(right)),
+        "metrics": {}, "timing": {}, **facts,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [{"failures": "x"}, {"failures": None, "test": "test.jsonl"}])
+def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[str, Any]) -> None:
+    right = {name: [0, 1, 2, step] * 12 for step, name in enumerate(("a", "b"))}
+    rows = [cell_of(name, seed, right[name], **told) for name in ("a", "b") for seed in range(3)]
+    one = summary("b", [row for row in rows if not row["seed"]], "a", [0])
+    three = summary("b", rows, "a", [0, 1, 2])
+    for shares in (three, three["beside"]):
+        same = one if shares is three else one["beside"]
+        for name in ("fail_accuracy", "edit_accuracy"):
+            assert shares[name] == pytest.approx(same[name])
+    apart = [row | {"failures": str(row["seed"])} for row in rows]
+    found = summary("b", apart, "a", [0, 1, 2])["beside"]["fail_accuracy"]
+    held = three["beside"]["fail_accuracy"]
+    assert found["high"] - found["low"] < 0.75 * (held["high"] - held["low"])
+    others = [row | {"failures": row["editor"]} for row in rows]
+    assert "beside" not in summary("b", others, "a", [0, 1, 2]), "the edits are of other failures"
+
+
+def test_one_edit_has_no_interval() -> None:
+    found = summary("a", [cell_of("a", 0, [1])], "a", [0])["edit_accuracy"]
+    assert found == {"mean": 0.5, "low": None, "high": None}
+
+
+def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[dict[str, str]]]:
+    """A comparison of such cells on a terminal, as a page, and in compare.csv."""
+    names = list(dict.fromkeys(row["editor"] for row in rows))
+    table = {
+        "schema": 1, "config": "c", "task": "qa", "command": "",
+        "schedule": {"batch_size": 10, "cumulative": False},
+        "editors": [summary(name, rows, names[0], [0]) for name in names], "cells": rows,
+    }  # fmt: skip
+    _write(tmp_path, table)
+    page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    return render("compare", table, io.StringIO()), page, compared(tmp_path)[1]
+
+
+def test_editors_of_other_schedules_say_so(tmp_path: Path) -> None:
+    ten, one, sequence = (
+        {"schedule": {"mode": mode, "batch_size": k}, "peak_rss_mb": 1.0, "editor_mb": 1.0}
+        for mode, k in (("batch", 10), ("batch", 1), ("sequential-batched", 64))
+    )
+    said, page, cells = shown([cell_of("mend", 0, [1], **ten)], tmp_path)
+    assert "10 failures an edit" in said
+    assert "10 failures an edit" in page
+    assert "| k " not in said
+    rows = [cell_of("mend", 0, [1], **ten), cell_of("rome", 0, [2], **one)]
+    said, page, cells = shown(rows, tmp_path)
+    assert "10 failures an edit" not in said + page
+    assert re.search(r"\| editor +\| +k +\| seeds", said)
+    assert re.search(r"\| rome +\| +1 +\| +1 ", said)
+    assert re.search(r"<td>rome</td>\s*<td[^>]*>1</td>", page)
+    assert [(row["mode"], row["batch_size"]) for row in cells] == [("batch", "10"), ("batch", "1")]
+    assert "k failures an edit" in said
+    said, page, _ = shown([*rows, cell_of("memit", 0, [2], **sequence)], tmp_path)
+    for text in (said, page):
+        told = "k failures an edit; batch: mend, rome; sequential-batched: memit"
+        assert told in " ".join(text.split())
+    said, page, _ = shown([cell_of("memit", 0, [2], **sequence)], tmp_path)
+    assert "64 failures an edit; sequential-batched" in said
+    assert "64 failures an edit; sequential-batched" in page
+
+
+def test_the_measures_of_the_field_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 1}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+    }  # fmt: skip
+    rows = [cell_of("rome", 0, [1], **facts), cell_of("mend", 0, [1], **facts)]
+    said, page, cells = shown(rows, tmp_path)
+    assert "rivals" not in said + page
+    assert "efficacy" not in cells[0]
+    found = {"efficacy": 0.987, "neighborhood": 0.75, "score": 0.852, "efficacy_lead": 0.5}
+    rows[0]["metrics"] = {"preference": found}
+    said, page, cells = shown(rows, tmp_path)
+    assert re.search(r"\| editor +\| +ES +\| +NS +\| +S +\|", said), "without rewordings, no PS"
+    assert re.search(r"\| rome +\| 98\.7% \| 75\.0% \| 85\.2% \|", said)
+    assert "<td>rome</td>" in page
+    assert "98.7%" in page
+    assert {name: cells[0][name] for name in ("efficacy", "neighborhood", "score")} == {
+        "efficacy": "0.987", "neighborhood": "0.75", "score": "0.852",
+    }  # fmt: skip
+    assert cells[1]["efficacy"] == ""
+    assert "paraphrase" not in cells[0]
