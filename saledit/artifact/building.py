@@ -114,6 +114,16 @@ def check_failures(config: EditorConfig, k: int) -> None:
     kind.check_failures(_settings(config), k)
 
 
+def is_trained(config: EditorConfig) -> bool:
+    """Whether there is anything to learn, see ``Editor.is_trained``.
+
+    Raises:
+        ConfigError: no such editor.
+    """
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    return kind.is_trained
+
+
 def needs_subjects(config: EditorConfig) -> bool:
     """Whether failures must name their subjects, see ``Editor.needs_subjects``.
 

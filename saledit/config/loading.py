@@ -83,7 +83,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("train.rate_learning_rate", 0, None),
     ("train.gradient_clip", 0, None),
     ("train.patience", 1, None),
-    ("train.validation_edits", 1, None),
+    ("train.validation_edits", 0, None),
     ("test.passes_per_edit", 0, None),
     ("test.edits_per_batch", 1, None),
 )

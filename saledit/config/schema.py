@@ -223,7 +223,7 @@ class TrainConfig:
     patience: int = 15
     """epochs without a better validation score before stopping"""
     validation_edits: int = 60
-    """edits in one validation"""
+    """edits in one validation; 0 for none, where nothing is chosen by it"""
     validation_passes: int = 50
     """pass samples drawn for each of them"""
 

@@ -36,6 +36,7 @@ class Editor(nn.Module, ABC):
             (``saledit.delta.anchor``); it is given that size, too. (Of the data
             ``needs_subjects`` may ask for more.)
         needs_calibration: True where the size of the first step is to be found by trial.
+        is_trained: True where there is anything to learn.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
 
@@ -46,6 +47,7 @@ class Editor(nn.Module, ABC):
     needs_text: bool = False
     needs_anchor: bool = False
     needs_calibration: bool = True
+    is_trained: bool = True
     log_rate: Tensor
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -94,11 +96,6 @@ class Editor(nn.Module, ABC):
         For editors that prepare the model to be edited; most leave it as it is.
         """
         return Edits({})
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether there is anything to learn."""
-        return any(parameter.requires_grad for parameter in self.parameters())
 
     @classmethod
     def check(cls, settings: dict[str, object]) -> None:

@@ -35,6 +35,8 @@ class FineTuning(Editor):
         enough: mean loss in nats at which an edit ends.
     """
 
+    is_trained = False
+
     def __init__(
         self, sites: Sequence[Site], steps: int = 25, rate: float = 1e-3, kl: float = 0.0,
         bound: float = 0.0, rank: int = 0, enough: float = 0.1,

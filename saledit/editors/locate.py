@@ -55,6 +55,7 @@ class Locate(Editor):
     needs_moments = True
     needs_full_rank = True  # inputs that were never seen would be free to be changed
     needs_calibration = False
+    is_trained = False
 
     def __init__(
         self, sites: Sequence[Site], solver: str = "memit", at: str = "subject",

@@ -45,6 +45,7 @@ class MixtureOfExperts(Editor):
 
     needs_anchor = True
     needs_calibration = False  # an edit takes the steps that it needs
+    is_trained = False
 
     def __init__(
         self, sites: Sequence[Site], embedding_size: int, experts: int = 8, top_k: int = 2,

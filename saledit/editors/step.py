@@ -41,6 +41,7 @@ class Step(Editor):
 
     needs_held = True
     needs_calibration = False
+    is_trained = False
 
     def __init__(
         self, sites: Sequence[Site], whiten: float = 0.1, bound: float = 0.02, enough: float = 0.3

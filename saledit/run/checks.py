@@ -6,8 +6,8 @@ import inspect
 
 import lightning as L
 
-from saledit.artifact import check_editor
-from saledit.config import RunConfig
+from saledit.artifact import check_editor, is_trained
+from saledit.config import RunConfig, TrainConfig
 from saledit.errors import ConfigError, did_you_mean
 from saledit.losses import penalty
 from saledit.run.picking import check_site
@@ -34,9 +34,10 @@ def check(config: RunConfig) -> None:
     """
     _check_trainer(config)
     check_strategy(config.trainer)
-    check_site(config.site)
+    check_site(config.site, config.train.validation_edits)
     check_editor(config.editor, config.schedule.batch_size)
     _check_slopes(config)
+    _check_validation(config)
     penalty(config.loss.penalty)  # refuses unknown names
     kept_as(config.caches)
 
@@ -60,6 +61,14 @@ def _check_trainer(config: RunConfig) -> None:
         value = config.trainer.get(key, 1)
         if not isinstance(value, int) or (value < 1 and (key, value) != ("max_steps", -1)):
             raise ConfigError(f"trainer.{key}: expected a whole number above 0, got {value!r}")
+
+
+def _check_validation(config: RunConfig) -> None:
+    if not config.train.validation_edits and is_trained(config.editor):
+        raise ConfigError(
+            f"train.validation_edits: expected at least 1 for {config.editor.name}, whose best "
+            f"state is what is kept, got 0; e.g. {TrainConfig().validation_edits}"
+        )
 
 
 def _check_slopes(config: RunConfig) -> None:

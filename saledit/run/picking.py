@@ -14,7 +14,7 @@ import torch
 from saledit import world
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import bank_key
-from saledit.config import RunConfig, SiteConfig
+from saledit.config import RunConfig, SiteConfig, TrainConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import keep_json, kept_json, write_json
 from saledit.models.precision import precision_here
@@ -53,17 +53,26 @@ def make_picker(config: SiteConfig, dtype: torch.dtype | None = None) -> Picker:
     return picker
 
 
-def check_site(config: SiteConfig) -> None:
+def check_site(config: SiteConfig, edits: int) -> None:
     """Refuse unknown names before anything is loaded.
 
+    Args:
+        config: the picker.
+        edits: those of a validation, by which a sweep judges.
+
     Raises:
-        ConfigError: no such picker or score, or a layer beside a picker.
+        ConfigError: no such picker or score, a layer beside a picker, or a sweep without edits.
     """
     if config.select == "fixed":
         return
     if config.select == SWEEP:
         if config.rung < 1:
             raise ConfigError(f"site.rung: expected at least 1 step, got {config.rung}")
+        if edits < 1:
+            raise ConfigError(
+                f"train.validation_edits: expected at least 1, as site.select={SWEEP} judges "
+                f"layers by them, got {edits}; e.g. {TrainConfig().validation_edits}"
+            )
         check_name("site.judge", config.judge, JUDGES)
     else:
         make_picker(config)
@@ -181,7 +190,8 @@ def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
     Raises:
         UserError: the configuration, the data or the model is wrong.
     """
-    check_site(replace(config.site, layer=SiteConfig.layer))  # which is not asked for here
+    site = replace(config.site, layer=SiteConfig.layer)  # which is not asked for here
+    check_site(site, config.train.validation_edits)
     edited = [VALIDATION] if config.site.select == SWEEP else []  # others leave the editor out
     prepared = prepare(replace(config, trainer=alone(config.trainer)), ui, edited)
     table = score_layers(prepared)

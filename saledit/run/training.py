@@ -83,13 +83,17 @@ def train_at(
     keep = _keeper(folder, BEST, SCORE)
     trainer = _trainer(config, folder, keep, ui, [told, *callbacks])
     doing = "training" if module.editor.is_trained else "validating"
-    ui.stage(f"{doing} the editor at layer {layer.index}")
+    if config.train.validation_edits:  # others have nothing to do here
+        ui.stage(f"{doing} the editor at layer {layer.index}")
     if module.editor.is_trained:
         _fit(trainer, module, data, found)
     # Of all sessions of a run that was cut off, as are its steps.
     seconds = module.seconds() if module.editor.is_trained else time.perf_counter() - began
     steps = trainer.global_step
-    validation = _restore_best(trainer, keep, module, data)
+    validation = {}
+    if config.train.validation_edits:
+        validation = _restore_best(trainer, keep, module, data)
+    module.eval()
     place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
     result = {
         "run": str(folder),
@@ -261,7 +265,6 @@ def _restore_best(
     steps_of(Path(best) if best else None)
     with restoring(trainer, Path(best) if best else None, "on_validation_start"):
         found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
-    module.eval()
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
 
 

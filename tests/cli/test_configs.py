@@ -9,9 +9,9 @@ import pytest
 from editing import PRESETS
 
 from saledit import config as configuration
-from saledit.artifact import check_editor, make_task
+from saledit.artifact import make_task
 from saledit.config import EditorConfig
-from saledit.run.picking import check_site
+from saledit.run.checks import check
 
 ROOT = Path(__file__).parents[2] / "configs"
 FILES = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.rglob("*.yaml"))
@@ -25,8 +25,7 @@ def test_there_are_some() -> None:
 def test_it_can_be_read(name: str) -> None:
     config = configuration.load(name)
     make_task(config.task)
-    check_editor(config.editor)
-    check_site(config.site)
+    check(config)
     if name.startswith("editors/") and config.editor.name != "locate":
         default = EditorConfig(name=config.editor.name)
         is_default = replace(config.editor, held=default.held) == default

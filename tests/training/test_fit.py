@@ -57,6 +57,23 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     assert result["layer"] == result["saliency"]["pick"]
 
 
+def test_what_is_not_trained_needs_no_validation(make: Callable[..., RunConfig]) -> None:
+    found = []
+    for edits in (0, 2):
+        settings = ("editor.name=step", "site.select=fixed", f"train.validation_edits={edits}")
+        config = make(f"step-{edits}", "site.layer=0", *settings)
+        assert bool(fit(config, False, ui())["validation"]) == (edits > 0)
+        found.append(run_test(str(config.folder), [], ui())["metrics"])
+    assert found[0] == found[1]
+    for editor, refused in {"mend": "whose best", "step": "as site.select=sweep judges"}.items():
+        config = make(
+            editor, f"editor.name={editor}", "train.validation_edits=0",
+            *(["site.select=sweep"] if editor == "step" else ["site.select=fixed", "site.layer=0"]),
+        )  # fmt: skip
+        with pytest.raises(ConfigError, match=f"train.validation_edits: .*{refused}"):
+            fit(config, False, ui())
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_classifier_of_half_precision_has_an_editor_of_single(
     dtype: str, make: Callable[..., RunConfig], tmp_path: Path

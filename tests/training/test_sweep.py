@@ -200,9 +200,9 @@ def test_rounds() -> None:
 
 def test_no_steps_are_refused(home: Path) -> None:
     with pytest.raises(ConfigError, match=r"site\.rung: expected at least 1 step, got 0"):
-        check_site(make(home, "none", "site.rung=0").site)
+        check_site(make(home, "none", "site.rung=0").site, 1)
     with pytest.raises(ConfigError, match="did you mean 'sweep'"):
-        check_site(make(home, "none", "site.select=sweeep").site)
+        check_site(make(home, "none", "site.select=sweeep").site, 1)
 
 
 @pytest.fixture(scope="module")
