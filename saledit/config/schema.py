@@ -103,7 +103,7 @@ class DataConfig:
     limit: int = 0
     """use at most this many records of each file, drawn from all of them; 0 for all"""
     validation: float = 0.12
-    """share of the failures kept for validation"""
+    """share of the training records kept for validation"""
     test_share: float = 0.2
     """share of train kept for testing where data.test is ''"""
     max_failures: int = 4000
@@ -111,7 +111,7 @@ class DataConfig:
     max_passes: int = 4000
     """pass samples to train on at most"""
     max_made: int = 1000
-    """made failures at most: passes with other answers (nli), rewordings as failures (text)"""
+    """made failures: of at most so many pass samples (nli), or rewordings as failures (text)"""
     max_test_failures: int = 1000
     """failures to test on at most"""
     max_test_passes: int = 1000

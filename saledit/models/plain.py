@@ -148,7 +148,7 @@ def _bitsandbytes(kind: Any, source: str, _facts: Any, options: Mapping[str, Any
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             f"model.name: '{source}' is of bitsandbytes, which is not installed; "
-            "pip install 'saledit[quantized]'"
+            "pip install bitsandbytes"
         )
     model, told = kind.from_pretrained(source, device_map={"": "cpu"}, **options)
     return model.dequantize(dtype=options["dtype"]), told

@@ -178,5 +178,5 @@ def test_bitsandbytes_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name)
     )
-    with pytest.raises(ModelError, match=r"pip install 'saledit\[quantized\]'"):
+    with pytest.raises(ModelError, match=r"pip install bitsandbytes"):
         load_text_model(str(folder), tmp_path / "cache")
