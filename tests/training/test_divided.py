@@ -36,12 +36,13 @@ FSDP = (*TWO, "trainer.strategy=fsdp")
 GRADIENT = ("site.select=gradient", "site.samples=8", "site.layer=-1")
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("families", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
 def test_divided_models_give_the_same_numbers(tmp_path: Path, families: tuple[str, ...]) -> None:
     words = [sys.executable, "-m", *TORCHRUN[:-1], str(TESTS / "dividing.py"), str(tmp_path)]
     path = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*words, *families], env=os.environ | path, capture_output=True, text=True, timeout=400
+        [*words, *families], env=os.environ | path, capture_output=True, text=True, timeout=1400
     )
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
