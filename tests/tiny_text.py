@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import Opener, open_bank
 from saledit.delta import Edits
 from saledit.forward.scoring import forward, logits_of
 from saledit.models import SEQ2SEQ, TaskModel, wrap
@@ -192,6 +195,11 @@ def run_whole(base: TaskModel, encoded: Encoded, edits: Edits | None = None) -> 
     """Logits (B, A, C) at the scored positions, by the whole model."""
     with torch.no_grad(), applied(base.model, edits or Edits({})):
         return logits_of(base, forward(base, encoded.inputs, encoded.at))
+
+
+def opener(base: TaskModel, layer: Layer, folder: Path) -> Opener:
+    """Opens banks for runs above a layer, without gradient factors."""
+    return lambda task, samples: open_bank(base, task, samples, BankSpec(layer), folder)
 
 
 def layers_of(base: TaskModel, block: int) -> tuple[Layer, Layer]:

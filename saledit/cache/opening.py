@@ -35,6 +35,8 @@ _SHARD = 1024  # samples a shard at most
 _SMALLEST, _PARTS = 32, 8  # of few samples there are several, too, for several processes
 
 Progress = Callable[[int, int], None]
+#: Gives the bank of a task's samples; whoever made it has settled layer, folder and room.
+Opener = Callable[[Task, Sequence[Sample]], Bank]
 
 
 def bank_key(base: TaskModel, task: Task, samples: Sequence[Sample], spec: BankSpec) -> str:

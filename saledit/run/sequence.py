@@ -21,7 +21,7 @@ from saledit.files.values import seal_of
 from saledit.run.measures.course import Course
 from saledit.run.measures.tally import Tally
 from saledit.run.measures.watching import Abilities, Passages, Watched
-from saledit.run.setup.caching import plain_spec
+from saledit.run.setup.caching import opener
 from saledit.run.setup.prepare import Prepared
 from saledit.run.unfinished import mark_of
 from saledit.session import EditSession
@@ -74,18 +74,17 @@ def pile_up(
 
 def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:
     """What is looked at along a sequence; None where nothing is."""
-    config, c = prepared.config, prepared.config.test
+    c = prepared.config.test
     if not c.every:
         return None
     base, task, layer = prepared.base, prepared.task, trained.layer
-    spec = plain_spec(prepared, layer)
     watched: list[Watched] = []
     if c.texts and task.generates and not task.by_perplexity:
         texts = list(islice(stream_texts(c.texts), c.n_texts))
-        watched.append(Passages(base, task, texts, spec, config.cache, prepared.room))
+        watched.append(Passages(base, task, texts, opener(prepared, layer, "passages")))
     if c.abilities and isinstance(task, TextTask):
         choices = load_choices(c.abilities, c.n_abilities)
-        watched.append(Abilities(base, task, choices, spec, config.cache, prepared.room))
+        watched.append(Abilities(base, task, choices, opener(prepared, layer, "small prompts")))
     return Course(base, task, prepared.test, banks, layer, watched)
 
 

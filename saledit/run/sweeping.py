@@ -18,12 +18,13 @@ from saledit.config import RunConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ArtifactError, ConfigError
 from saledit.files import keep_json, kept_json
-from saledit.run.measures.preferences import Pairs, Preferences, fill, pairs_of
+from saledit.run.measures.preferences import PAIRS, Pairs, Preferences, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
 from saledit.run.setup.caching import (
     banks_at,
     corpus_digest,
-    plain_spec,
+    opener,
+    plain_banks,
     sum_moments,
     takes_moments,
 )
@@ -168,18 +169,15 @@ class _Compared:
     def fill(self, layers: Sequence[Layer]) -> None:
         """Get the samples of all layers ready in one pass."""
         task = self._prepared.task
-        if isinstance(task, TextTask):
-            p = self._prepared
-            specs = [plain_spec(p, layer) for layer in layers]
-            fill(p.base, task, self._pairs, specs, p.config.cache, p.room)
+        if isinstance(task, TextTask) and self._pairs.samples:
+            plain_banks(self._prepared, task.unended(), self._pairs.samples, layers, PAIRS)
 
     def at(self, layer: Layer) -> list[Callback]:
         """What a trainer needs for it."""
         p, task = self._prepared, self._prepared.task
         if not self.n_rows or not isinstance(task, TextTask):
             return []
-        spec = plain_spec(p, layer)
-        return [Preferred(Preferences(p.base, task, self._pairs, spec, p.config.cache, p.room))]
+        return [Preferred(Preferences(p.base, task, self._pairs, opener(p, layer, PAIRS)))]
 
     def score(self, found: Mapping[str, float]) -> float:
         """What a layer is judged by, of its validation.

@@ -31,12 +31,12 @@ from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
 from saledit.run.measures.course import Course
-from saledit.run.measures.preferences import Preferences, pairs_of
+from saledit.run.measures.preferences import PAIRS, Preferences, pairs_of
 from saledit.run.measures.said import Said
 from saledit.run.measures.tally import Tally
 from saledit.run.peaks import peaks
 from saledit.run.sequence import Kept, course_of, pile_up
-from saledit.run.setup.caching import banks_of, plain_spec
+from saledit.run.setup.caching import banks_of, opener
 from saledit.run.setup.launching import check_strategy, launch
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import TEST
@@ -128,10 +128,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     began = time.perf_counter()
     compared = None
     if isinstance(task, TextTask):
-        compared = Preferences(
-            prepared.base, task, pairs_of(part), plain_spec(prepared, trained.layer),
-            config.cache, prepared.room,
-        )  # fmt: skip
+        opened = opener(prepared, trained.layer, PAIRS)
+        compared = Preferences(prepared.base, task, pairs_of(part), opened)
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)
     course: Course | None = None
     kept: Unfinished

@@ -69,7 +69,7 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
     part = Part(tuple(own[:6]), tuple(adapt), tuple(own[22:]))
     layer = base.layer(BLOCK)
     (banks,) = open_banks(base, QA, part, [BankSpec(layer, 2)], tmp_path)
-    watched = [Passages(base, QA, TEXTS, BankSpec(layer), tmp_path)]
+    watched = [Passages(base, QA, TEXTS, text.opener(base, layer, tmp_path))]
     course = Course(base, QA, part, banks, layer, watched)
     small, large = change(base, 1e-4), change(base, 3.0)
     course.look(Edits({}), 0, 0)
@@ -135,7 +135,7 @@ def test_abilities_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
     # A template and a stop rule of the task's own have no say.
     task = text.task(template="Q: {question} A:")
     layer = base.layer(BLOCK)
-    watched = Abilities(base, task, choices, BankSpec(layer), tmp_path)
+    watched = Abilities(base, task, choices, text.opener(base, layer, tmp_path))
     plain = text.task(stop="")
     shares = []
     for edits in (Edits({}), change(base, 0.5)):

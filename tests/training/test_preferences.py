@@ -10,7 +10,6 @@ import tiny_text as text
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import BankSpec
 from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
 from saledit.errors import DataError
@@ -142,7 +141,9 @@ def test_counts_are_those_of_whole_runs(
 ) -> None:
     monkeypatch.setattr("saledit.run.measures.preferences._ROWS", rows)
     base, own, change = text.build(name), part(), edits(text.build(name))
-    counted = Preferences(base, text.task(), pairs_of(own), BankSpec(base.layer(BLOCK)), tmp_path)
+    counted = Preferences(
+        base, text.task(), pairs_of(own), text.opener(base, base.layer(BLOCK), tmp_path)
+    )
     members = torch.randperm(E * K, generator=torch.Generator().manual_seed(1)).view(E, K)
     counted.count(members, change)
     found = counted.metrics()
@@ -175,6 +176,8 @@ def test_counts_are_those_of_whole_runs(
 def test_without_rivals_nothing_is_compared(tmp_path: Path) -> None:
     base = text.build("llama")
     bare = Part(tuple(text.samples(2)), ((), ()), tuple(text.samples(3)))
-    counted = Preferences(base, text.task(), pairs_of(bare), BankSpec(base.layer(BLOCK)), tmp_path)
+    counted = Preferences(
+        base, text.task(), pairs_of(bare), text.opener(base, base.layer(BLOCK), tmp_path)
+    )
     counted.count(torch.tensor([[0], [1]]), edits(base))
     assert counted.metrics() == counted.unedited() == {}

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import BankSpec
-from saledit.cache.opening import open_bank, open_several
-from saledit.cache.room import Room
+from saledit.cache.opening import Opener
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.forward.rows import run_edits
@@ -27,6 +24,7 @@ from saledit.tasks.text import TextTask
 
 #: Failures, their rewordings, and the samples of other matters that their records bring.
 KINDS = ("efficacy", "paraphrase", "neighborhood")
+PAIRS = "answers and rivals"  # what is cached, in words
 _ROWS = 512  # rows a run
 
 
@@ -71,15 +69,6 @@ def pairs_of(part: Part, only: Collection[int] | None = None) -> Pairs:
     return Pairs(samples, kinds, own)
 
 
-def fill(
-    base: TaskModel, task: TextTask, pairs: Pairs, specs: Sequence[BankSpec], folder: Path,
-    room: Room | None = None,
-) -> None:  # fmt: skip
-    """Get ready what ``Preferences`` reads at several layers, in one pass."""
-    if pairs.samples:
-        open_several(base, task.unended(), pairs.samples, specs, folder, room=room)
-
-
 class Preferences:
     """Counts how often, and by how much, the right answer is likelier than its rival.
 
@@ -87,20 +76,13 @@ class Preferences:
         base: the task model.
         task: the task; ends of answers are left out.
         pairs: what is compared.
-        spec: of its bank, at the edited layer.
-        folder: where banks live.
-        room: what mapped shards may take.
+        opened: gives the bank of their samples, at the edited layer.
     """
 
-    def __init__(
-        self, base: TaskModel, task: TextTask, pairs: Pairs, spec: BankSpec, folder: Path,
-        room: Room | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, base: TaskModel, task: TextTask, pairs: Pairs, opened: Opener) -> None:
         self._base, self._task = base, task.unended()
         self._kinds, self._own = pairs.kinds, pairs.own
-        self._bank = None
-        if pairs.samples:
-            self._bank = open_bank(base, self._task, pairs.samples, spec, folder, room=room)
+        self._bank = opened(self._task, pairs.samples) if pairs.samples else None
         self._counts = _Counts()
 
     def count(self, members: Tensor, edits: Edits) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import Bank, BankSpec
-from saledit.cache.opening import open_bank
-from saledit.cache.room import Room
+from saledit.cache.bank import Bank
+from saledit.cache.opening import Opener
 from saledit.data.choices import Choice
 from saledit.delta import Edits
 from saledit.metrics import Mean
@@ -40,18 +38,13 @@ class Passages:
         base: the task model.
         task: scores passages.
         texts: passages.
-        spec: of its bank, at the edited layer.
-        folder: where banks live.
-        room: what mapped shards may take.
+        opened: gives its bank, at the edited layer.
     """
 
-    def __init__(
-        self, base: TaskModel, task: Task, texts: Sequence[str], spec: BankSpec, folder: Path,
-        room: Room | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, base: TaskModel, task: Task, texts: Sequence[str], opened: Opener) -> None:
         self._base, self._task = base, task
         samples = [Sample(f"text-{i}", ("",), t, TEXT) for i, t in enumerate(texts)]
-        self._bank = open_bank(base, task, samples, spec, folder, room=room)
+        self._bank = opened(task, samples)
 
     def look(self, edits: Edits) -> dict[str, Any]:
         """``perplexity``."""
@@ -76,15 +69,12 @@ class Abilities:
         base: the task model.
         task: of text; neither its template nor its stop rule is used.
         choices: prompts with their answers.
-        spec: of its bank, at the edited layer.
-        folder: where banks live.
-        room: what mapped shards may take.
+        opened: gives its bank, at the edited layer.
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, choices: Sequence[Choice], spec: BankSpec,
-        folder: Path, room: Room | None = None,
-    ) -> None:  # fmt: skip
+        self, base: TaskModel, task: TextTask, choices: Sequence[Choice], opened: Opener
+    ) -> None:
         self._base, self._task = base, task.bare(min(_LENGTH, base.max_length))
         self._kinds = [choice.kind for choice in choices]
         samples = [
@@ -94,7 +84,7 @@ class Abilities:
         ]
         self._of = torch.tensor([i for i, c in enumerate(choices) for _ in c.answers])
         self._right = torch.tensor([i == 0 for c in choices for i, _ in enumerate(c.answers)])
-        self._bank = open_bank(base, self._task, samples, spec, folder, room=room)
+        self._bank = opened(self._task, samples)
 
     def look(self, edits: Edits) -> dict[str, Any]:
         """``abilities``: for each kind the share that is answered right."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.covariance import Corpus, check_tokens, second_moments, sum_up
+from saledit.cache.opening import Opener, open_several
 from saledit.config import CachesConfig
 from saledit.config.editors import MomentsConfig
 from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
@@ -17,8 +18,10 @@ from saledit.data.splits import Part
 from saledit.editors.base import Editor
 from saledit.errors import ConfigError, did_you_mean
 from saledit.models import SEQ2SEQ, TaskModel
+from saledit.records import Sample
 from saledit.run.setup.prepare import Prepared
 from saledit.site import Layer
+from saledit.tasks.base import Task
 
 _DTYPES = {"as computed": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -56,9 +59,23 @@ def banks_at(
         )
 
 
-def plain_spec(prepared: Prepared, layer: Layer) -> BankSpec:
-    """Of a bank for runs above a layer alone, without gradient factors."""
-    return BankSpec(layer, dtype=kept_as(prepared.config.caches))
+def plain_banks(
+    prepared: Prepared, task: Task, samples: Sequence[Sample], layers: Sequence[Layer], what: str
+) -> list[Bank]:
+    """Cached samples for runs above layers alone, without gradient factors; as ``banks_at``."""
+    specs = [BankSpec(layer, dtype=kept_as(prepared.config.caches)) for layer in layers]
+    where = ", ".join(str(layer.index) for layer in layers)
+    n = len(samples)
+    with prepared.ui.progress(f"caching {n} {what} at layer {where}", n) as bar:
+        return open_several(
+            prepared.base, task, samples, specs, prepared.config.cache,
+            lambda done, _total: bar.update(done), prepared.room,
+        )  # fmt: skip
+
+
+def opener(prepared: Prepared, layer: Layer, what: str) -> Opener:
+    """Opens one of ``plain_banks``; for measures, which know neither a run nor its folders."""
+    return lambda task, samples: plain_banks(prepared, task, samples, [layer], what)[0]
 
 
 def kept_as(caches: CachesConfig) -> torch.dtype | None:
