@@ -14,6 +14,7 @@ from whole_runs import FakeUi, compared
 from saledit.report import render
 from saledit.report.bootstrap import SHARES, Resampled, interval
 from saledit.run import report
+from saledit.run.cells.done import _judged
 from saledit.run.cells.summing import summary
 from saledit.run.comparing import _write
 
@@ -163,3 +164,50 @@ def test_the_measures_of_the_field_are_shown_where_there_are_any(tmp_path: Path)
     }  # fmt: skip
     assert cells[1]["efficacy"] == ""
     assert "paraphrase" not in cells[0]
+
+
+def test_beside_says_by_how_much_an_editor_is_better() -> None:
+    rows = [cell_of("a", 0, [0, 1] * 10), cell_of("b", 0, [1, 2] * 10)]  # of 2 each
+    found = summary("b", rows, "a", [0])["beside"]
+    assert found["editor"] == "a"
+    for share in ("fail_accuracy", "edit_accuracy"):
+        assert found[share] == pytest.approx({"mean": 0.5, "low": 0.5, "high": 0.5})
+
+
+def test_a_share_that_no_edit_counts_is_the_difference_of_the_metrics() -> None:
+    rows = [cell_of("a", s, [], metrics={"drawdown": 0.1 + s}) for s in (0, 1)]
+    rows += [cell_of("b", s, [], metrics={"drawdown": 0.4 + 2 * s}) for s in (0, 1)]
+    found = summary("b", rows, "a", [0, 1])
+    assert found["drawdown"] == {"mean": pytest.approx(1.4), "low": None, "high": None}
+    assert found["beside"]["drawdown"]["mean"] == pytest.approx(1.4 - 0.6)
+
+
+def test_costs_and_kl_are_means_over_seeds() -> None:
+    def own(s: int) -> dict[str, Any]:
+        return {
+            "timing": {"train_seconds": 10.0 * s}, "peak_rss_mb": 100.0 * s,
+            "metrics": {"locality_kl": s / 10},
+        }  # fmt: skip
+
+    found = summary("a", [cell_of("a", s, [1, 1], **own(s)) for s in (1, 2, 6)], "a", [1, 2, 6])
+    assert found["train_seconds"] == 30
+    assert found["peak_rss_mb"] == 300
+    assert found["locality_kl"] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("key", ["fail_of", "adapt_of", "lost_of"])
+def test_edits_out_of_other_numbers_are_not_compared(key: str) -> None:
+    rows = [cell_of(name, 0, [1] * 4) for name in "ab"]
+    assert "beside" in summary("b", rows, "a", [0])
+    rows[1]["per_edit"][key] = [3] * 4
+    assert "beside" not in summary("b", rows, "a", [0])
+
+
+def test_text_is_compared_as_it_is_spoken() -> None:
+    told = {
+        "edit_accuracy": 0.9,
+        "drawdown": 0.0,
+        "locality_kl": 0.1,
+        "generated": {"edit_accuracy": 0.4, "drawdown": 0.2},
+    }
+    assert _judged(told) == {"edit_accuracy": 0.4, "drawdown": 0.2, "locality_kl": 0.1}

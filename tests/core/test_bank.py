@@ -384,3 +384,12 @@ def test_another_end_of_answers_makes_another_bank() -> None:
     keys.append(bank_key(other, tiny_text.task(), tiny_text.samples(2), BankSpec(other.layer(1))))
     assert base.fingerprint == other.fingerprint
     assert len(set(keys)) == 2
+
+
+def test_the_key_knows_what_states_are_kept_as() -> None:
+    base = build("bert")
+    keys = {
+        bank_key(base, Nli(), samples(3), BankSpec(base.layer(1), dtype=d))
+        for d in (None, torch.bfloat16, torch.float16)
+    }
+    assert len(keys) == 3

@@ -11,6 +11,7 @@ import tiny
 import tiny_text as text
 import torch
 
+from saledit.cache import covariance
 from saledit.cache.covariance import Corpus, second_moments, sum_up
 from saledit.data.sources import source_digest, stream_texts
 from saledit.errors import DataError, ModelError
@@ -59,7 +60,8 @@ def test_moments_are_those_of_plain_sums(name: str, tmp_path: Path) -> None:
 
 
 def test_several_sites_in_one_pass_and_no_more_tokens_than_asked(tmp_path: Path) -> None:
-    base, told = text.build("llama"), []
+    base = text.build("llama")
+    told: list[int] = []
     layer = base.layer(2, (), 3)
     together = second_moments(base, layer, corpus(tokens=400), tmp_path, told.append)
     assert told[-1] == 400
@@ -268,3 +270,12 @@ def test_a_part_of_a_split_is_downloaded(hub: Hub) -> None:
     assert next(stream_texts("org/text:train[:5]")) == hub.lines[0]
     assert hub.calls == [("org/text", None, {"split": "train[:5]"})]
     assert not hub.fetched
+
+
+def test_no_more_tokens_than_asked_over_many_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covariance, "_BATCH_TOKENS", 32)
+    base, told = text.build("llama"), []
+    covariance.second_moments(base, last_map(base, 1), corpus(tokens=400), tmp_path, told.append)
+    assert told[-1] == 400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -147,3 +148,9 @@ def test_a_classifier_of_half_precision_is_judged_in_single(dtype: torch.dtype) 
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, wanted)
     assert not Nli().divergence(logits, logits, targets).any()
+
+
+def test_the_root_by_hand() -> None:
+    kl = torch.tensor([0.0, 1e-4, 0.01, 1.0], dtype=torch.double)
+    want = [math.sqrt(k + 1e-4) - 0.01 for k in kl.tolist()]
+    assert root_kl(kl).tolist() == pytest.approx(want)

@@ -192,3 +192,20 @@ def test_what_is_no_matrix_is_refused_in_one_line() -> None:
             do()
         assert "\n" not in str(caught.value)
     assert edits.compress(1)[site] is delta  # as dense ones, it is left as it is
+
+
+def test_the_gate_is_in_full_precision_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    delta = routed(MIXTURE).map(lambda value: value.float())
+    x, anchor = (value.float() for value in given())
+    seen, real = [], Routed._weights
+
+    def weights(self: Routed, logits: Tensor) -> Tensor:
+        seen.append(logits.clone())
+        return real(self, logits)
+
+    monkeypatch.setattr(Routed, "_weights", weights)
+    delta(x, anchor)
+    with torch.autocast("cpu", torch.bfloat16):
+        delta(x, anchor)
+    assert seen[1].dtype == torch.float32
+    assert torch.equal(seen[0], seen[1])

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
-from saledit.errors import JobError
+from saledit.errors import ConfigError, JobError
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
-from saledit.facts.wanted import wanted_change
+from saledit.facts.wanted import _Rows, wanted_change
 from saledit.forward.places import touched
 from saledit.forward.scoring import forward
 from saledit.models import CLASSIFIER, TaskModel
@@ -345,3 +345,71 @@ def test_values_are_found_once_and_read_back(
         file.write_bytes(b"broken")
     assert misses() == 4
     assert misses() == 0
+
+
+@pytest.mark.parametrize(("name", "enough"), [("llama", 3.2), ("t5/encoder", 2.83)])
+def test_facts_that_are_done_early_are_those_alone(
+    name: str, enough: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, task, chosen = case(name, 6)
+    base.model.double()
+    seen, real = [], _Rows.losses
+
+    def losses(self: _Rows, leaf: Tensor, active: Tensor, *more: Any) -> Any:
+        seen.append(int(active.sum()))
+        return real(self, leaf, active, *more)
+
+    monkeypatch.setattr(_Rows, "losses", losses)
+    spec = replace(SPEC, enough=enough, steps=12)
+    together = found(base, task, chosen, spec)
+    assert len(set(seen)) > 1, "some are done early"
+    for i, sample in enumerate(chosen):
+        alone = found(base, task, [sample], spec)
+        torch.testing.assert_close(
+            together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-6, atol=1e-8
+        )
+
+
+def test_values_are_of_this_model_site_contexts_task_and_subject(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, task, chosen = case("llama")
+    asked: list[int] = []
+
+    def noted(*given: Any) -> Any:
+        asked.append(len(given[7]))
+        return wanted_change(*given)
+
+    monkeypatch.setattr("saledit.facts.found.wanted_change", noted)
+
+    def misses(**other: Any) -> int:
+        """How many values are searched, and not found on disk."""
+        asked.clear()
+        told = {"base": base, "task": task, "block": 1, "some": chosen, "contexts": CONTEXTS}
+        own = told | other
+        site = own["base"].layer(own["block"]).sites[-1]
+        failures = [[sample] for sample in own["some"]]
+        FactsFound(
+            own["base"], own["task"], own["block"], [site], failures, SPEC, own["contexts"], None,
+            tmp_path,
+        ).at(0, Edits({}))  # fmt: skip
+        return sum(asked)
+
+    n = len(chosen)
+    assert misses() == n
+    assert misses() == 0
+    assert misses(contexts=CONTEXTS[:1]) == n
+    assert misses(block=0) == n
+    assert misses(base=text.build("llama", seed=1)) == n
+    assert misses(task=text.task(template="Q: {question} A:")) == n
+    other = next(w for w in chosen[0].inputs[0].split() if w != chosen[0].subject)
+    assert misses(some=[replace(chosen[0], subject=other)]) == 1
+
+
+def test_subjects_are_not_looked_for_where_one_token_is_run() -> None:
+    base = tiny.build("bert")
+    _, task, chosen = case("nli bert", 1)
+    last = tiny.N_BLOCKS - 1
+    site = base.layer(last).sites[-1]
+    with pytest.raises(ConfigError, match=r"editor\.locate\.at: .*a lower site\.layer"):
+        FactsFound(base, task, last, [site], [chosen], SPEC).at(0, Edits({}))

@@ -89,3 +89,20 @@ def test_a_bound_on_a_change_of_low_rank_is_refused() -> None:
         check_editor(config.editor)
     for preset in ("ft-l", "lora-ft"):
         check_editor(configuration.load(None, [], [f"editors/{preset}"]).editor)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_edits_that_end_at_different_steps_are_those_alone(family: str) -> None:
+    case = Case(family)
+    probe = FineTuning(case.layer.sites, 6, 0.01, enough=0.0)(case.request)
+    levels = case.losses(probe).sort().values
+    enough = float((levels[0] + levels[1]) / 2)  # after 6 steps one has ended, others not
+    editor = FineTuning(case.layer.sites, 12, 0.01, enough=enough)
+    together = editor(case.request)
+    for i in range(E):
+        alone = editor(case.alone(i))
+        for site in together:
+            want = alone[site].dense()[0]
+            torch.testing.assert_close(
+                together[site].dense()[i], want, rtol=1e-3, atol=1e-3 * float(want.abs().max())
+            )

@@ -17,6 +17,7 @@ from saledit.delta import Edits, LowRank
 from saledit.editors.locate import Locate
 from saledit.editors.locating import Facts, FactSpec
 from saledit.editors.solvers import SOLVERS, Preserved, SolverSettings
+from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError, DataError, ModelError, UserError
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
@@ -297,3 +298,78 @@ def test_a_failure_without_a_subject_is_named() -> None:
 def test_bad_settings_are_refused(key: str, value: object, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         Locate.check({**asdict(LocateConfig()), key: value})
+
+
+def test_what_was_added_to_a_moment_is_taken_off_its_eigenvalues() -> None:
+    made = bare("alphaedit", shrink=0.3)
+    moment = torch.diag(torch.arange(1.0, SITE.d_in + 1))
+    made.prime([], [moment] * len(LAYER.sites))
+    values, _ = made._preserved(made._ends[-1]).axes
+    torch.testing.assert_close(values, moment.diagonal().double(), rtol=1e-5, atol=1e-5)
+
+
+def remembering() -> tuple[Locate, EditSession]:
+    """AlphaEdit over two blocks, and a session of it."""
+    layer = BASE.layer(BLOCK, (), 2)
+    numbers = asdict(replace(NUMBERS, solver="alphaedit", contexts=0))
+    made = Locate(layer.sites, **numbers).eval()
+    bank = memory_bank(BASE, QA, text.samples(40), BankSpec(layer, moments=True))
+    made.prime([], bank.moments())
+    return made, EditSession(BASE, QA, made, layer, 4, 4)
+
+
+def key_of(sample: Sample, site: Site, edits: Edits) -> Tensor:
+    """What a site reads at the last token of the subject, by a run of the whole model."""
+    ((_, place),) = QA.subject_spans(BASE, [sample])
+    read: list[Tensor] = []
+    hook = BASE.model.get_submodule(site.name).register_forward_hook(
+        lambda _module, given, _out: read.append(given[0].flatten(0, -2))
+    )
+    text.run_whole(BASE, QA.encode(BASE, [sample]), edits)
+    hook.remove()
+    return read[0][place]
+
+
+@torch.no_grad()
+def test_alphaedit_remembers_at_each_block_the_keys_under_the_edits_below() -> None:
+    made, own = remembering()
+    first = own.step(FAILURES[:2])
+    seen = own.state[1]
+    assert len(seen) == 2
+    sites = [made.sites[i] for i in made._ends]
+    for number, i in enumerate(made._ends):
+        below = Edits({site: first[site] for site in first if site in sites[:number]})
+        k = torch.stack([key_of(sample, sites[number], below) for sample in FAILURES[:2]])
+        torch.testing.assert_close(seen[f"past_{i}"], k.mT @ k, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_alphaedit_goes_by_each_block_s_own_memory() -> None:
+    def step(*full: int) -> Edits:
+        """After a memory that holds all inputs of some of the blocks."""
+        own, eye = remembering()[1], torch.eye(SITE.d_in)
+        own.go_on(
+            Edits({}), {f"past_{i}": (1e4 if j in full else 0.0) * eye for j, i in enumerate(ends)}
+        )
+        return own.step(FAILURES[:1])
+
+    made, _ = remembering()
+    ends = made._ends
+    low, high = (made.sites[i] for i in ends)
+    free = step()
+    for full, held, other in ((0, low, high), (1, high, low)):
+        edits = step(full)
+        assert edits[held].norm() < 0.01 * free[held].norm()
+        assert edits[other].norm() > 0.1 * free[other].norm()
+
+
+def test_given_up_edits_leave_no_keys() -> None:
+    own = session(editor("alphaedit"))
+    own.step(FAILURES[:1])
+    before = {name: value.clone() for name, value in own.state[1].items()}
+    own._search = StepSearch((1.0,), 0.3, bound=1e-30)
+    own._held = text.samples(5, seed=4)
+    given_up = own.step(FAILURES[1:2])
+    assert not any(delta.dense().any() for delta in given_up.values())
+    assert before
+    assert all(torch.equal(value, own.state[1][name]) for name, value in before.items())

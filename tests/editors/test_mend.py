@@ -280,3 +280,16 @@ def test_a_loss_that_is_rounded_below_zero_makes_no_nan() -> None:
     assert torch.isfinite(found.dense()).all()
     assert found.u[0, 1].any()
     assert not found.u[0, 0].any()
+
+
+@torch.no_grad()
+def test_the_first_rate_is_the_norm_of_a_delta_of_one_term() -> None:
+    for rate in (0.5, 2.0):
+        editor = Mend(SITES, rank=3, whiten=0, decouple=0, rate=rate).double()
+        many = [
+            LowRank(torch.randn(400, 1, s.d_in).double(), torch.randn(400, 1, s.d_out).double())
+            for s in SITES
+        ]
+        editor.prime(many, None)
+        norms = editor.eval()(Request(many)).norm()
+        assert float(norms.square().mean().sqrt()) == pytest.approx(rate, rel=0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from editing import Case, E, SlowEdit, assert_near
@@ -63,3 +65,32 @@ def test_a_step_is_as_long_as_it_has_to_and_may_be(
 
 def test_what_is_too_dear_from_the_start_is_left_alone(case: Case) -> None:
     assert not make(case, bound=0.0, enough=0.0)(case.request).norm().any()
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@torch.no_grad()
+def test_a_step_that_mends_may_be_too_dear(family: str) -> None:
+    case = Case(family)
+
+    def make(bound: float) -> Step:
+        editor = Step(case.layer.sites, whiten=0.1, bound=bound, enough=0.3)
+        editor.prime(case.gradients, case.bank.moments())
+        return editor
+
+    checked = 0
+    for i in range(E):
+        free = make(1e3)(case.alone(i))
+        if case.damage(free) > 100 or free.norm() > 127:
+            continue
+        bound = 0.9 * float(case.damage(free))
+        held = make(bound)(case.alone(i))
+        assert float(case.damage(held)) <= bound * 1.001
+        checked += 1
+    assert checked
+
+
+def test_a_step_of_no_number_is_too_dear() -> None:
+    case = Case("bert")
+    editor = Step(case.layer.sites, whiten=0.0, bound=1e9, enough=0.0)
+    bad = replace(case.request, damage=lambda e: case.damage(e) * float("nan"))
+    assert not editor(bad).norm().any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 
@@ -57,3 +59,26 @@ def test_the_last_round_scores_as_one_round_does(
 
 def test_few_failures_are_scored_at_once(deep: TaskModel) -> None:
     assert all(s.final for s in scored(deep, n=4).scores)
+
+
+def test_the_best_of_the_first_round_reach_the_last(
+    deep: TaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], TrialStep._score
+
+    def noted(self: TrialStep, *given: Any) -> Any:
+        found, (*_, steps, final) = real(self, *given), given
+        seen.append((found, tuple(steps), final))
+        return found
+
+    monkeypatch.setattr(TrialStep, "_score", noted)
+    scored(deep)
+    first = {s.layer: s for s, _, final in seen if not final}
+    last = {s.layer: steps for s, steps, final in seen if final}
+    left = [s.score for layer, s in first.items() if layer not in last]
+    assert left
+    assert min(first[layer].score for layer in last) >= max(left)
+    assert len({s.score for s in first.values()}) > 1, "scores that are all the same prove nothing"
+    for layer, steps in last.items():
+        i = STEPS.index(first[layer].details["step"])
+        assert steps == STEPS[max(0, i - 1) : i + 2]

@@ -349,3 +349,19 @@ def test_half_precision_does_not_overflow() -> None:
         table = GradientSaliency("frobenius")(base, TASK, base.layers(), probes(build("llama")))
         scores.append(torch.tensor([s.score for s in table.scores]))
     torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0)
+
+
+def test_whitening_is_by_the_background_where_there_is_one() -> None:
+    base, chosen = build("bert"), samples(30, seed=2)
+    fail, passing, other = chosen[:5], chosen[5:10], chosen[10:]
+
+    def table(**more: list[Sample]) -> list[float]:
+        picker = TrialStep(0.5, (0.5, 4.0), rank=4, passes=2, price=3.0)
+        return [
+            s.details["locality_kl"]
+            for s in picker(base, Nli(), base.layers(), Probes(fail, [], passing, **more)).scores
+        ]
+
+    assert table(background=passing) == table()
+    assert table(background=other) != pytest.approx(table(), rel=1e-3)
+    assert table(background=other) == table(background=other)

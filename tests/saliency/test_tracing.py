@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import tiny_text as text
@@ -277,3 +279,11 @@ def test_bad_settings_are_refused(setting: dict[str, object], line: str) -> None
     trace = TraceConfig(**setting)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=line):
         make_picker(SiteConfig(select="causal-tracing", trace=trace))
+
+
+@pytest.mark.parametrize(("blocks", "width"), [(48, 10), (12, 2), (24, 5), (32, 7), (3, 1)])
+def test_the_window_is_ten_blocks_of_forty_eight(blocks: int, width: int) -> None:
+    deep: Any = SimpleNamespace(n_blocks=blocks)
+    assert CausalTracing("rome", "mlp")._width(deep) == width
+    assert CausalTracing("rome", "state")._width(deep) == 1
+    assert CausalTracing("rome", "mlp", window=3)._width(deep) == 3

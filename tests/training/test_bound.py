@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from editing import Case, K
 from whole_runs import ui
 
 from saledit.artifact import check_editor, load_editor
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig
+from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError
 from saledit.forward.scoring import base_logits
 from saledit.losses import locality_kl
@@ -17,6 +21,8 @@ from saledit.overlay import applied
 from saledit.run import fit
 from saledit.run import test as run_test
 from saledit.run.setup.prepare import prepare
+from saledit.session import EditSession
+from saledit.tasks.nli import Nli
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.002])
@@ -64,3 +70,20 @@ def test_what_a_trained_editor_has_no_ear_for_is_refused(make: Callable[..., Run
             run_test(str(config.folder), [setting], ui())
     with pytest.raises(ConfigError, match=r"editor\.bound: expected 0 for enn"):
         check_editor(EditorConfig(name="enn", bound=0.1))
+
+
+@torch.no_grad()
+def test_what_an_edit_costs_is_counted_from_the_model_before_it() -> None:
+    case = Case("bert")
+    editor = case.editor("mend").eval()
+    session = EditSession(
+        case.base, Nli(), editor, case.layer, 4, 4, StepSearch((1.0,), 0.3, bound=1e9), case.others
+    )
+    first = session.step(case.failures[:K])
+    session.go_on(first * 30.0, {})
+    with applied(case.base.model, session.edits):
+        bank = memory_bank(case.base, Nli(), case.failures[K : 2 * K], BankSpec(case.layer, rank=4))
+    request = session._request(bank, case.failures[K : 2 * K])
+    nothing = (first * 0.0).expand(1)
+    assert float(request.damage(nothing)) < 1e-6
+    assert float(request.damage((first * 30.0).expand(1))) > 1e-3

@@ -266,3 +266,21 @@ def test_the_plot_of_a_collapse(tmp_path: Path) -> None:
     results = {"course": points, "collapse": 5, "editor": "a$b", "schedule": {"batch_size": 1}}
     write_plot(course_figure(results), tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_what_counts_as_a_collapse() -> None:
+    course = object.__new__(Course)
+    course.points = [{"pass_accuracy": 0.8, "perplexity": 20.0}]
+    nan = float("nan")
+    for p, x, bad in (
+        (0.8, 20.0, False),
+        (0.41, 199.0, False),
+        (0.39, 20.0, True),
+        (0.8, 201.0, True),
+        (0.8, nan, True),
+        (nan, 20.0, True),
+    ):
+        assert course._has_collapsed({"pass_accuracy": p, "perplexity": x}) is bad
+        assert course._has_collapsed({"pass_accuracy": p}) is (not p >= 0.4)
+    course.points = []
+    assert course._has_collapsed({"pass_accuracy": 0.0}) is False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from whole_runs import check_answers, ui
+from tiny import encode
+from whole_runs import check_answers, metrics, ui
 
 from saledit import config as configuration
 from saledit.artifact import load_editor
@@ -21,9 +23,12 @@ from saledit.data.sources import load_records
 from saledit.editors.request import Request
 from saledit.errors import ConfigError, JobError
 from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
 from saledit.models import load_classifier
+from saledit.module import EditModule
 from saledit.run import FixOptions, fit, fix, saliency
 from saledit.run import test as run_test
+from saledit.run.measures import decided
 from saledit.run.setup.caching import banks_of
 from saledit.run.setup.kept import write_kept
 from saledit.run.setup.prepare import prepare
@@ -316,3 +321,96 @@ def test_what_is_kept_has_ids_of_its_own(
     records = load_records(prepared.task, str(tmp_path / "check.jsonl"))
     ids = [record.sample.id for record in records]
     assert ids == [sample.id, f"{sample.id}~2", f"{sample.id}~3"]
+
+
+#: Lengths that edits are tried at: some mend, some break.
+LONG = ("editor.steps=[1.0,8.0,64.0]", "editor.enough=0.01")
+
+
+def test_each_edit_counts_what_its_answers_say(fitted: RunConfig) -> None:
+    over = [*LONG, "schedule.batch_size=2"]
+    results = run_test(str(fitted.folder), over, ui())
+    path = fitted.folder / f"answers-{slug(over)}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    m, each = results["metrics"], results["per_edit"]
+    assert all(0 < m[name] < 1 for name in ("fail_accuracy", "adapt_accuracy", "drawdown"))
+    for e in range(results["n_edits"]):
+        own = {
+            p: [r["is_right"] for r in rows if r["edit"] == e and r["part"] == p]
+            for p in ("fail", "adapt", "pass")
+        }
+        got = {name: each[name][e] for name in each}
+        assert got == {
+            "fail": sum(own["fail"]),
+            "fail_of": len(own["fail"]),
+            "adapt": sum(own["adapt"]),
+            "adapt_of": len(own["adapt"]),
+            "lost": len(own["pass"]),
+            "lost_of": got["lost_of"],
+        }
+    assert m["drawdown"] == pytest.approx(sum(each["lost"]) / sum(each["lost_of"]))
+    both = [r["is_right"] for r in rows if r["part"] != "pass"]
+    assert m["edit_accuracy"] == pytest.approx(sum(both) / len(both))
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for r in rows:
+        if r["part"] == "adapt":
+            right[r["kind"]] += r["is_right"]
+            total[r["kind"]] += 1
+    assert results["adapt_by_kind"] == {
+        k: {"accuracy": right[k] / n, "n": n} for k, n in sorted(total.items())
+    }
+
+
+def test_what_is_decided_by_hand(fitted: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(fitted, ui())
+    passing = list(prepared.test.passing)
+    top = base_logits(prepared.base, encode(prepared.base, passing)).topk(2, -1).values
+    leads = top[:, 0] - top[:, 1]
+    middle = float(leads.median())
+    monkeypatch.setattr(decided, "LEAD", middle)
+    over = [*LONG, "editor.bound=0.05", "schedule.cumulative=true"]
+    m = run_test(str(fitted.folder), over, ui())["metrics"]
+    rows = [
+        json.loads(line)
+        for line in (fitted.folder / f"answers-{slug(over)}.jsonl").read_text().splitlines()
+    ]
+    lost = {r["id"] for r in rows if r["part"] == "pass"}
+    clear = {s.id for s, lead in zip(passing, leads, strict=True) if lead >= middle}
+    assert m["share_decided"] == pytest.approx(len(clear) / len(passing))
+    assert m["drawdown_decided"] == pytest.approx(len(lost & clear) / len(clear))
+    assert lost
+    assert m["drawdown_decided"] != pytest.approx(m["drawdown"])
+
+
+def test_the_score_is_accuracy_less_what_it_costs(make: Callable[..., RunConfig]) -> None:
+    config = make("score", "train.epochs=1", *LONG)
+    fit(config, False, ui())
+    rows = [r for r in metrics(config) if r["val/score"]]
+    assert rows
+    for r in rows:
+        v = {k: float(r[f"val/{k}"]) for k in ("score", "edit_accuracy", "drawdown", "locality_kl")}
+        assert v["score"] == pytest.approx(
+            v["edit_accuracy"] - 4 * v["drawdown"] - v["locality_kl"], abs=1e-6
+        )
+    assert any(float(r["val/drawdown"]) for r in rows), "or nothing is said"
+
+
+def test_rates_fall_to_a_fiftieth(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[float]] = []
+    real = EditModule.on_train_batch_end
+
+    def end(self: EditModule, *given: Any) -> None:
+        real(self, *given)
+        seen.append([group["lr"] for group in self.optimizers().param_groups])
+
+    monkeypatch.setattr(EditModule, "on_train_batch_end", end)
+    config = make(
+        "rates", "train.steps_per_epoch=8", "train.epochs=2", "train.patience=9",
+        "train.learning_rate=0.003", "train.rate_learning_rate=0.02",
+    )  # fmt: skip
+    fit(config, False, ui())
+    assert seen[7] == pytest.approx([0.0015, 0.01])
+    assert seen[-1] == pytest.approx([0.02 * 0.003, 0.02 * 0.02])

@@ -181,3 +181,28 @@ def test_without_rivals_nothing_is_compared(tmp_path: Path) -> None:
     )
     counted.count(torch.tensor([[0], [1]]), edits(base))
     assert counted.metrics() == counted.unedited() == {}
+
+
+def test_a_score_is_of_all_three_kinds(tmp_path: Path) -> None:
+    base, own = text.build("llama"), part()
+    for less in (
+        replace(own, near=((),) * len(own.fail)),
+        replace(own, adapt=((),) * len(own.fail)),
+    ):
+        pairs = pairs_of(less)
+        counted = Preferences(base, text.task(), pairs, text.opener(base, base.layer(1), tmp_path))
+        counted.count(torch.arange(6).view(3, 2), edits(base))
+        assert not pairs.have_all_kinds
+        assert "efficacy" in counted.metrics()
+        assert "score" not in counted.metrics()
+        assert "score" not in counted.unedited()
+    assert pairs_of(own).have_all_kinds
+
+
+def test_an_answer_is_no_rival_of_its_own() -> None:
+    rivals = zip(text.samples(3), ("", "ba", "ba"), strict=True)
+    one, other, none = (replace(sample, rival=rival) for sample, rival in rivals)
+    same, bare = replace(other, rival=other.target), replace(none, target="")
+    pairs = pairs_of(Part((one, same, other, bare), ((),) * 4, ()))
+    assert pairs.own == [[], [], [0], []]
+    assert len(pairs.samples) == 2

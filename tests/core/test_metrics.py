@@ -1,0 +1,73 @@
+"""What edits are counted by, by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from saledit.session import EditMetrics
+
+
+def bools(*rows: list[int]) -> Tensor:
+    return torch.tensor(rows).bool()
+
+
+class Scored:
+    """A task whose losses are what it is given as logits."""
+
+    def losses(self, base: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits
+
+
+def test_metrics_by_hand_and_begun_anew() -> None:
+    m = EditMetrics()
+    for n in (1, 2):
+        if n == 2:
+            m.count_edits(bools([1, 1]), bools([1, 1]), torch.ones(1, 4))
+            m.count_passes(bools([1, 1]), bools([0, 0]), torch.tensor([[9.0, 9.0]]))
+            told = (torch.tensor([5.0]), torch.tensor([10.0]))
+            m.count_texts(None, Scored(), told, torch.tensor([[1, 1]]))  # type: ignore[arg-type]
+            m.reset()
+        m.count_edits(
+            bools([1, 0], [0, 0]),
+            bools([1, 1], [1, 0]),
+            torch.tensor([[1, 1, 1, 0], [1, 1, 0, 1.0]]),
+        )
+        m.count_passes(
+            bools([1, 1, 1, 0]), bools([1, 0, 0, 1]), torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+        )
+        found = m.compute()
+        assert found == pytest.approx(
+            {
+                "fail_accuracy": 1 / 4,
+                "adapt_accuracy": 1 / 2,
+                "edit_accuracy": 2 / 6,
+                "pass_accuracy_before": 3 / 4,
+                "pass_accuracy_after": 2 / 4,
+                "drawdown": 1 / 4,
+                "locality_kl": 1.5,
+            }
+        )
+        m.reset()
+
+
+def test_texts_weigh_by_their_tokens() -> None:
+    m = EditMetrics()
+    targets = torch.tensor([[1, 1, 1], [1, -100, -100]])
+    told = (torch.tensor([1.0, 3.0]), torch.tensor([2.0, 4.0]))
+    m.count_texts(None, Scored(), told, targets)  # type: ignore[arg-type]
+    found = m.compute_texts()
+    assert found == pytest.approx(
+        {
+            "perplexity_before": math.exp(1.5),
+            "perplexity_after": math.exp(2.5),
+            "perplexity_rise": math.exp(2.5) - math.exp(1.5),
+            "drawdown": math.e - 1,
+        }
+    )
+    m.reset()
+    assert m.compute_texts() == {}
