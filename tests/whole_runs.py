@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,12 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
+def f1(said: str, right: str) -> float:
+    """Of words: 2 shared / (said + right)."""
+    a, b = Counter(said.split()), Counter(right.split())
+    return 2 * sum((a & b).values()) / max(1, sum(a.values()) + sum(b.values()))
+
+
 def check_answers(path: Path, results: dict[str, Any], spoken: bool = False) -> None:
     """The rows of an ``answers.jsonl`` are what its ``results.json`` counts."""
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -135,6 +142,14 @@ def check_answers(path: Path, results: dict[str, Any], spoken: bool = False) -> 
             bare = results["unedited"]["generated"] if spoken else results["unedited"]
             before = sum(row["was_right"] for row in own) / len(own)
             assert before == pytest.approx(bare[key])
+            if spoken:
+                alike = sum(row["is_right"] or f1(row["after"], row["target"]) for row in own)
+                assert alike / len(own) == pytest.approx(metrics[f"{part}_f1"])
+    both = [row for row in found if row["part"] != "pass"]
+    bare = results["unedited"]["generated"] if spoken else results["unedited"]
+    if results["counts"]["adapt"]:
+        before = sum(row["was_right"] for row in both) / len(both)
+        assert before == pytest.approx(bare["edit_accuracy"])
     lost = [row for row in found if row["part"] == "pass"]
     assert all(row["was_right"] and not row["is_right"] for row in lost)
     if results["schedule"]["mode"] == "batch":

@@ -6,7 +6,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from saledit.run.setup.prepare import prepare
 from saledit.tasks.answering import answers
 from saledit.tasks.decoding import generate
 from saledit.tasks.qa import Qa
+from saledit.tasks.text import TextTask
 
 N, N_BYSTANDERS = 80, 20
 STOP = tiny_text.STOP
@@ -188,11 +189,23 @@ def test_an_accelerator_gives_the_cpu_s_numbers(
     assert [answer.text for answer in said] == [row["after"] for row in fix_b["rows"]]
 
 
-def test_the_schedules_judge_the_same_failures(make: Callable[..., RunConfig]) -> None:
+def test_the_schedules_judge_the_same_failures(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make("llama")
+    asked: list[int] = []
+
+    def noted(base: TaskModel, task: TextTask, samples: Sequence[Sample], *more: Any) -> Any:
+        asked.append(len(samples))
+        return generate(base, task, samples, *more)
+
+    monkeypatch.setattr("saledit.run.measures.spoken.generate", noted)
     with Ui(quiet=True) as ui:
         run.fit(config, False, ui)
+        asked.clear()
         one = run.test(str(config.folder), ["schedule.cumulative=true"], ui)
+        share = sum(asked) / sum(one["counts"][part] for part in ("fail", "adapt", "pass"))
+        assert one["metrics"]["generated"]["share_generated"] == pytest.approx(share)
         all_at_once = run.test(
             str(config.folder), ["schedule.batch_size=1000", "test.passes_per_edit=0"], ui
         )
