@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import samples
 from torch import Tensor
 
+from saledit.data.splits import Part
+from saledit.records import Answer
+from saledit.run.measures.spoken import Spoken
 from saledit.session import EditMetrics
 
 
@@ -71,3 +75,12 @@ def test_texts_weigh_by_their_tokens() -> None:
     )
     m.reset()
     assert m.compute_texts() == {}
+
+
+def test_failures_count_as_wrong_in_what_is_said_without_edits() -> None:
+    own = object.__new__(Spoken)
+    own._part = Part(tuple(samples(3)), ((),) * 3, ())
+    own._before = [Answer("", right, float(right), True) for right in (True, True, False, False)]
+    assert own.unedited() == {"fail_accuracy": 0.0, "adapt_accuracy": 0.5, "edit_accuracy": 2 / 7}
+    own._before = []
+    assert own.unedited() == {"fail_accuracy": 0.0}
