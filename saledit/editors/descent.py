@@ -88,7 +88,10 @@ class Adam:
         self._second = [torch.zeros_like(value) for value in values]
 
     def step(self, values: Sequence[Tensor], gradients: Sequence[Tensor], going: Tensor) -> None:
-        """One step, in place, of the edits that go on: bool (E,)."""
+        """One step, in place, of the edits that go on: bool (E,).
+
+        An edit that has ended stays where it is, whatever its gradient has come to.
+        """
         self._count += 1
         (a, b), n = _BETAS, self._count
         for value, gradient, first, second in zip(
@@ -98,4 +101,5 @@ class Adam:
             second.lerp_(gradient.square(), 1 - b)
             size = (second / (1 - b**n)).sqrt_().add_(_EPSILON)
             step = first / (1 - a**n) / size * -self._rate
-            value.add_(step * going.view(-1, *(1,) * (value.dim() - 1)))
+            on = going.view(-1, *(1,) * (value.dim() - 1))
+            value.add_(step.masked_fill(~on, 0))  # a product with 0 would keep a nan

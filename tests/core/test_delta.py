@@ -67,6 +67,17 @@ def test_sum_and_scale_are_those_of_the_matrices(
     torch.testing.assert_close((c * dense).dense(), a.dense() * c, **EXACT)
 
 
+@pytest.mark.parametrize(("r1", "r2", "kind"), [(1, 1, LowRank), (2, 1, Dense), (3, 3, Dense)])
+def test_a_sum_of_edits_is_dense_where_its_factors_would_be_larger(
+    r1: int, r2: int, kind: type
+) -> None:
+    site = Site("a", 4, 4)  # 2 terms are 16 numbers, as the matrix is
+    a, b = low_rank(r1, 4, 4, 0), low_rank(r2, 4, 4, 1)
+    total = (Edits({site: a}) + Edits({site: b}))[site]
+    assert isinstance(total, kind)
+    torch.testing.assert_close(total.dense(), a.dense() + b.dense(), **EXACT)
+
+
 @laws
 @given(sizes, sizes, sizes, seeds, batches)
 def test_norm_is_the_frobenius_norm(

@@ -72,3 +72,14 @@ def test_a_causal_model_s_rows_are_cut(base: TaskModel) -> None:
         assert torch.equal(tails.lengths, lengths - places)
         assert tails.rows.inputs["input_ids"].shape[1] == int((lengths - places).max())
         assert len(tails.past) == N_BLOCKS - 1
+
+
+def test_rows_that_are_read_before_their_place_stay_whole(base: TaskModel) -> None:
+    """A tail holds only what stands from the place on; what is scored earlier is not in it."""
+    bank = memory_bank(base, QA, samples(N, seed=1), BankSpec(base.layer(0)))
+    rows = bank.rows(torch.arange(N))
+    assert rows.at is not None
+    places = rows.at[:, 0] // 2
+    places[2] = rows.at[2, 0] + 1
+    site = base.layer(0).sites[-1].name
+    assert not tails_of(base, bank.entry, entry_for(base, 0, (site,)), rows, places).past

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
 from saledit.errors import ConfigError, JobError
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
-from saledit.facts.wanted import _Rows, wanted_change
+from saledit.facts.wanted import Prompts, _Rows, facts_at_once, wanted_change
 from saledit.forward.places import touched
 from saledit.forward.scoring import forward
 from saledit.models import CLASSIFIER, TaskModel
@@ -223,6 +225,51 @@ def test_a_loss_that_is_not_finite_is_said(tmp_path: Path, monkeypatch: pytest.M
     none = LowRank(torch.zeros(1, site.d_in), torch.zeros(1, site.d_out))
     again = FactsFound(base, task, BLOCK, [site], own, SPEC, steps=Edits({site: none}))
     assert not again.at(0, Edits({})).bare_residuals.any()
+
+
+def test_a_value_that_is_lost_on_the_way_keeps_its_last_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, task, chosen = case("llama", 3)
+    base.model.double()
+    spec = replace(SPEC, enough=0.0)
+    whole, first = (found(base, task, chosen, replace(spec, steps=n)) for n in (6, 2))
+    real, calls = _Rows.losses, []
+
+    def losses(self: _Rows, leaf: Tensor, active: Tensor, *more: Any) -> Tensor:
+        calls.append(active)
+        own = real(self, leaf, active, *more)
+        return own * torch.tensor([1, torch.nan, 1]) if len(calls) == 3 else own
+
+    monkeypatch.setattr(_Rows, "losses", losses)
+    got = found(base, task, chosen, spec).bare_residuals
+    torch.testing.assert_close(got[1], first.bare_residuals[1])
+    torch.testing.assert_close(got[[0, 2]], whole.bare_residuals[[0, 2]])
+
+
+def test_as_many_facts_are_searched_at_once_as_their_logits_leave_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, task, chosen = case("llama", 5)
+    bank = memory_bank(base, task, chosen * 3, BankSpec(base.layer(BLOCK)))
+    assert bank.answer_lengths is not None
+    of = torch.arange(5).repeat(3)  # three rows a fact
+    read = Prompts(bank, torch.zeros(15, dtype=torch.long), of, 15)
+    a_fact = 3 * int(bank.answer_lengths.max()) * base.vocabulary
+    for room, n in ((2 * a_fact, 2), (3 * a_fact - 1, 2), (3 * a_fact, 3), (1, 1)):
+        monkeypatch.setattr("saledit.facts.wanted._LOGITS", room)
+        assert facts_at_once(base, read, 5) == n
+
+
+def test_shares_of_a_change_that_is_below_rounding_are_no_norm_behind_the_mlp() -> None:
+    """In half a precision a small change is lost in what it is added to; that is no reason."""
+    base, task, chosen = case("llama", 2)
+    base.model.to(torch.bfloat16)
+    sites = [base.layer(i).sites[-1] for i in (0, 1)]
+    small = replace(SPEC, clamp=1e-4)
+    own = [[sample] for sample in chosen]
+    source = FactsFound(base, task, 0, sites, own, small)
+    assert all(source.at(i, Edits({})).residuals.isfinite().all() for i in (0, 1))
 
 
 @pytest.mark.parametrize("n_sites", [1, 2])

@@ -334,6 +334,23 @@ def test_calibration_keeps_the_size_of_the_least_loss(tmp_path: Path) -> None:
     assert case.module.editor.training
 
 
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        ([[1.0, 9.0], [2.0, 3.0], [4.0, 4.0]], 0.3),  # by the mean, not by the first batch
+        ([[math.nan, 1.0], [math.inf, 0.0], [5.0, 5.0]], 1.0),  # one that broke is none
+    ],
+)
+def test_calibration_hears_all_batches_and_no_nan(
+    losses: list[list[float]], best: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = make_case(tmp_path, "bert", 1)
+    batches = [case.batch(*case.draw(2)), case.batch(*case.draw(3))]
+    told = iter([torch.tensor(loss) for of_rate in losses for loss in of_rate])
+    monkeypatch.setattr(case.module, "loss_of", lambda _edits, _batch: (next(told), None))
+    assert calibrate(case.module, batches, (0.1, 0.3, 1.0)) == best
+
+
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 @torch.no_grad()
