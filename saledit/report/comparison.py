@@ -30,39 +30,44 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
     words, differ = schedules_of(result)
     yield line(heading(f"Editors on {clean(result['config'])}"), f" ({result['task']}), {words}")
     k = ["k"] if differ else []
-    table = look.table("editor", *k, "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
+    headings = ("editor", *k, "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)")
     text = any(of_text(cell.get("metrics", {})) for cell in result["cells"])
+    rows = []
     for row in known:
         edit, lost = row["edit_accuracy"], row["drawdown"]
-        table.add_row(
-            clean(row["editor"]),
-            *([k_of(row)] if differ else []),
-            str(len(row["seeds"])),
-            *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
-            percent(edit["mean"]),
-            _between(edit),
-            drawdown(lost["mean"], text),
-            _between(lost),
+        rows.append(
+            (
+                clean(row["editor"]),
+                *([k_of(row)] if differ else []),
+                str(len(row["seeds"])),
+                *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
+                percent(edit["mean"]),
+                _between(edit),
+                drawdown(lost["mean"], text),
+                _between(lost),
+            )
         )
-    yield table
+    yield _table(look, headings, rows)
     yield from _preferences(known, look)
     yield line("Intervals: bootstrap over the edits, of these trained editors.")
     yield line("")
-    costs = look.table("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
+    rows = []
     for row in known:
         times = (row["train_seconds"], row["fix_seconds_per_edit"])
         train, fix = ("-" if value is None else duration(value) for value in times)
         speed = row["edits_per_second"]
-        costs.add_row(
-            clean(row["editor"]),
-            number(row["locality_kl"]),
-            train,
-            number(None if speed is None else round(speed, 1)),
-            fix,
-            number(round(row["peak_rss_mb"])),
-            number(round(row["editor_mb"], 2)),
+        rows.append(
+            (
+                clean(row["editor"]),
+                number(row["locality_kl"]),
+                train,
+                number(None if speed is None else round(speed, 1)),
+                fix,
+                number(round(row["peak_rss_mb"])),
+                number(round(row["editor_mb"], 2)),
+            )
         )
-    yield costs
+    yield _table(look, ("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB"), rows)
     beside = [row for row in known if "beside" in row]
     if beside:
         yield line(heading(f"Beside {clean(beside[0]['beside']['editor'])}"), ", on the same edits")
@@ -147,6 +152,7 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
     if not rows:
         return
     yield line(heading("At the end of the sequence"))
+    several = len({row["seed"] for row in rows}) > 1
     said = []
     for row in rows:
         last = row["course"][-1]
@@ -154,7 +160,7 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
         said.append(
             (
                 clean(row["editor"]),
-                str(row["seed"]),
+                str(row["seed"]) if several else "-",
                 str(last["n_failures"]),
                 *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
                 number(last.get("perplexity")),
@@ -162,14 +168,18 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
                 "no" if row["collapse"] is None else f"after {row['collapse']}",
             )
         )
-    columns = dict(zip(_COURSE, zip(*said, strict=True), strict=True))
-    if len({*columns["seed"]}) == 1:  # what tells nothing takes room from what does
-        del columns["seed"]
-    shown = {name: column for name, column in columns.items() if {*column} != {"-"}}
-    table = look.table(*shown)
-    for cells_of_row in zip(*shown.values(), strict=True):
-        table.add_row(*cells_of_row)
-    yield table
+    yield _table(look, _COURSE, said)
+
+
+def _table(
+    look: Look, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]
+) -> RenderableType:
+    """A table without the columns that tell nothing: they take room from those that do."""
+    said = [i for i in range(len(headings)) if any(str(row[i]) != "-" for row in rows)]
+    table = look.table(*(headings[i] for i in said))
+    for row in rows:
+        table.add_row(*(row[i] for i in said))
+    return table
 
 
 def _between(found: Mapping[str, float | None]) -> str:
