@@ -30,7 +30,8 @@ def saliency_figure(table: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(max(5.0, 1.6 + 0.3 * len(layers)), 3.2), layout="constrained")
     axes = FigureCanvasAgg(figure).figure.add_subplot()
     colors = [_PICKED if layer == pick else _OTHER for layer in layers]
-    errors = [float(row.get("error", 0.0)) for row in table["layers"]]
+    # Of some scores the error is told, and has no say in the pick.
+    errors = [float(row.get("error") or row.get("standard_error", 0)) for row in table["layers"]]
     axes.bar(
         layers, scores, color=colors, width=0.75, yerr=errors if any(errors) else None,
         error_kw={"ecolor": "black", "elinewidth": 0.8, "capsize": 3},

@@ -128,14 +128,14 @@ class CausalTracing:
                 passes += one.numel()
         errors = effects.std(0, unbiased=False) / max(1, len(samples)) ** 0.5
         # Published picks are those of the highest mean; the error is shown and has no say.
+        means = effects.mean(0).tolist()
         scores = tuple(
-            LayerScore(
-                layer.index, float(effects[:, i].mean()), {"standard_error": float(errors[i])}
-            )
-            for i, layer in enumerate(layers)
+            LayerScore(layer.index, mean, {"standard_error": error})
+            for layer, mean, error in zip(layers, means, errors.tolist(), strict=True)
         )
+        how = "with noise" if self._protocol == "rome" else "while the text grows"
         return Saliency(
-            f"{self._name(base)}; probability {clean.mean():.3f}, before {broken.mean():.3f}",
+            f"{self._name(base)}; probability {clean.mean():.3f}, {broken.mean():.3f} {how}",
             scores, float(passes), 0.0, time.perf_counter() - began,
         )  # fmt: skip
 
