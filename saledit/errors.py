@@ -66,6 +66,10 @@ class JobError(SaleditError):
     """The job ran and failed: NaN in training, a full disk (exit status 1)."""
 
 
+class NoNumbersError(JobError):
+    """A model, or an edit of one, gives what is no number."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a remedy that names the closest known word.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,3 +86,19 @@ class Mean(Metric):
     def compute(self) -> Tensor:
         """The mean."""
         return self.value / self.total
+
+
+def numbers_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Results without what is no number, which no file holds: a broken model may give none.
+
+    Example:
+        >>> numbers_of({"right": 0.0, "kl": float("nan"), "generated": {"f1": float("inf")}})
+        {'right': 0.0, 'generated': {}}
+    """
+    told: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            told[name] = numbers_of(value)
+        elif not isinstance(value, float) or math.isfinite(value):
+            told[name] = value
+    return told

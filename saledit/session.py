@@ -21,6 +21,7 @@ from saledit.delta import Edits
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.request import Request
 from saledit.editors.stepping import PerEdit, StepSearch
+from saledit.errors import NoNumbersError
 from saledit.forward.suffix import run
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
@@ -189,6 +190,10 @@ class EditSession:
 
         Returns:
             This step's own edits; ``edits`` holds all so far.
+
+        Raises:
+            NoNumbersError: the model as edited so far gives no numbers, or the editor makes none of
+                them. The step is not made.
         """
         self.editor.eval()
         with applied(self.base.model, self.edits):
@@ -196,6 +201,12 @@ class EditSession:
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
+        if not self.base.weights.agreed(new.are_finite):
+            raise NoNumbersError(
+                f"expected an edit of {failures[0].id} in numbers, got some that are NaN or "
+                "infinite; load the model in single precision (model.dtype), or train the editor "
+                "with a lower rate"
+            )
         self._memory = self.editor.remember(request, batched)
         self._steps = self._steps + new
         return new

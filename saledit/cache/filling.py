@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saledit.cache.bank import ANSWERS, TOKENS, BankSpec
 from saledit.delta import LowRank
-from saledit.errors import JobError
+from saledit.errors import JobError, NoNumbersError
 from saledit.forward.scoring import forward
 from saledit.forward.suffix import ENCODER, Entry, capture, entry_for
 from saledit.models import SEQ2SEQ, TaskModel
@@ -56,6 +56,8 @@ def build(
             tape = stack.enter_context(tap(base.model, sites, len(batch.index)))
             outputs = forward(base, encoded.inputs, encoded.at)
             losses = task.losses(base, task.logits(base, outputs, encoded.targets), encoded.targets)
+            if wants_gradients:
+                _check_losses(base, losses, [samples[i] for i in batch.index])
             grads = tape.factors(losses.sum()) if wants_gradients else {}
         mask = tokens = encoded.inputs["attention_mask"].bool()
         whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
@@ -118,6 +120,21 @@ def build(
                     for name, tensor in long.items()
                 }
     return [(_pack(kept), _in_main_memory(total)) for kept, total in zip(rows, totals, strict=True)]
+
+
+def _check_losses(base: TaskModel, losses: Tensor, samples: Sequence[Sample]) -> None:
+    """Refuse gradients of what is no number.
+
+    Raises:
+        NoNumbersError: the loss of a sample is NaN or infinite.
+    """
+    if not bool(losses.isfinite().all()):
+        i = int(losses.isfinite().logical_not().nonzero()[0])
+        raise NoNumbersError(
+            f"{base.name}: expected a loss of {samples[i].id} that is a number, got "
+            f"{float(losses[i])}; load the model in single precision (model.dtype), or take back "
+            "the edits that broke it"
+        )
 
 
 def _kept(tensors: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

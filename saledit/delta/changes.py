@@ -209,6 +209,11 @@ class Edits(Mapping[Site, Delta]):
         return torch.stack([delta.norm() ** 2 for delta in self.values()]).sum(0).sqrt()
 
     @property
+    def are_finite(self) -> bool:
+        """Whether all that the deltas are made of are numbers."""
+        return all(bool(tensor.isfinite().all()) for tensor in self.tensors())
+
+    @property
     def are_routed(self) -> bool:
         """Whether any delta asks what its row is about (``saledit.delta.anchor``)."""
         return any(isinstance(delta, Routed) for delta in self.values())

@@ -175,7 +175,6 @@ def course_figure(results: Mapping[str, Any]) -> Figure:
     upper.set_ylabel("right, %")
     upper.set_ylim(-2, 102)
     upper.legend(fontsize=8, frameon=False)
-    at = [p["n_failures"] for p in points]
     grown = [(p["n_failures"], _seen(p, "delta_norm")) for p in points if "delta_norm" in p]
     if grown:
         lower.plot(
@@ -185,9 +184,13 @@ def course_figure(results: Mapping[str, Any]) -> Figure:
             markersize=3,
             label="|change| / |weights|",
         )
-    if all("perplexity" in p for p in points):
-        rise = [p["perplexity"] / points[0]["perplexity"] for p in points]
-        lower.plot(at, rise, color=_PICKED, marker="o", markersize=3, label="perplexity, relative")
+    if "perplexity" in points[0]:
+        texts = [(p["n_failures"], p["perplexity"]) for p in points if "perplexity" in p]
+        rise = [(at, seen / points[0]["perplexity"]) for at, seen in texts]
+        lower.plot(
+            *zip(*rise, strict=True), color=_PICKED, marker="o", markersize=3,
+            label="perplexity, relative",
+        )  # fmt: skip
         lower.set_yscale("log")
     lower.set_xlabel("failures edited")
     if lower.lines:

@@ -15,7 +15,7 @@ from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
 from saledit.data.sources import stream_texts
 from saledit.delta import Edits
-from saledit.errors import UserError
+from saledit.errors import NoNumbersError, UserError
 from saledit.files import read_json
 from saledit.files.values import seal_of
 from saledit.run.measures.course import Course
@@ -39,7 +39,8 @@ def pile_up(
     """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end.
 
     What has been done is put on disk at each look, and every minute, and a sequence that was cut
-    off goes on from there.
+    off goes on from there. It ends early where the model is so broken that it gives no numbers, or
+    no edit can be made of what it gives: that is what it was to show.
 
     Returns:
         How many edits were made.
@@ -52,13 +53,17 @@ def pile_up(
     looked = points[-1]["n_failures"] if points else 0
     if course is not None and not points:
         course.look(Edits({}), 0, 0)
-    last = time.monotonic()
+    last, n_edits = time.monotonic(), -(-edited // k)
     with prepared.ui.progress("editing", len(starts)) as bar:
         for done, start in enumerate(starts, start=1):
             if start < edited:
                 continue
-            session.step(part.fail[start : start + k])
-            now = min(start + k, len(part.fail))
+            try:
+                session.step(part.fail[start : start + k])
+            except NoNumbersError as error:
+                prepared.ui.stage(f"the sequence ends before edit {done}: {error}")
+                break
+            n_edits, now = done, min(start + k, len(part.fail))
             due = course is not None and (done % every == 0 or done == len(starts))
             if course is not None and due:
                 course.look(session.edits, now, looked)
@@ -67,9 +72,12 @@ def pile_up(
                 kept.keep(session, points, now)
                 last = time.monotonic()
             bar.update(done, "" if course is None else course.said())
+            if course is not None and course.is_lost:
+                prepared.ui.stage(f"after {done} edits the model gives no numbers: it is broken")
+                break
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
-    return len(starts)
+    return n_edits
 
 
 def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:

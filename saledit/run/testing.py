@@ -27,6 +27,7 @@ from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
 from saledit.errors import JobError
 from saledit.files import read_json, write_jsonl
+from saledit.metrics import numbers_of
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import edits_for, hold, request_for
@@ -141,7 +142,9 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         n_edits = tally.n_edits
     seconds = time.perf_counter() - began + kept.seconds_before
     metrics = tally.metrics()
-    if any(value != value for value in metrics.values() if isinstance(value, float)):
+    if schedule.cumulative:
+        metrics = numbers_of(metrics)  # to break a model is what sequences are for
+    elif any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
     seconds_a_fix = 0.0
     if world.is_main() or prepared.base.weights.is_divided:  # beside others it would take longer

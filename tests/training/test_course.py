@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_text as text
 import torch
 from whole_runs import ui
 
+from saledit import session
 from saledit.cache.bank import BankSpec
 from saledit.config import RunConfig
 from saledit.data.choices import Choice, load_choices
@@ -255,6 +257,55 @@ def test_a_sequence_that_was_cut_off_goes_on(
     for one, other in zip(whole.get("course", []), again.get("course", []), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
     assert whole["metrics"] == pytest.approx(again["metrics"], rel=1e-4, abs=1e-5)
+
+
+_LOCATE = ("editor.name=locate", "editor.locate.at=last", "editor.locate.shrink=0.1")
+
+
+@pytest.mark.parametrize("every", [0, 2])
+@pytest.mark.parametrize(
+    "own",
+    [
+        (),
+        ("editor.name=step",),
+        ("editor.name=ft", "editor.ft.steps=2"),
+        ("editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.experts=3"),
+        (*_LOCATE, "editor.locate.solver=memit"),
+        (*_LOCATE, "editor.locate.solver=r-rome", "schedule.batch_size=1"),
+        (*_LOCATE, "editor.locate.solver=alphaedit", "editor.locate.threshold=1.0"),
+    ],
+    ids=["mend", "step", "ft", "memoe", "memit", "r-rome", "alphaedit"],
+)
+def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
+    own: tuple[str, ...], every: int, make: Callable[..., RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An edit so large that the model gives no numbers: a finding, and no reason to lose the rest.
+
+    Without looks it shows when no edit can be made of what the model gives.
+    """
+    config = make(f"broken{every}", "schedule.cumulative=true", "train.epochs=1", *own)
+    fit(config, False, ui())
+    real, calls = session.steps_for, []
+
+    def steps_for(*given: Any) -> Edits:
+        calls.append(1)
+        return real(*given) * (1e30 if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(session, "steps_for", steps_for)
+    results = run_test(str(config.folder), [f"test.every={every}"], ui())
+    assert results["n_edits"] == 4
+    metrics, k = results["metrics"], config.schedule.batch_size
+    assert metrics["pass_accuracy_after"] < 0.5
+    assert "locality_kl" not in metrics
+    assert not list(config.cache.glob("sequence-*"))
+    (path,) = config.folder.glob("results*.json")
+    assert json.loads(path.read_text())["metrics"] == metrics
+    if every:
+        assert [p["n_failures"] for p in results["course"]] == [0, 2 * k, 4 * k]
+        assert results["collapse"] <= 4 * k
+        assert "locality_kl" not in results["course"][-1]
+        assert path.with_suffix(".png").exists()
 
 
 def test_the_plot_of_a_collapse(tmp_path: Path) -> None:

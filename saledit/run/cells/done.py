@@ -96,7 +96,7 @@ def _is_sound(results: Mapping[str, Any]) -> bool:
 
 def _is_course(points: Sequence[Mapping[str, Any]]) -> bool:
     return bool(points) and all(
-        ("pass_accuracy" in point or "perplexity" in point)
+        ("pass_accuracy" in point or "perplexity" in point or point.get("collapsed"))
         and point.get("abilities") != {}
         and ("delta_norm" not in point or point.get("weight_norm", 0) > 0)
         for point in points

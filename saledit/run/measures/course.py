@@ -17,7 +17,7 @@ from saledit.cache.bank import Bank
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.delta import Edits
-from saledit.metrics import Mean
+from saledit.metrics import Mean, numbers_of
 from saledit.models import TaskModel
 from saledit.run.measures.watching import Watched, perplexity
 from saledit.session import Judge, bank_batches
@@ -80,7 +80,7 @@ class Course:
             point["delta_norm"] = float(edits.norm())
             point["weight_norm"] = math.hypot(*(self._sizes[site] for site in edits))
         point["collapsed"] = self._has_collapsed(point)
-        self.points.append(point)
+        self.points.append(numbers_of(point))
 
     def _share(self, bank: Bank, which: range, edits: Edits) -> float:
         """Share of some samples of a bank that are right."""
@@ -113,7 +113,7 @@ class Course:
     def _has_collapsed(self, point: dict[str, Any]) -> bool:
         if not self.points:
             return False
-        first, bad = self.points[0], False
+        first, bad = self.points[0], not math.isfinite(point.get("locality_kl", 0.0))
         if "pass_accuracy" in point:
             bad |= not point["pass_accuracy"] >= _LEAST * first["pass_accuracy"]
         if "perplexity" in point:
@@ -130,6 +130,11 @@ class Course:
         if self.collapse is not None:
             words.append(f"collapsed after {self.collapse}")
         return ", ".join(words) if point.get("n_failures") else ""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the model gave no numbers at the last look: there is nothing left to edit."""
+        return bool(self.points) and "locality_kl" not in self.points[-1]
 
     @property
     def collapse(self) -> int | None:
