@@ -200,6 +200,22 @@ def open_banks(
     ]
 
 
+def few(part: Part, n_fail: int, n_passing: int) -> Part:
+    """Some of a part's failures, with their rewordings, and pass samples, from all over it."""
+    own, others = (
+        [i * len(every) // n for i in range(n)]
+        for every, n in (
+            (part.fail, min(n_fail, len(part.fail))),
+            (part.passing, min(n_passing, len(part.passing))),
+        )
+    )
+    return Part(
+        [part.fail[i] for i in own],
+        [part.adapt[i] for i in own],
+        [part.passing[i] for i in others],
+    )
+
+
 def n_rewordings(part: Part) -> int:
     """How many rewordings a part has; made failures may share those of real ones."""
     if not len(part.made):

@@ -22,6 +22,7 @@ from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search
 from saledit.calibration import calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
+from saledit.data.part_banks import few
 from saledit.errors import JobError
 from saledit.files import write_json, write_text
 from saledit.ledger.checking import check_links
@@ -157,9 +158,17 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     config = prepared.config
     editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
     editor.to(prepared.base.device)
-    text = editor.needs_text
-    train = banks_of(prepared, prepared.train, layer, takes_moments(prepared, editor), text)
-    validation = banks_of(prepared, prepared.validation, layer, texts=text)
+    text, learned = editor.needs_text, prepared.train
+    sums = takes_moments(prepared, editor)
+    if not config.train.validation_edits:
+        # One that is not trained, of which nothing is asked but its first rate and statistics.
+        n = config.train.edits(config.schedule.batch_size)
+        beside = len(learned.passing) if sums else n * config.train.passes_per_edit
+        learned = few(learned, n * config.schedule.batch_size, beside)
+    train = banks_of(prepared, learned, layer, sums, text)
+    validation = train
+    if config.train.validation_edits:
+        validation = banks_of(prepared, prepared.validation, layer, texts=text)
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,

@@ -29,6 +29,7 @@ from saledit.module import EditModule
 from saledit.run import FixOptions, fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.measures import decided
+from saledit.run.setup import caching
 from saledit.run.setup.caching import banks_of
 from saledit.run.setup.kept import write_kept
 from saledit.run.setup.prepare import prepare
@@ -77,6 +78,30 @@ def test_what_is_not_trained_needs_no_validation(make: Callable[..., RunConfig])
         )  # fmt: skip
         with pytest.raises(ConfigError, match=f"train.validation_edits: .*{refused}"):
             fit(config, False, ui())
+
+
+@pytest.mark.parametrize("editor", ["ft", "step"])
+def test_what_is_not_trained_caches_what_it_reads(
+    editor: str, make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first rate is found on one batch, second moments on all pass samples; nothing else is."""
+    asked, real = [], caching.open_banks
+    monkeypatch.setattr(
+        caching, "open_banks", lambda *given: asked.append(given[2]) or real(*given)
+    )
+    config = make(
+        f"few-{editor}", f"editor.name={editor}", "train.validation_edits=0", "site.layer=0",
+        "editor.ft.steps=2", "train.edits_per_step=2",
+    )  # fmt: skip
+    fit(config, False, ui())
+    (read,) = asked
+    whole = prepare(config, ui()).train
+    assert len(read.fail) == 4 < len(whole.fail)  # two edits of two failures
+    rewordings = dict(zip(whole.fail, whole.adapt, strict=True))
+    assert all(rewordings[s] == own for s, own in zip(read.fail, read.adapt, strict=True))
+    passing = list(whole.passing)
+    assert list(read.passing) == passing if editor == "step" else len(read.passing) == 6
+    assert set(read.passing) <= set(passing)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
