@@ -23,6 +23,7 @@ from saledit.run.measures.validating import MEASURES, Preferred, S
 from saledit.run.setup.caching import (
     banks_at,
     corpus_digest,
+    learned_by,
     opener,
     plain_banks,
     sum_moments,
@@ -74,7 +75,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     compared = _Compared(prepared)
     # The samples of all layers in one pass, which each layer's training then finds.
     moments = takes_moments(prepared, editor)
-    banks_at(prepared, prepared.train, layers, moments, editor.needs_text)
+    banks_at(prepared, learned_by(prepared, editor), layers, moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
     if editor.needs_moments:
         sum_moments(prepared, layers)

@@ -22,7 +22,6 @@ from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search
 from saledit.calibration import calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
-from saledit.data.part_banks import few
 from saledit.errors import JobError
 from saledit.files import write_json, write_text
 from saledit.ledger.checking import check_links
@@ -34,7 +33,7 @@ from saledit.run.budget import length
 from saledit.run.curves import METRICS, read_metrics
 from saledit.run.peaks import peaks
 from saledit.run.resuming import LearnedFrom, Patience, WholeCheckpoints, restoring, steps_of
-from saledit.run.setup.caching import banks_of, moments_of, takes_moments
+from saledit.run.setup.caching import banks_of, learned_by, moments_of, takes_moments
 from saledit.run.setup.kept import held_samples, write_kept
 from saledit.run.setup.launching import strategy_of
 from saledit.run.setup.placing import device_of, place
@@ -158,14 +157,8 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     config = prepared.config
     editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
     editor.to(prepared.base.device)
-    text, learned = editor.needs_text, prepared.train
-    sums = takes_moments(prepared, editor)
-    if not config.train.validation_edits:
-        # One that is not trained, of which nothing is asked but its first rate and statistics.
-        n = config.train.edits(config.schedule.batch_size)
-        beside = len(learned.passing) if sums else n * config.train.passes_per_edit
-        learned = few(learned, n * config.schedule.batch_size, beside)
-    train = banks_of(prepared, learned, layer, sums, text)
+    text, learned = editor.needs_text, learned_by(prepared, editor)
+    train = banks_of(prepared, learned, layer, takes_moments(prepared, editor), text)
     validation = train
     if config.train.validation_edits:
         validation = banks_of(prepared, prepared.validation, layer, texts=text)

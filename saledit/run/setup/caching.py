@@ -12,7 +12,7 @@ from saledit.cache.covariance import Corpus, check_tokens, second_moments, sum_u
 from saledit.cache.opening import Opener, open_several
 from saledit.config import CachesConfig
 from saledit.config.editors import MomentsConfig
-from saledit.data.part_banks import PartBanks, n_rewordings, open_banks
+from saledit.data.part_banks import PartBanks, few, n_rewordings, open_banks
 from saledit.data.sources import source_digest, stream_texts
 from saledit.data.splits import Part
 from saledit.editors.base import Editor
@@ -96,6 +96,21 @@ def kept_as(caches: CachesConfig) -> torch.dtype | None:
 def takes_moments(prepared: Prepared, editor: Editor) -> bool:
     """Whether the banks of the training part are to sum up second moments for an editor."""
     return editor.needs_moments and not prepared.config.editor.moments.corpus
+
+
+def learned_by(prepared: Prepared, editor: Editor) -> Part:
+    """The training samples that an editor reads.
+
+    Of one that is not trained nothing is asked but its first rate, which is found on a batch, and
+    statistics of the pass samples.
+    """
+    config, every = prepared.config, prepared.train
+    if editor.is_trained:
+        return every
+    k = config.schedule.batch_size
+    n = config.train.edits(k)
+    sums = takes_moments(prepared, editor)
+    return few(every, n * k, len(every.passing) if sums else n * config.train.passes_per_edit)
 
 
 def moments_of(prepared: Prepared, train: PartBanks, full_rank: bool = False) -> list[Tensor]:
