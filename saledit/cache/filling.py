@@ -16,6 +16,7 @@ from saledit.forward.suffix import ENCODER, Entry, capture, entry_for
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tap import tap
+from saledit.site import Site
 from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
 from saledit.widths import wide
@@ -56,9 +57,10 @@ def build(
             tape = stack.enter_context(tap(base.model, sites, len(batch.index)))
             outputs = forward(base, encoded.inputs, encoded.at)
             losses = task.losses(base, task.logits(base, outputs, encoded.targets), encoded.targets)
+            grads: dict[Site, LowRank] = {}
             if wants_gradients:
                 _check_losses(base, losses, [samples[i] for i in batch.index])
-            grads = tape.factors(losses.sum()) if wants_gradients else {}
+                grads = tape.factors(losses.sum())
         mask = tokens = encoded.inputs["attention_mask"].bool()
         whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
         along = TOKENS  # the tokens that the edited stack reads

@@ -53,31 +53,32 @@ def pile_up(
     looked = points[-1]["n_failures"] if points else 0
     if course is not None and not points:
         course.look(Edits({}), 0, 0)
-    last, n_edits = time.monotonic(), -(-edited // k)
+    last, now, is_broken = time.monotonic(), edited, False
     with prepared.ui.progress("editing", len(starts)) as bar:
         for done, start in enumerate(starts, start=1):
             if start < edited:
                 continue
             try:
                 session.step(part.fail[start : start + k])
+                now = min(start + k, len(part.fail))
             except NoNumbersError as error:
                 prepared.ui.stage(f"the sequence ends before edit {done}: {error}")
-                break
-            n_edits, now = done, min(start + k, len(part.fail))
-            due = course is not None and (done % every == 0 or done == len(starts))
+                is_broken = True
+            is_last = is_broken or done == len(starts)
+            # What has broken is looked at where it ends, whenever that is.
+            due = course is not None and now > looked and (is_last or done % every == 0)
             if course is not None and due:
                 course.look(session.edits, now, looked)
                 looked = now
-            if due or done == len(starts) or time.monotonic() - last > _KEEP:
+            if due or is_last or time.monotonic() - last > _KEEP:
                 kept.keep(session, points, now)
                 last = time.monotonic()
             bar.update(done, "" if course is None else course.said())
-            if course is not None and course.is_lost:
-                prepared.ui.stage(f"after {done} edits the model gives no numbers: it is broken")
+            if is_broken or (course is not None and course.is_lost):
                 break
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
-    return n_edits
+    return -(-now // k)
 
 
 def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:
