@@ -15,8 +15,8 @@ from saledit.forward.scoring import forward
 from saledit.forward.suffix import ENCODER, Entry, capture, entry_for
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.records import Sample
-from saledit.tap import tap
 from saledit.site import Site
+from saledit.tap import tap
 from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
 from saledit.widths import wide
