@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 
 from saledit.data.episodes import EditBatch
+from saledit.editors.looks import edits_for
 from saledit.module import EditModule
-from saledit.requests import edits_for
 
 _RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 

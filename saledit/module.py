@@ -15,6 +15,7 @@ from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.looks import edits_for, edits_of_look
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import JobError
@@ -23,7 +24,7 @@ from saledit.losses import LEARNING_RATE, Multiplier, mean_of, penalty, weighted
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome, outcome
-from saledit.requests import Held, edits_for, request_for
+from saledit.requests import Held, request_for
 from saledit.session import EditMetrics
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
@@ -90,7 +91,9 @@ class EditModule(L.LightningModule):
         the edits is summed up over them, and goes back through the editor once. Source: Tan et
         al., ICLR 2024 (MALMEN), section 3.3.
         """
-        edits = edits_for(self.editor, self.request(batch))
+        # In turns, so that a run that was cut off goes on as it would have.
+        look = self.global_step % self.search.looks
+        edits = edits_of_look(self.editor, self.request(batch), look)
         n = batch.cuts(_ROWS, self.base.positions_at_once)
         if self.base.weights.is_divided:
             n = world.highest(n)  # as many passes in every process

@@ -14,13 +14,13 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import embedded
 from saledit.data.episodes import EditBatch
-from saledit.delta import Edits
-from saledit.editors.base import Editor
+from saledit.delta import Edits, LowRank
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
-from saledit.editors.stepping import PerEdit, StepSearch
+from saledit.editors.stepping import PerEdit
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
+from saledit.failures import Failures
 from saledit.forward.rows import Rows, run_edits
 from saledit.forward.suffix import Entry
 from saledit.models import TaskModel
@@ -76,16 +76,37 @@ def request_for(
         held: pass samples that the editor may look at, where it needs them.
         folder: where what an editor finds out about a failure is kept; None to keep nothing.
     """
-    made: list[PerEdit] = []  # of rows that few editors ask for, but some many times
 
-    def losses(edits: Edits) -> Tensor:
-        if not made:
-            made.append(own_losses(base, task, entry, *batch.own()))
-        return made[0](edits)
+    @cache
+    def own() -> Failures:  # rows that few editors ask for, but some many times
+        return Failures(base, task, entry, *batch.own(), batch.ranks)
 
-    harm, texts = damage(base, task, entry, held), batch.texts
-    facts = facts_of(base, task, entry, batch.failures, folder=folder)
-    request = Request(batch.gradients, losses, harm, facts=facts, agreed=base.weights.agreed)
+    request = request_of(base, batch.gradients, own, damage(base, task, entry, held), batch.texts)
+    return replace(request, facts=facts_of(base, task, entry, batch.failures, folder=folder))
+
+
+def request_of(
+    base: TaskModel, gradients: Sequence[LowRank], own: Callable[[], Failures], harm: PerEdit,
+    texts: Tensor | None = None,
+) -> Request:  # fmt: skip
+    """The request of E edits, which can be looked at again.
+
+    Args:
+        base: the task model.
+        gradients: as in ``Request``.
+        own: their failures.
+        harm: what edits do to held pass samples, see ``damage``.
+        texts: the failures' conditions (E, K, T), where the editor reads them.
+    """
+
+    def again(sites: tuple[Site, ...], edits: Edits, index: Tensor) -> Request:
+        some = own().pick(index)
+        said = None if texts is None else texts[index.to(texts.device)]
+        return request_of(base, some.gradients(sites, edits), lambda: some, harm, said)
+
+    request = Request(
+        gradients, lambda edits: own().losses(edits), harm, again=again, agreed=base.weights.agreed
+    )
     if texts is None:
         return request
     return replace(request, condition=lambda: embedded(base, texts))
@@ -112,39 +133,6 @@ def facts_of(
         return FactsFound(base, task, entry.block, sites, samples, spec, contexts, steps, folder)
 
     return found
-
-
-def edits_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
-    """The edits (E,) that an editor makes, at the lengths that are searched, and its own change.
-
-    Args:
-        editor: makes them.
-        request: E edits.
-        search: how far each goes; None for as far as the editor goes.
-    """
-    return editor.resident.expand(request.n_edits) + steps_for(editor, request, search)
-
-
-def steps_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
-    """As ``edits_for``, without what is there before any edit."""
-    steps: Edits = editor(request)
-    if search is None or search.is_off:
-        return steps
-    resident = editor.resident.expand(request.n_edits)
-    return search(
-        steps, lambda tried: request.losses(resident + tried),
-        lambda tried: request.damage(resident + tried), request.agreed,
-    )  # fmt: skip
-
-
-def own_losses(base: TaskModel, task: Task, entry: Entry, rows: Rows, targets: Tensor) -> PerEdit:
-    """How edits (E,) do on their own failures: E x K rows with targets (E, K, ...)."""
-
-    def losses(edits: Edits) -> Tensor:
-        logits = task.logits(base, run_edits(base, entry, rows, edits), targets)
-        return task.answer_losses(base, logits, targets).mean(1)
-
-    return losses
 
 
 def damage(base: TaskModel, task: Task, entry: Entry, held: Held | None) -> PerEdit:

@@ -15,20 +15,22 @@ from torchmetrics import MetricCollection
 
 from saledit.cache.bank import IGNORED, Bank, BankSpec
 from saledit.cache.opening import memory_bank
-from saledit.data.conditions import conditions, embedded
+from saledit.data.conditions import conditions
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
-from saledit.editors.base import Editor, aggregate
+from saledit.editors.base import Editor, Ranks, aggregate
+from saledit.editors.looks import steps_for
 from saledit.editors.request import Request
-from saledit.editors.stepping import PerEdit, StepSearch
+from saledit.editors.stepping import StepSearch
 from saledit.errors import NoNumbersError
+from saledit.failures import Failures
 from saledit.forward.suffix import run
 from saledit.metrics import Accuracy, Drawdown, Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.requests import damage, facts_of, hold, own_losses, steps_for
+from saledit.requests import damage, facts_of, hold, request_of
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
@@ -218,26 +220,21 @@ class EditSession:
             bank.factors(index[None]), bank.losses_of(index[None]), self._gradient_rank
         )
         base, task, entry = self.base, self.task, bank.entry
-        own = own_losses(base, task, entry, bank.rows(index), bank.targets_of(index)[None])
+        ranks = Ranks(self._spec.rank, self._gradient_rank)
+        own = Failures(base, task, entry, bank.rows(index), bank.targets_of(index)[None], ranks)
         held = None
         if self.editor.needs_held or self._search.needs_held:
             # What an edit may cost is counted from the model as it stands before it.
             with applied(base.model, self.edits):
                 held = hold(base, task, self._held, self.layer)
         harm = damage(base, task, entry, held)
+        texts = None
+        if self.editor.needs_text:
+            texts = conditions(base, task, bank, failures)[None]
+        request = request_of(base, gradients, lambda: own, harm, texts)
         facts = facts_of(base, task, entry, [failures], self.edits)
-        request = Request(
-            gradients, self._on_top(own), self._on_top(harm), facts=facts, memory=self._memory,
-            agreed=base.weights.agreed,
-        )  # fmt: skip
-        if not self.editor.needs_text:
-            return request
-        texts = conditions(base, task, bank, failures)[None]
-        return replace(request, condition=lambda: embedded(base, texts))
-
-    def _on_top(self, measure: PerEdit) -> PerEdit:
-        """A measure of edits (1,) taken together with those so far."""
-        return lambda tried: measure(self._steps.expand(1) + tried)
+        made = self._steps.expand(1)
+        return replace(request.on_top(made), facts=facts, memory=self._memory)
 
 
 @torch.no_grad()

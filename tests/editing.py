@@ -34,7 +34,7 @@ from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.registry import EDITORS
-from saledit.requests import damage, edits_for, facts_of, hold
+from saledit.requests import damage, facts_of, hold
 from saledit.site import Layer, Site
 from saledit.tasks.nli import Nli
 

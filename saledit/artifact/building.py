@@ -143,7 +143,8 @@ def make_search(config: EditorConfig) -> StepSearch:
     """How far edits go, as a configuration has it.
 
     Raises:
-        ConfigError: no lengths, lengths that do not rise from above zero, or a bound below it.
+        ConfigError: no lengths, lengths that do not rise from above zero, a bound below it, or
+            looks that the editor does not have.
     """
     steps = tuple(config.steps)
     if not steps or steps[0] <= 0 or any(a >= b for a, b in pairwise(steps)):
@@ -153,7 +154,15 @@ def make_search(config: EditorConfig) -> StepSearch:
         )
     if not 0 <= config.bound < math.inf:
         raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
-    return StepSearch(steps, config.enough, config.bound)
+    if config.looks < 1:
+        raise ConfigError(f"editor.looks: expected at least 1, got {config.looks}")
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    if config.looks > 1 and kind.looks_by_itself:
+        raise ConfigError(
+            f"editor.looks: expected 1 with editor.name={config.name}, which sees by itself what "
+            f"its edit has come to, got {config.looks}; leave it out"
+        )
+    return StepSearch(steps, config.enough, config.bound, config.looks)
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saledit.cache.bank import ANSWERS, TOKENS, BankSpec
+from saledit.cache.factors import compressed, masks_of
 from saledit.delta import LowRank
 from saledit.errors import JobError, NoNumbersError
 from saledit.forward.scoring import forward
@@ -19,7 +20,6 @@ from saledit.site import Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
-from saledit.widths import wide
 
 
 def entry_of(base: TaskModel, spec: BankSpec) -> Entry:
@@ -93,23 +93,16 @@ def build(
         ):
             keep = slice(0, 1) if entry.first_token_only else slice(None)
             inputs = [tape.inputs[site][:, keep] for site in spec.layer.sites]
-            # Cross attention reads what the encoder gave: the tokens of the prompt.
-            across = seen[ENCODER].data_ptr() if ENCODER in seen else None
-            masks = [(tokens if x.data_ptr() == across else mask)[:, keep] for x in inputs]
+            masks = [m[:, keep] for m in masks_of(inputs, tokens, mask, seen.get(ENCODER))]
             if spec.moments:
                 _add_moments(total, inputs, masks)
             own = dict(whole)
             if spec.rank:
-                read = zip(spec.layer.sites, inputs, masks, strict=True)
-                for j, (site, u, real) in enumerate(read):
-                    # Padding has no gradient, but its u would have a say in the terms' signs.
-                    u = u * real[..., None]
-                    # A gradient of one token has rank one, whatever rank was asked for.
-                    rank = 1 if entry.first_token_only else spec.rank
-                    # Neither an SVD nor an editor works in half precision.
-                    pair = LowRank(wide(u), wide(grads[site].v[:, keep])).compress(rank)
-                    own[f"u.{j}"] = _padded(pair.u, rank)
-                    own[f"v.{j}"] = _padded(pair.v, rank)
+                slopes = [grads[site].v[:, keep] for site in spec.layer.sites]
+                # A gradient of one token has rank one, whatever rank was asked for.
+                rank = 1 if entry.first_token_only else spec.rank
+                for j, pair in enumerate(compressed(inputs, slopes, masks, rank)):
+                    own[f"u.{j}"], own[f"v.{j}"] = pair.u, pair.v
             long = ragged | {
                 f"{TOKENS if name == ENCODER else along}states.{name}": tensor
                 for name, tensor in seen.items()
@@ -175,11 +168,6 @@ def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         )
         for name in rows[0]
     }
-
-
-def _padded(factor: Tensor, rank: int) -> Tensor:
-    """A short text has fewer tokens than the rank: zero terms fill up."""
-    return torch.nn.functional.pad(factor, (0, 0, 0, rank - factor.shape[-2]))
 
 
 def _add_moments(

@@ -174,6 +174,8 @@ class EditorConfig:
     """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
     bound: float = 0.0
     """KL on held pass samples that an edit may cost, in nats; longer ones are cut. 0: no bound"""
+    looks: int = 1
+    """steps of an edit at most; each but the first where the ones before have left the loss high"""
     held: int = 32
     """pass samples of the training part that an editor may look at; see docs/editors.md"""
     moments: MomentsConfig = field(default_factory=MomentsConfig)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
+from saledit.editors.base import Ranks
 from saledit.forward.rows import Rows
 from saledit.records import Sample
 
@@ -29,6 +30,7 @@ class EditBatch:
             (E, n, C) of a classifier.
         pass_targets: (E, n).
         members: positions in the banks of failures (E, K), rewordings (E, K m), pass (E, n).
+        ranks: terms that were kept of the gradients.
         texts: the failures' conditions (E, K, T), see ``saledit.data.conditions``; None where no
             editor reads them.
         failures: for each edit its K failures.
@@ -46,6 +48,7 @@ class EditBatch:
     base_outputs: Tensor
     pass_targets: Tensor
     members: tuple[Tensor, Tensor, Tensor]
+    ranks: Ranks
     texts: Tensor | None = None
     failures: Sequence[Sequence[Sample]] = ()
     share: float = 1.0
@@ -124,6 +127,7 @@ class EditBatch:
             self.base_outputs.to(device),
             self.pass_targets.to(device),
             self.members,
+            self.ranks,
             self.texts,
             self.failures,
             self.share,

@@ -18,7 +18,7 @@ from saledit.data.hashes import number
 from saledit.data.splits import Part
 from saledit.data.spool import samples_in
 from saledit.data.views import Joined, Picked
-from saledit.editors.base import aggregate
+from saledit.editors.base import Ranks, aggregate
 from saledit.forward.rows import join
 from saledit.models import TaskModel
 from saledit.records import Sample
@@ -118,8 +118,9 @@ class PartBanks:
             pass_targets = _wide(pass_targets, width)
             gap = width - outputs.shape[-2]
             outputs = torch.nn.functional.pad(outputs, (0, 0, 0, gap))
+        factors = self.fail.factors(fail)
         return EditBatch(
-            aggregate(self.fail.factors(fail), losses, rank),
+            aggregate(factors, losses, rank),
             joined,
             torch.cat(targets, 1),
             torch.cat(weights, 1).to(losses.device),
@@ -127,6 +128,7 @@ class PartBanks:
             outputs,
             pass_targets,
             (fail, reworded, passing),
+            Ranks(factors[0].rank, rank),
             None if self._texts is None else self._texts[fail],
             # Read by few editors: made when they are looked at.
             [Picked(self._samples, own) for own in fail.tolist()] if len(self._samples) else (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ class Editor(nn.Module, ABC):
             ``needs_subjects`` may ask for more.)
         needs_calibration: True where the size of the first step is to be found by trial.
         is_trained: True where there is anything to learn.
+        looks_by_itself: True where the editor sees, while it makes an edit, what has come of it;
+            ``editor.looks`` is for all others.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
 
@@ -48,6 +51,7 @@ class Editor(nn.Module, ABC):
     needs_anchor: bool = False
     needs_calibration: bool = True
     is_trained: bool = True
+    looks_by_itself: bool = False
     log_rate: Tensor
 
     def __init__(self, sites: Sequence[Site]) -> None:
@@ -131,6 +135,19 @@ class Editor(nn.Module, ABC):
         Raises:
             ConfigError: too many.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Terms that are kept of gradients.
+
+    Attributes:
+        sample: of each failure's own.
+        aggregated: of those of an edit together, see ``aggregate``.
+    """
+
+    sample: int
+    aggregated: int
 
 
 def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[LowRank]:

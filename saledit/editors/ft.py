@@ -36,6 +36,7 @@ class FineTuning(Editor):
     """
 
     is_trained = False
+    looks_by_itself = True
 
     def __init__(
         self, sites: Sequence[Site], steps: int = 25, rate: float = 1e-3, kl: float = 0.0,

@@ -46,6 +46,7 @@ class MixtureOfExperts(Editor):
     needs_anchor = True
     needs_calibration = False  # an edit takes the steps that it needs
     is_trained = False
+    looks_by_itself = True
 
     def __init__(
         self, sites: Sequence[Site], embedding_size: int, experts: int = 8, top_k: int = 2,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -19,6 +19,10 @@ def _not_there(_edits: Edits) -> Tensor:
 
 def _no_facts(_sites: tuple[Site, ...], _spec: FactSpec) -> FactSource:
     raise AssertionError("this request has no facts")
+
+
+def _no_more(_sites: tuple[Site, ...], _edits: Edits, _index: Tensor) -> Request:
+    raise AssertionError("this request cannot be looked at again")
 
 
 def _no_text() -> tuple[Tensor, Tensor]:
@@ -39,6 +43,8 @@ class Request:
             tokens (E, K, T, D), and bool (E, K, T), which of them are real.
         facts: the failures as facts (E, K) at a site of each block, found as is asked for; the
             same question has the same answer and is worked out once.
+        again: a request for some of the edits, places (E',), whose gradients are those of the model
+            under given edits (E',) of the sites; all else is as it is here.
         agreed: of what decides how often the model is run, what all processes go by.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
     """
@@ -48,6 +54,7 @@ class Request:
     damage: PerEdit = _not_there
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
     facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
+    again: Callable[[tuple[Site, ...], Edits, Tensor], Request] = _no_more
     agreed: Callable[[Tensor], Tensor] = as_it_is
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -55,3 +62,17 @@ class Request:
     def n_edits(self) -> int:
         """E."""
         return self.gradients[0].u.shape[0]
+
+    def on_top(self, before: Edits) -> Request:
+        """The same, measured and looked at again together with edits (E,) that are made already."""
+
+        def again(sites: tuple[Site, ...], edits: Edits, index: Tensor) -> Request:
+            own = before.map(lambda part: part[index.to(part.device)])
+            return self.again(sites, own + edits, index).on_top(own)
+
+        return replace(
+            self,
+            losses=lambda edits: self.losses(before + edits),
+            damage=lambda edits: self.damage(before + edits),
+            again=again,
+        )

@@ -1,4 +1,4 @@
-"""How far an edit goes: the shortest of a few steps that mends the edit's own failures.
+"""How far a step of an edit goes: the shortest of a few steps that mends the edit's own failures.
 
 An editor makes steps of about the length that is best on average. Some failures need more than
 that; a longer step for all would disturb what needs none. What an edit is made for is at hand when
@@ -41,15 +41,18 @@ class StepSearch:
         factors: lengths in units of the editor's own step, from short to long; (1.0,) tries none.
         enough: mean loss of an edit's failures, in nats an answer, at which they count as mended.
         bound: KL on held pass samples that an edit may cost, in nats; 0 for no bound.
+        looks: steps that an edit has at most, each from the model as those before have left it
+            (``saledit.editors.looks``); this search is made in each.
     """
 
     factors: tuple[float, ...] = (1.0,)
     enough: float = 0.3
     bound: float = 0.0
+    looks: int = 1
 
     @property
     def is_off(self) -> bool:
-        """Whether there is nothing to choose from but the editor's own step."""
+        """Whether no length is to be chosen: the editor's own it is."""
         return self.factors == (1.0,) and not self.needs_held
 
     @property

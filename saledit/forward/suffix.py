@@ -122,6 +122,8 @@ def run(
     states: Mapping[str, Tensor],
     inputs: Mapping[str, Tensor],
     at: Tensor | None = None,
+    *,
+    every_token: bool = False,
     **further: Any,
 ) -> Tensor:
     """Compute outputs, what the head reads, from cached states.
@@ -133,6 +135,8 @@ def run(
         inputs: the tokenised rows (``input_ids`` (B, T), ``attention_mask`` (B, T)),
             for masks and positions.
         at: positions (B, A) whose next token is scored; None for a classifier.
+        every_token: run each map at all tokens, for what looks at its inputs, also where the head
+            reads but a few.
         further: arguments of the model's forward (``saledit.forward.tails``).
 
     Returns:
@@ -163,11 +167,12 @@ def run(
         stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
         if entry.after_attention:
             _enter_behind_attention(stack, base, entry.block, states[ATTENTION])
-        if not entry.first_token_only and _last_reads_first_token(base):
-            last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
-            stack.callback(last.register_forward_hook(_first_token).remove)
-        if at is not None and _leave_out_what_is_not_scored(stack, base, at, start.shape[1]):
-            extra[ONLY_AT] = at
+        if not every_token:
+            if not entry.first_token_only and _last_reads_first_token(base):
+                last = base.block(base.n_blocks - 1).get_submodule(base.family.attention)
+                stack.callback(last.register_forward_hook(_first_token).remove)
+            if at is not None and _leave_out_what_is_not_scored(stack, base, at, start.shape[1]):
+                extra[ONLY_AT] = at
         if torch.is_grad_enabled():
             # Decided here, where the hooks of edits can be seen.
             stack.enter_context(base.thrifty_suffix(entry.block))

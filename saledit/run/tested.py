@@ -15,7 +15,8 @@ from saledit.files import is_file
 _TRAINED = ("site", "loss", "train", "editor")
 #: what is about how edits are made, not about the editor itself.
 _FREE = tuple(
-    f"editor.{name}" for name in ("steps", "enough", "bound", "sample_rank", "gradient_rank")
+    f"editor.{name}"
+    for name in ("steps", "enough", "bound", "looks", "sample_rank", "gradient_rank")
 )
 #: Settings that say nothing about what is tested: those of training, and where and how it is run.
 _NOT_TESTED = (

@@ -25,12 +25,13 @@ from saledit.artifact import (
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
+from saledit.editors.looks import edits_for
 from saledit.errors import JobError
 from saledit.files import read_json, write_jsonl
 from saledit.metrics import numbers_of
 from saledit.outcomes import outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
-from saledit.requests import edits_for, hold, request_for
+from saledit.requests import hold, request_for
 from saledit.run.measures.course import Course
 from saledit.run.measures.preferences import PAIRS, Preferences, pairs_of
 from saledit.run.measures.said import Said

@@ -21,6 +21,7 @@ from saledit.data.episodes import EditBatch
 from saledit.data.made import reworded
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
+from saledit.editors.base import Ranks
 from saledit.forward.rows import Rows
 from saledit.forward.suffix import run
 from saledit.models import TaskModel
@@ -166,7 +167,7 @@ def numbered(edits: int, edit: int, passing: int, width: int) -> EditBatch:
     empty = torch.zeros(0, dtype=torch.long)
     return EditBatch(
         [], rows, wide[:, :edit], weights, edit, wide[:, edit:, :, None].double(), wide[:, edit:],
-        (empty, empty, empty),
+        (empty, empty, empty), Ranks(1, 1),
     )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from editing import Case, E
 from tiny import untouched
 
 from saledit.editors.base import Editor
+from saledit.editors.looks import edits_for
 from saledit.registry import EDITORS, PICKERS, TASKS
 from saledit.report.results import KEYS
-from saledit.requests import edits_for
 from saledit.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]

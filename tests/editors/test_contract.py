@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from saledit.delta import Edits, LowRank
 from saledit.delta.routed import Routed
+from saledit.editors.looks import edits_for
 from saledit.files import read_tensors, write_tensors
-from saledit.requests import edits_for
 
 case_of = cache(Case)
 

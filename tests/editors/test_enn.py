@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saledit.delta import Edits
 from saledit.editors.enn import EditableNetwork
-from saledit.requests import edits_for
+from saledit.editors.looks import edits_for
 from saledit.session import EditSession
 from saledit.tasks.nli import Nli
 

@@ -34,7 +34,7 @@ from saledit.forward.scoring import logits_of
 from saledit.models import TaskModel
 from saledit.overlay import applied, merge
 from saledit.records import Sample
-from saledit.requests import damage, edits_for, facts_of, hold, request_for
+from saledit.requests import damage, facts_of, hold, request_for
 from saledit.session import EditSession
 
 E, K, RANK = 2, 2, 4

@@ -12,9 +12,9 @@ from whole_runs import ui
 
 from saledit.config import RunConfig
 from saledit.delta import Edits
+from saledit.editors.looks import edits_for
 from saledit.errors import JobError
 from saledit.outcomes import outcome
-from saledit.requests import edits_for
 from saledit.run import fit, testing, unfinished
 from saledit.run import test as run_test
 

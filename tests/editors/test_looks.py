@@ -1,0 +1,343 @@
+"""Edits in several looks: gradients of models under edits, and what is stepped from them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_text
+import torch
+from editing import fresh, numbers
+from tiny_text import STACKED
+from torch import Tensor
+
+from saledit.artifact import make_search
+from saledit.cache.bank import BankSpec
+from saledit.cache.opening import memory_bank
+from saledit.config import EditorConfig
+from saledit.data.episodes import EditBatch
+from saledit.data.part_banks import open_banks
+from saledit.data.splits import Part
+from saledit.delta import Edits, LowRank
+from saledit.editors.base import Editor, aggregate
+from saledit.editors.looks import edits_for, edits_of_look, steps_for
+from saledit.editors.request import Request
+from saledit.editors.step import Step
+from saledit.editors.stepping import StepSearch
+from saledit.errors import ConfigError
+from saledit.models import TaskModel
+from saledit.overlay import applied
+from saledit.records import Sample
+from saledit.requests import hold, request_for
+from saledit.session import EditSession
+from saledit.site import Layer, Site
+from saledit.tasks.base import Task
+from saledit.tasks.nli import Nli
+
+E, K, SAMPLE, RANK = 3, 2, 3, 4
+
+
+class Case:
+    """A tiny model and a batch of E edits of K failures each, as training and tests have it."""
+
+    def __init__(self, family: str, layer: Layer, base: TaskModel, task: Task, folder: Path):
+        self.base, self.task, self.layer = base, task, layer
+        made = tiny_text.samples(E * K + 4) if task.generates else tiny.samples(E * K + 4)
+        self.failures, self.others = made[: E * K], made[E * K :]
+        part = Part(tuple(self.failures), ((),) * (E * K), tuple(self.others))
+        spec = BankSpec(layer, SAMPLE)
+        (self.banks,) = open_banks(base, task, part, [spec], folder, texts=True)
+        self.held = hold(base, task, self.others, layer)
+        self.batch = self._batch()
+        self.request = self.asked(self.batch)
+
+    def _batch(self) -> EditBatch:
+        index = torch.arange(E * K).view(E, K)
+        return self.banks.batch(index, torch.arange(2).expand(E, 2), RANK)
+
+    def asked(self, batch: EditBatch) -> Request:
+        """A batch's request."""
+        return request_for(self.base, self.task, self.banks.fail.entry, batch, self.held)
+
+    def own(self, i: int) -> list[Sample]:
+        """The failures of one edit."""
+        return self.failures[i * K : i * K + K]
+
+    def editor(self, name: str) -> Editor:
+        """A primed editor."""
+        torch.manual_seed(0)
+        editor = fresh(name, self.base, self.layer)
+        spec = BankSpec(self.layer, moments=True)
+        bank = memory_bank(self.base, self.task, self.others, spec)
+        editor.prime(self.batch.gradients, bank.moments())
+        return editor.eval()
+
+    def session(self, editor: Editor, search: StepSearch | None = None) -> EditSession:
+        """A fresh session."""
+        return EditSession(
+            self.base, self.task, editor, self.layer, SAMPLE, RANK, search, self.others
+        )
+
+
+def some_edits(sites: tuple[Site, ...], size: float) -> Edits:
+    """Random edits (E,) whose sizes are not alike."""
+    torch.manual_seed(1)
+    deltas = {}
+    for site in sites:
+        u, v = torch.randn(E, 2, site.d_in), torch.randn(E, 2, site.d_out)
+        deltas[site] = LowRank(u, v * size / (site.d_in * site.d_out) ** 0.5)
+    return Edits(deltas) * torch.linspace(0.5, 1.5, E)
+
+
+def one(edits: Edits, i: int) -> Edits:
+    """One of a batch."""
+    return edits.map(lambda part: part[i])
+
+
+#: The layer of a few blocks, by its index and how many there are.
+LAYERS = {"middle": (1, 1), "last": (2, 1), "two": (2, 2)}
+
+
+@pytest.fixture(scope="module")
+def case_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
+    @cache
+    def made(family: str, kind: str, which: str = "middle", maps: str = "") -> Case:
+        text = kind == "text"
+        base = tiny_text.build(family) if text else tiny.build(family)
+        index, span = LAYERS[which]
+        named = [name for name in base.family.attention_maps if maps][:1]
+        layer = base.layer(index, named, span)
+        folder = tmp_path_factory.mktemp("banks")
+        return Case(family, layer, base, tiny_text.task() if text else Nli(), folder)
+
+    return made
+
+
+EVERY = [
+    *((family, "classifier") for family in tiny.FAMILIES),
+    *((family, "text") for family in STACKED),
+]
+
+
+@pytest.mark.parametrize("which", LAYERS)
+@pytest.mark.parametrize(("family", "kind"), EVERY, ids=lambda part: part)
+def test_gradients_under_edits_are_those_of_a_model_that_has_them(
+    case_of: Callable[..., Case], family: str, kind: str, which: str
+) -> None:
+    case = case_of(family, kind, which)
+    assert_gradients(case)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("bert", "classifier"), ("llama", "classifier"), ("gpt2", "text"), ("t5", "text")],
+)
+def test_gradients_at_attention(case_of: Callable[..., Case], family: str, kind: str) -> None:
+    assert_gradients(case_of(family, kind, "last", maps="attention"))
+
+
+def assert_gradients(case: Case) -> None:
+    edits, index = some_edits(case.layer.sites, 1.0), torch.tensor([2, 0])
+    some = edits.map(lambda part: part[index])
+    seen = case.request.again(case.layer.sites, some, index)
+    assert seen.n_edits == 2
+    plain = case.request.again(case.layer.sites, some * 0, index)
+    for at, i in enumerate(index.tolist()):
+        with applied(case.base.model, one(edits, i)):
+            bank = memory_bank(case.base, case.task, case.own(i), BankSpec(case.layer, SAMPLE))
+        every = torch.arange(K)[None]
+        wanted = aggregate(bank.factors(every), bank.losses_of(every), RANK)
+        for got, bare, want in zip(seen.gradients, plain.gradients, wanted, strict=True):
+            assert_same(got.dense()[at], want.dense()[0])
+            assert_same(got.u[at], want.u[0])  # in each term, and its sign
+            assert not torch.allclose(got.dense(), bare.dense())
+    for got, bare in zip(plain.gradients, case.batch.gradients, strict=True):
+        assert_same(got.dense(), bare.dense()[index])
+        assert_same(got.u, bare.u[index])
+
+
+def assert_same(mine: Tensor, want: Tensor, rtol: float = 1e-3) -> None:
+    torch.testing.assert_close(mine, want, rtol=rtol, atol=rtol * float(want.abs().max()))
+
+
+def test_rows_may_be_gone_through_in_parts(
+    case_of: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case_of("bert", "classifier")
+    edits, every = some_edits(case.layer.sites, 1.0), torch.arange(E)
+    whole = case.request.again(case.layer.sites, edits, every)
+    monkeypatch.setattr("saledit.failures._ROWS", E)  # a failure of each edit at a time
+    parts = case.request.again(case.layer.sites, edits, every)
+    for a, b in zip(whole.gradients, parts.gradients, strict=True):
+        assert_same(a.dense(), b.dense(), 1e-5)
+
+
+def test_again_is_of_the_same_failures(case_of: Callable[..., Case]) -> None:
+    """Losses, damage and conditions of some edits are those of the whole batch."""
+    case = case_of("gpt2", "text")
+    edits, index = some_edits(case.layer.sites, 1.0), torch.tensor([2, 1])
+    some = edits.map(lambda part: part[index])
+    seen = case.request.again(case.layer.sites, some, index)
+    for measure in ("losses", "damage"):
+        all_, own = getattr(case.request, measure)(edits), getattr(seen, measure)(some)
+        torch.testing.assert_close(own, all_[index])
+        # On top of edits that are made already both are counted together with them.
+        mine = getattr(seen.on_top(some), measure)(some * 0.5)
+        torch.testing.assert_close(mine, getattr(case.request, measure)(edits * 1.5)[index])
+    for mine, all_ in zip(seen.condition(), case.request.condition(), strict=True):
+        assert torch.equal(mine, all_[index])
+    last = some.map(lambda part: part[1:])
+    twice = seen.on_top(some).again(case.layer.sites, last * 0.5, torch.tensor([1]))
+    want = case.request.again(case.layer.sites, edits.map(lambda part: part[1:2]) * 1.5, index[1:])
+    for mine, other in zip(twice.gradients, want.gradients, strict=True):
+        assert_same(mine.dense(), other.dense())
+    torch.testing.assert_close(
+        twice.losses(last * 0.5),
+        case.request.losses(edits * 1.5)[1:2],
+    )
+
+
+NAMES = ("mend", "malmen", "ke", "enn")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("family", "kind"), [("bert", "classifier"), ("llama", "text")])
+@torch.no_grad()
+def test_a_look_is_a_step_of_the_model_as_it_is_by_then(
+    case_of: Callable[..., Case], family: str, kind: str, name: str
+) -> None:
+    """What two looks make is what a session makes in two steps of the same failures."""
+    case = case_of(family, kind)
+    editor = small(case.editor(name))
+    search = StepSearch(enough=1e-9, looks=2)
+    together = steps_for(editor, case.request, search)
+    first = steps_for(editor, case.request)
+    judged = case.request.losses(editor.resident.expand(E) + first)
+    changed = False
+    for i in range(E):
+        plain = case.session(editor)
+        plain.step(case.own(i))
+        plain.step(case.own(i))
+        at_once = case.session(editor, search)
+        at_once.step(case.own(i))
+        left = case.request.losses((editor.resident + plain._steps).expand(E))[i]
+        worse = left >= judged[i]
+        changed |= not bool(worse)
+        for site in case.layer.sites:
+            want = one(first, i)[site].dense() if worse else plain._steps[site].dense()
+            tolerance = 2e-2 if name == "ke" else 2e-3
+            assert_same(numbers(one(together, i)[site]), want, tolerance)
+            assert_same(numbers(at_once._steps[site]), want, tolerance)
+    assert changed
+
+
+def small(editor: Editor) -> Editor:
+    """So that one look does not mend all."""
+    editor.scale_rate(0.1)
+    return editor
+
+
+@torch.no_grad()
+def test_what_looks_may_cost_is_counted_together(case_of: Callable[..., Case]) -> None:
+    case, bound = case_of("bert", "classifier"), 1e-3
+    editor = Step(case.layer.sites, whiten=0, bound=bound, enough=1e-9)
+    first = steps_for(editor, case.request)
+    twice = steps_for(editor, case.request, StepSearch(enough=1e-9, looks=2))
+    assert (case.request.damage(first) > bound / 2).all()  # nearly as far as it may
+    assert (case.request.damage(twice) <= bound * (1 + 1e-3)).all()
+    mend = small(case.editor("mend"))
+    free, bounded = (
+        steps_for(mend, case.request, StepSearch(enough=1e-9, looks=3, bound=b)) for b in (0, 1e-6)
+    )
+    assert (case.request.damage(free) > 1e-6).all()
+    assert (case.request.damage(bounded) <= 1e-6 * (1 + 1e-2)).all()
+
+
+@torch.no_grad()
+def test_what_is_mended_is_left_alone_and_nothing_gets_worse(
+    case_of: Callable[..., Case],
+) -> None:
+    case = case_of("bert", "classifier")
+    editor = small(case.editor("mend"))
+    first = steps_for(editor, case.request)
+    losses = case.request.losses(first)
+    middle = float(losses.sort().values[1])
+    edits = steps_for(editor, case.request, StepSearch(enough=middle, looks=2))
+    after = case.request.losses(edits)
+    done = losses <= middle
+    assert 0 < done.sum() < E
+    for site in case.layer.sites:
+        assert_same(edits[site].dense()[done], first[site].dense()[done], 1e-6)
+        assert not torch.allclose(edits[site].dense()[~done], first[site].dense()[~done])
+    assert (after[~done] < losses[~done]).all()
+    # A look that would make it worse is not made, nor is any after it.
+    editor.scale_rate(1e4)
+    wild = steps_for(editor, case.request)
+    found = steps_for(editor, case.request, StepSearch(enough=1e-9, looks=4))
+    assert (case.request.losses(found) <= case.request.losses(wild) + 1e-6).all()
+
+
+@torch.no_grad()
+def test_looks_end_where_all_is_mended(case_of: Callable[..., Case]) -> None:
+    case = case_of("bert", "classifier")
+
+    def never(*_args: object) -> Request:
+        raise AssertionError("asked")
+
+    editor, request = case.editor("mend"), replace(case.request, again=never)
+    found = steps_for(editor, request, StepSearch(enough=1e9, looks=5))
+    for site, delta in steps_for(editor, request).items():
+        assert torch.equal(found[site].dense(), delta.dense())
+    broken = replace(request, losses=lambda edits: torch.full((E,), torch.nan))
+    steps_for(editor, broken, StepSearch(looks=3))  # what gives no numbers is not looked at
+
+
+@pytest.mark.parametrize("name", ["mend", "ke", "enn"])
+def test_training_is_on_one_look_from_what_those_before_have_left(
+    case_of: Callable[..., Case], name: str
+) -> None:
+    case = case_of("bert", "classifier")
+    editor = small(case.editor(name))
+    assert_edits(edits_of_look(editor, case.request, 0), edits_for(editor, case.request))
+    with torch.no_grad():
+        first = editor(case.request)
+    other = copy.deepcopy(editor).train()  # statistics go on in each forward pass
+    present = editor.resident.detach().expand(E) + first
+    seen = case.request.again(editor.sites, present, torch.arange(E)).on_top(first)
+
+    def slopes(edits: Edits, of: Editor) -> list[Tensor]:
+        loss = case.request.losses(edits).sum()
+        found = torch.autograd.grad(loss, list(of.parameters()), allow_unused=True)
+        return [torch.zeros(1) if g is None else g for g in found]
+
+    editor.train()
+    own = edits_of_look(editor, case.request, 1)
+    assert editor.training
+    wanted = other.resident.expand(E) + first + other(seen)
+    assert_edits(own, wanted)
+    for mine, want in zip(slopes(own, editor), slopes(wanted, other), strict=True):
+        assert_same(mine, want)
+
+
+def assert_edits(mine: Edits, want: Edits) -> None:
+    for site, delta in want.items():
+        assert_same(mine[site].dense().detach(), delta.dense().detach())
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (EditorConfig(looks=0), "editor.looks: expected at least 1, got 0"),
+        (EditorConfig(name="ft", looks=2), "expected 1 with editor.name=ft"),
+        (EditorConfig(name="locate", looks=2), "expected 1 with editor.name=locate"),
+        (EditorConfig(name="memoe", looks=3), "got 3; leave it out"),
+    ],
+)
+def test_looks_that_there_are_not(config: EditorConfig, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make_search(config)
