@@ -27,6 +27,7 @@ from saledit.delta.routed import Routed
 from saledit.editors.base import Editor, aggregate
 from saledit.editors.locate import Locate
 from saledit.editors.locating import FactSource, FactSpec
+from saledit.editors.looks import edits_for
 from saledit.editors.request import Request
 from saledit.forward.scoring import base_logits
 from saledit.forward.suffix import run

@@ -26,6 +26,7 @@ from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.delta.routed import Routed
 from saledit.editors.base import Editor, aggregate
+from saledit.editors.looks import edits_for
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.files import read_tensors, write_tensors

@@ -24,6 +24,7 @@ from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
+from saledit.editors.looks import edits_of_look
 from saledit.editors.mend import Mend
 from saledit.editors.stepping import StepSearch
 from saledit.losses import Multiplier
@@ -239,7 +240,7 @@ def test_slopes_of_parts_are_scaled_as_the_trainer_scales_its_loss(
     def apart(scale: float | None) -> float:
         scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
         case.module._trainer = SimpleNamespace(
-            precision_plugin=SimpleNamespace(scaler=scaler), training=False
+            precision_plugin=SimpleNamespace(scaler=scaler), training=False, global_step=0
         )
         found = gradients(case.module.editor, case.module._loss(batch)[0])
         errors = [(found[name] - want[name]).norm() / want[name].norm() for name in want]
@@ -349,6 +350,26 @@ def test_calibration_hears_all_batches_and_no_nan(
     told = iter([torch.tensor(loss) for of_rate in losses for loss in of_rate])
     monkeypatch.setattr(case.module, "loss_of", lambda _edits, _batch: (next(told), None))
     assert calibrate(case.module, batches, (0.1, 0.3, 1.0)) == best
+
+
+def test_training_is_on_each_look_in_its_turn(tmp_path: Path) -> None:
+    """The loss of a step is that of the edits after its look; only the look's step learns."""
+    case = make_case(tmp_path, "bert", 1)
+    batch, module = case.batch(*case.draw(2)), case.module
+    module.search = StepSearch(looks=3)
+    begun = copy.deepcopy(module.editor.state_dict())
+    losses = []
+    for step in range(5):
+        module.editor.load_state_dict(begun)
+        module._trainer = SimpleNamespace(global_step=step, training=False)
+        loss = module._loss(batch)[0]
+        module.editor.load_state_dict(begun)
+        edits = edits_of_look(module.editor, module.request(batch), step % 3)
+        torch.testing.assert_close(loss, module.loss_of(edits, batch)[0])
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[3])
+    assert losses[1] == pytest.approx(losses[4])
+    assert len({round(loss, 6) for loss in losses}) == 3
 
 
 @pytest.mark.parametrize("k", [1, 3])
