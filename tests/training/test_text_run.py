@@ -20,6 +20,7 @@ from whole_runs import check_answers
 import saledit
 from saledit import config as configuration
 from saledit import run
+from saledit.artifact import load_editor
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.config import RunConfig
@@ -220,8 +221,11 @@ def test_the_schedules_judge_the_same_failures(
         assert math.isfinite(found["metrics"]["locality_kl"])
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(make: Callable[..., RunConfig]) -> None:
-    steady = ("train.decay=false", "train.patience=9")
+@pytest.mark.parametrize("looks", [1, 3])  # three in turn: the second epoch begins with the second
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    looks: int, make: Callable[..., RunConfig]
+) -> None:
+    steady = ("train.decay=false", "train.patience=9", f"editor.looks={looks}")
     whole, cut = make("llama", "name=whole", *steady), make("llama", "name=cut", *steady)
     with Ui(quiet=True) as ui:
         run.fit(whole, False, ui)
@@ -230,6 +234,23 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(make: Callable[..., RunConfi
         run.fit(cut, True, ui)
     ends = [read_tensors(c.folder / "editor.safetensors", "an editor") for c in (whole, cut)]
     assert all(ends[0][name].equal(ends[1][name]) for name in first)
+    assert any(not ends[0][name].equal(first[name]) for name in first)
+
+
+def test_a_tested_editor_may_look_more_often_than_it_was_trained_to(
+    make: Callable[..., RunConfig],
+) -> None:
+    config = make("llama", "schedule.batch_size=2")
+    with Ui(quiet=True) as ui:
+        run.fit(config, False, ui)
+        once, often = (
+            run.test(str(config.folder), [*free, "editor.enough=0.001"], ui)
+            for free in ([], ["editor.looks=3"])
+        )
+        mended = [measured["metrics"]["fail_accuracy"] for measured in (once, often)]
+        assert mended[0] < mended[1]
+        session = load_editor(config.folder)  # as it was trained
+        assert session.search.looks == 1
 
 
 @pytest.fixture
