@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from saledit import world
 from saledit.cache.bank import IGNORED
 from saledit.cache.factors import compressed, masks_of
 from saledit.delta import Edits, LowRank
@@ -19,8 +20,6 @@ from saledit.overlay import applied
 from saledit.site import Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
-
-_ROWS = 2048  # whose graphs are in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,13 @@ class Failures:
         """Those of some edits (E',)."""
         return self._only(torch.arange(self.targets.shape[1]), index)
 
-    def _only(self, columns: Tensor, index: Tensor | None = None) -> Failures:
-        n, k = self.targets.shape[:2]
-        index = torch.arange(n) if index is None else index.cpu()
-        rows = (index[:, None] * k + columns).flatten().to(self.targets.device)
+    def _only(self, columns: Tensor, index: Tensor) -> Failures:
+        (n, k), device = self.targets.shape[:2], self.targets.device
+        if len(columns) == k and len(index) == n:
+            return self
+        rows = (index.cpu()[:, None] * k + columns).flatten().to(device)
         width = int(self.rows.inputs["attention_mask"][rows].sum(1).max())
-        targets = self.targets[index.to(self.targets.device)][:, columns]
+        targets = self.targets[index.to(device)][:, columns.to(device)]
         return replace(self, rows=self.rows.pick(rows, width), targets=targets)
 
     def gradients(self, sites: Sequence[Site], edits: Edits) -> list[LowRank]:
@@ -66,6 +66,7 @@ class Failures:
 
         They are what a bank and ``aggregate`` give of a model that one of the edits is applied to,
         of all edits side by side: from the cached states, as an edit changes nothing below them.
+        Of a failure that has no gradient in numbers it is zero.
 
         Args:
             sites: where; their inputs must lie behind the entry.
@@ -74,36 +75,63 @@ class Failures:
         Returns:
             For each site u (E, R, D_in), v (E, R, D_out); see ``aggregate``.
         """
-        n, k = self.targets.shape[:2]
-        wide = self.targets[0, 0].numel()  # scored positions of a row
-        at_once = max(1, min(_ROWS, self.base.positions_at_once // wide) // n)
-        columns = torch.split(torch.arange(k), at_once)
-        parts = [self._only(own)._factors(sites, edits) for own in columns]
-        factors = [
-            LowRank(torch.cat([p.u for p in own], 1), torch.cat([p.v for p in own], 1))
-            for own in zip(*(pairs for pairs, _ in parts), strict=True)
-        ]
-        losses = torch.cat([losses for _, losses in parts], 1)
-        return aggregate(factors, losses, self.ranks.aggregated)
+        # Banks are made without autocast, which a trainer may have set: neither slopes nor an SVD
+        # are to be of half precision.
+        with torch.autocast(self.base.device.type, enabled=False):
+            every = torch.arange(len(self.targets))
+            columns = torch.tensor_split(torch.arange(self.targets.shape[1]), self._parts())
+            parts = [self._only(own, every)._factors(sites, edits) for own in columns]
+            factors = [
+                LowRank(torch.cat([p.u for p in own], 1), torch.cat([p.v for p in own], 1))
+                for own in zip(*(pairs for pairs, _ in parts), strict=True)
+            ]
+            losses = torch.cat([losses for _, losses in parts], 1)
+            return aggregate(factors, losses, self.ranks.aggregated)
+
+    def _parts(self) -> int:
+        """How many passes keep to the tokens and the logits that fit."""
+        (n, k), tokens = self.targets.shape[:2], self.rows.inputs["attention_mask"].shape[1]
+        scored = self.targets[0, 0].numel()
+        fitting = min(self.base.pass_tokens // tokens, self.base.positions_at_once // scored) // n
+        parts = -(-k // max(1, fitting))
+        # Of processes in step each has as many.
+        return min(k, world.highest(parts)) if self.base.weights.is_divided else parts
 
     def _factors(self, sites: Sequence[Site], edits: Edits) -> tuple[list[LowRank], Tensor]:
         """For each site u (E, K, r, D_in), v (E, K, r, D_out), and losses (E, K)."""
         base, rows, targets = self.base, self.rows, self.targets.flatten(0, 1)
-        n = len(targets)
+        last = f"{base.block_name(base.n_blocks - 1)}."
+        every_token = any(site.name.startswith(last) for site in sites)
         edited = applied(base.model, edits.detach())
-        with torch.enable_grad(), edited, tap(base.model, sites, n) as tape:
-            outputs = run(base, self.entry, rows.states, rows.inputs, rows.at, every_token=True)
+        once = base.weights.once_more()
+        with torch.enable_grad(), once, edited, tap(base.model, sites, len(targets)) as tape:
+            outputs = run(
+                base, self.entry, rows.states, rows.inputs, rows.at, every_token=every_token
+            )
             losses = self.task.losses(base, self.task.logits(base, outputs, targets), targets)
             found = tape.factors(losses.sum())
-        keep = slice(0, 1) if self.entry.first_token_only else slice(None)
+        first = self.entry.first_token_only
+        keep = slice(0, 1) if first else slice(None)
         inputs = [tape.inputs[site][:, keep] for site in sites]
         slopes = [found[site].v[:, keep] for site in sites]
-        tokens = rows.inputs["attention_mask"].bool()
-        answers = base.kind == SEQ2SEQ and not base.in_encoder
-        read = targets != IGNORED if answers else tokens
-        masks = [m[:, keep] for m in masks_of(inputs, tokens, read, rows.states.get(ENCODER))]
-        rank = 1 if self.entry.first_token_only else self.ranks.sample
-        pairs = compressed(inputs, slopes, masks, rank)
+        losses = losses.detach()
+        real = losses.isfinite()
+        for part in (*inputs, *slopes):
+            real = real & part.isfinite().flatten(1).all(1)
+        masks = [m[:, keep] & real[:, None] for m in self._masks(inputs)]
+        slopes = [slope.masked_fill(~real[:, None, None], 0) for slope in slopes]
+        inputs = [x.masked_fill(~real[:, None, None], 0) for x in inputs]
+        pairs = compressed(inputs, slopes, masks, 1 if first else self.ranks.sample)
         shape = self.targets.shape[:2]
         each = [pair.map(lambda factor: factor.view(*shape, *factor.shape[1:])) for pair in pairs]
-        return each, losses.detach().view(shape)
+        return each, losses.masked_fill(~real, 0).view(shape)
+
+    def _masks(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Which tokens of each site's input are real, bool (E K, T)."""
+        tokens = self.rows.inputs["attention_mask"].bool()
+        read = tokens
+        if self.base.kind == SEQ2SEQ and not self.base.in_encoder:
+            # A decoder reads what stands before its last target, also where that is forced on it.
+            scored = (self.targets.flatten(0, 1) != IGNORED).int()
+            read = scored.flip(-1).cumsum(-1).flip(-1) > 0
+        return masks_of(inputs, tokens, read, self.rows.states.get(ENCODER))

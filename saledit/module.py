@@ -15,7 +15,7 @@ from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
-from saledit.editors.looks import edits_for, edits_of_look
+from saledit.editors.looks import edits_for, edits_of_look, turn
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import JobError
@@ -52,7 +52,7 @@ class EditModule(L.LightningModule):
         entry: where the cached states enter.
         loss: weights.
         train: learning rates and length of training.
-        search: how far edits go in validation; training has the editor's own step.
+        search: how far edits go in validation; training has the editor's own step, and its looks.
         held: pass samples that the editor may look at, where it needs them.
     """
 
@@ -91,9 +91,8 @@ class EditModule(L.LightningModule):
         the edits is summed up over them, and goes back through the editor once. Source: Tan et
         al., ICLR 2024 (MALMEN), section 3.3.
         """
-        # In turns, so that a run that was cut off goes on as it would have.
-        look = self.global_step % self.search.looks
-        edits = edits_of_look(self.editor, self.request(batch), look)
+        look = turn(self.global_step, self.search.looks)
+        edits = edits_of_look(self.editor, self.request(batch), look, self.search.enough)
         n = batch.cuts(_ROWS, self.base.positions_at_once)
         if self.base.weights.is_divided:
             n = world.highest(n)  # as many passes in every process

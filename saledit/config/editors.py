@@ -171,7 +171,7 @@ class EditorConfig:
     steps: list[float] = field(default_factory=lambda: [1.0])
     """lengths of an edit to try, in units of the editor's own; the first that mends is taken"""
     enough: float = 0.3
-    """for steps: mean loss of an edit's failures (nats an answer) that counts as mended"""
+    """for steps and looks: mean loss of an edit's failures (nats an answer) that is mended"""
     bound: float = 0.0
     """KL on held pass samples that an edit may cost, in nats; longer ones are cut. 0: no bound"""
     looks: int = 1

@@ -38,6 +38,7 @@ class EditableNetwork(Editor):
     """
 
     has_resident = True
+    looks_by_itself = True  # each of its steps is from where the one before has led
 
     def __init__(
         self, sites: Sequence[Site], steps: int = 1, rate: float = 1e-2, second_order: bool = True

@@ -15,6 +15,8 @@ from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 
 def edits_for(editor: Editor, request: Request, search: StepSearch | None = None) -> Edits:
     """The edits (E,) that an editor makes, and its own change of the model.
@@ -34,7 +36,7 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
     another. One that leaves them more than it found is not made, and ends its edit.
     """
     steps = _step(editor, request, search)
-    if search is None or search.looks == 1:
+    if search is None or search.looks == 1 or editor.looks_by_itself:
         return steps
     resident = editor.resident.detach()
     with torch.no_grad():
@@ -53,36 +55,55 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
         with torch.no_grad():
             left = again.losses(resident.expand(len(index)) + more)
         better = left < losses[index]
-        steps = steps + _spread(more, index[better], request.n_edits, better)
+        if bool(better.any()):
+            steps = steps + _spread(more, index[better], request.n_edits, better)
         losses = losses.index_put((index,), torch.where(better, left, losses[index]))
         going = going.index_put((index,), better)
     return steps
 
 
-def edits_of_look(editor: Editor, request: Request, look: int) -> Edits:
+def turn(step: int, looks: int) -> int:
+    """Which look a step of training is on: each as often, in no rhythm.
+
+    By the golden section, so that what is counted every few steps is not always of the same look;
+    and by the step's number alone, so that a run that was cut off goes on as it would have.
+    """
+    return int((step + 1) * _GOLDEN % 1 * looks)
+
+
+def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0.0) -> Edits:
     """The edits (E,) that an editor makes in a look, differentiable in its step there.
 
     What training is on. The looks before it are made as the editor makes them now, without search
-    and without graph, for all edits alike.
+    and without graph; an edit that has mended its failures by then stays as it is.
 
     Args:
         editor: makes them, in the mode in which it is.
         request: E edits.
         look: 0 for the first.
+        enough: mean loss of an edit's failures at which it has no further look.
     """
-    before, seen = None, request
-    resident, every = editor.resident, torch.arange(request.n_edits)
+    n = request.n_edits
+    resident, every = editor.resident, torch.arange(n)
+    before, seen, going = Edits({}), request, None
     was_training = editor.training
     for _ in range(look):
         editor.eval()
         with torch.no_grad():
-            step = editor(seen)
+            before = before + _of_those(editor(seen), going)
+            present = resident.detach().expand(n) + before
+            going = request.losses(present) > enough
         editor.train(was_training)
-        before = step if before is None else before + step
-        present = resident.detach().expand(request.n_edits) + before
         seen = request.again(editor.sites, present, every).on_top(before)
-    last: Edits = editor(seen)
-    return resident.expand(request.n_edits) + (last if before is None else before + last)
+    if look:
+        # Weights that autocast has cast without a graph would stay without one.
+        torch.clear_autocast_cache()
+    return resident.expand(n) + before + _of_those(editor(seen), going)
+
+
+def _of_those(edits: Edits, going: Tensor | None) -> Edits:
+    """The same edits (E,), with nothing of those that do not go on, bool (E,)."""
+    return edits if going is None else edits * going.to(edits.tensors()[0].dtype)
 
 
 def _step(editor: Editor, request: Request, search: StepSearch | None) -> Edits:

@@ -44,7 +44,8 @@ class Request:
         facts: the failures as facts (E, K) at a site of each block, found as is asked for; the
             same question has the same answer and is worked out once.
         again: a request for some of the edits, places (E',), whose gradients are those of the model
-            under given edits (E',) of the sites; all else is as it is here.
+            under given edits (E',) of the sites. Measures and conditions are as they are here (what
+            the model said is what it said before any look); facts and memory are not of it.
         agreed: of what decides how often the model is run, what all processes go by.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
     """
