@@ -33,7 +33,8 @@ from saledit.run.setup.placing import accelerator_left, device_of
 
 
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
-    one, two = make("one", *TWO[1:], "train.epochs=2"), make("two", *TWO, "train.epochs=2")
+    own = ("train.epochs=2", "editor.looks=2", "editor.enough=0.01")
+    one, two = make("one", *TWO[1:], *own), make("two", *TWO, *own)
     first = fit(one, False, ui())
     shutil.rmtree(home / "cache")  # so that both ask and cache, each its share
     done = shared_run(command(two, tmp_path))

@@ -32,12 +32,13 @@ def streamed(config: RunConfig, cache: Path) -> RunConfig:
 
 
 @pytest.mark.parametrize(
-    ("editor", "layer"), [("mend", 0), pytest.param("enn", 0, marks=pytest.mark.slow)]
+    ("editor", "looks"), [("mend", 2), pytest.param("enn", 1, marks=pytest.mark.slow)]
 )
 def test_a_streamed_run_is_that_of_a_loaded_model(
-    make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str, layer: int
+    make: Callable[..., RunConfig], home: Path, tmp_path: Path, editor: str, looks: int
 ) -> None:
-    plain = make("plain", f"editor.name={editor}", f"site.layer={layer}", *SHORT)
+    own = (f"editor.looks={looks}", "editor.enough=0.01")
+    plain = make("plain", f"editor.name={editor}", "site.layer=0", *own, *SHORT)
     other = streamed(plain, home / "cache")
     failing = rows(build("bert"), samples(6, seed=7), wrong_share=1.0)
     write_jsonl(tmp_path / "failures.jsonl", failing)

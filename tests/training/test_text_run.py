@@ -376,7 +376,7 @@ SOLVER = ("editor.name=locate", "editor.locate.at=last", "editor.locate.shrink=0
 @pytest.mark.parametrize(
     ("name", "own"),
     [
-        ("llama", ("test.fluency=4",)),
+        ("llama", ("test.fluency=4", "editor.looks=2", "editor.enough=1e-3")),
         ("t5", ("site.select=gradient", "site.samples=6", "site.layer=-1")),
         ("bart/encoder", ("schedule.cumulative=true", "test.every=3")),
         ("llama", (*SOLVER, "editor.locate.solver=memit", "editor.locate.contexts=2")),
