@@ -85,6 +85,7 @@ class Verb:
 _CONFIG_HELP = "a YAML file, or the name of a bundled configuration such as nli/worldfacts"
 _SET_HELP = "key=value set over the file, e.g. seed=1 train.epochs=5 (see: saledit config)"
 _SHOW_HELP = f"{_CONFIG_HELP}; without one the defaults are shown. {_SET_HELP}"
+_MADE_HELP = "how the edit is made, e.g. editor.looks=3, editor.bound=0.01, schedule.batch_size=1"
 _CONFIG = Argument("config", _CONFIG_HELP, metavar="CONFIG")
 _SET = Argument("overrides", _SET_HELP, metavar="key=value", nargs="*", default=[])
 
@@ -196,9 +197,11 @@ VERBS = {
             "saledit fix checkpoints/worldfacts --failures wrong.jsonl --out my-fix",
             "saledit fix checkpoints/mine --failures wrong.jsonl --out my-model --format merged",
             "saledit fix checkpoints/mine --failures more.jsonl --out my-fix --max-drawdown 0.01",
+            "saledit fix checkpoints/mine --failures long.jsonl --out my-fix editor.looks=3",
         ),
         (
             Argument("run", "the run's folder with the trained editor", metavar="RUN"),
+            Argument("overrides", _MADE_HELP, metavar="key=value", nargs="*", default=[]),
             Argument("--failures", "records, right answers in them", metavar="F", required=True),
             Argument(
                 "--out",
@@ -247,6 +250,7 @@ VERBS = {
                 run.Bounds(args.max_drawdown, args.min_fixed),
                 args.part,
                 args.stream,
+                args.overrides,
             ),
             ui,
         ),

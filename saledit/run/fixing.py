@@ -36,6 +36,7 @@ from saledit.run.setup.kept import CHECK
 from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
+from saledit.run.tested import check_made, tuned
 from saledit.tasks.prompts import TEXT
 
 
@@ -50,6 +51,7 @@ class FixOptions:
         bounds: what the edit has to keep.
         part: where it does not, write the largest part that does.
         stream: leave the model's weights on disk, whatever the run did.
+        settings: ``key=value`` of how the edit is made, e.g. ``editor.looks=3``.
     """
 
     check: str | None = None
@@ -58,6 +60,7 @@ class FixOptions:
     bounds: Bounds = field(default_factory=Bounds)
     part: bool = False
     stream: bool = False
+    settings: Sequence[str] = ()
 
 
 def fix(
@@ -86,6 +89,7 @@ def fix(
     """
     options = options or FixOptions()
     options.bounds.check()
+    check_made(options.settings)
     if options.rank and options.format not in (None, "lora"):
         raise UserError(f"--rank: only for --format lora, got {options.format}; leave it out")
     with EditFolder.opened(Path(out)) as folder:
@@ -97,7 +101,7 @@ def _fix(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     _check_place(folder, options)
-    trained = load_editor(run_dir)
+    trained = tuned(load_editor(run_dir), options.settings)
     model = replace(trained.config.model, name=trained.base_name)
     model = replace(model, stream=model.stream or options.stream)
     _check_form(folder, trained, options, model.stream)
@@ -165,7 +169,8 @@ def _fix(
     metrics = {name: result[name] for name in ("n_failures", "n_wrong_before", "n_fixed")} | {
         name: value for name, value in found["check"].items() if name != "changed"
     }
-    editor = {"name": trained.config.editor.name, "run": run_dir, "version": saledit.__version__}
+    editor: dict[str, Any] = {"name": trained.config.editor.name, "run": run_dir}
+    editor |= {"version": saledit.__version__, "settings": list(options.settings)}
     told = {
         "editor": editor,
         "failures": [row for row in found["rows"] if not row["was_right"]],

@@ -1,12 +1,14 @@
-"""The run that a test is of, and what a test may set otherwise than it."""
+"""The run that a test or a fix is of, and what these may set otherwise than it."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from saledit import config as configuration
+from saledit.artifact import TrainedEditor, check_editor, check_failures
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import is_file
@@ -84,6 +86,35 @@ def check_trained(trained: RunConfig, asked: RunConfig) -> None:
             raise ConfigError(
                 f"{key}: expected what the editor was trained with, got something else; "
                 f"train another one with saledit fit (a test may set {', '.join(_FREE)})"
+            )
+
+
+def tuned(trained: TrainedEditor, overrides: Sequence[str]) -> TrainedEditor:
+    """A trained editor by other settings than those of its run.
+
+    Raises:
+        ConfigError: settings that there are not, or that it has no ear for.
+    """
+    config = configuration.load(trained.folder / "config.yaml", overrides)
+    check_editor(config.editor)
+    check_trained(trained.config, config)
+    check_failures(trained.config.editor, config.schedule.batch_size)  # of what was trained
+    return replace(trained, config=config)
+
+
+def check_made(overrides: Sequence[str]) -> None:
+    """Refuse settings of a fix that say nothing about how edits are made.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    known = (*_FREE, "schedule.batch_size")
+    for word in overrides:
+        key = word.partition("=")[0]
+        if "=" in word and key not in known:
+            raise ConfigError(
+                f"{key}: expected how the edit is made, {', '.join(known)}, got {word}; all else "
+                "is the run's"
             )
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saledit import config as configuration
 from saledit import world
 from saledit.artifact import (
     TrainedEditor,
-    check_editor,
-    check_failures,
     environment,
     load_editor,
     sites_as_json,
@@ -42,7 +39,7 @@ from saledit.run.setup.caching import banks_of, opener
 from saledit.run.setup.launching import check_strategy, launch
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import TEST
-from saledit.run.tested import check_trained, run_folder, slug
+from saledit.run.tested import run_folder, slug, tuned
 from saledit.run.unfinished import SlowEdits, Unfinished
 from saledit.tasks.text import TextTask
 
@@ -63,14 +60,10 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
         JobError: an edit made NaN.
     """
     folder = run_folder(Path(target), overrides)
-    trained = load_editor(folder)
-    config = configuration.load(folder / "config.yaml", overrides)
-    check_editor(config.editor)
-    check_trained(trained.config, config)
-    check_failures(trained.config.editor, config.schedule.batch_size)  # of what was trained
+    trained = tuned(load_editor(folder), overrides)
+    config = trained.config
     check_strategy(config.trainer)
     launch(config.trainer, ui)
-    trained = replace(trained, config=config)
     prepared = prepare(config, ui, [TEST])
     trained.check(prepared.base)
     measured = measure(prepared, trained)

@@ -14,14 +14,15 @@ from whole_runs import rows, ui
 
 from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
+from saledit.cli import main
 from saledit.config import RunConfig
-from saledit.errors import ArtifactError, DataError
+from saledit.errors import ArtifactError, ConfigError, DataError
 from saledit.files import write_jsonl
 from saledit.forward.scoring import base_logits
 from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
-from saledit.run import fit, fix, fixing
+from saledit.run import FixOptions, fit, fix, fixing
 from saledit.run import test as run_test
 from saledit.run.measures import decided
 
@@ -56,6 +57,39 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
     assert check["accuracy_before"] == 1
     assert check["drawdown"] == pytest.approx(check["accuracy_before"] - check["accuracy_after"])
     assert len(check["changed"]) >= round(check["drawdown"] * check["n"])
+
+
+def test_a_fix_may_be_made_otherwise_than_the_run(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    failures = tmp_path / "failures.jsonl"
+    write_jsonl(failures, fix_rows(home, seed=7))
+    short = ("editor.steps=[0.1]", "editor.enough=0.001")
+
+    def norm(*settings: str) -> float:
+        out = tmp_path / str(len(settings))
+        fix(str(fitted.folder), str(failures), str(out), FixOptions(settings=settings), ui())
+        return float(load_edits(out, load_classifier(str(home / "model")).model).norm())
+
+    assert 0 < norm(*short) < norm()
+    assert norm(*short) < norm(*short, "editor.looks=3")
+
+    def refused(setting: str, says: str, out: str = "none") -> None:
+        options = FixOptions(settings=[setting])
+        with pytest.raises(ConfigError, match=says):
+            fix(str(fitted.folder), str(failures), str(tmp_path / out), options, ui())
+        assert not (tmp_path / out).exists()
+
+    refused("data.test=x.jsonl", "data.test: expected how the edit is made, editor.steps, ")
+    refused("editor.loks=3", "editor.loks: expected how the edit is made")
+    refused("editor.looks=0", "editor.looks: expected at least 1")
+    refused("more", "more")
+    told = main(
+        ["fix", str(fitted.folder), "--failures", str(failures), "--out", str(tmp_path / "cli"),
+         *short, "editor.looks=2", "--quiet"]
+    )  # fmt: skip
+    assert told == 0
+    assert "editor.looks=2" in (tmp_path / "cli" / "ledger.jsonl").read_text()
 
 
 def test_a_fix_is_one_process_on_the_first_device(
