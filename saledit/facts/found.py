@@ -22,7 +22,7 @@ from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.delta import Edits
 from saledit.editors.locating import Facts, FactSpec
-from saledit.errors import ConfigError
+from saledit.errors import ConfigError, SiteError
 from saledit.facts.rows import last_places, parts, states, variants
 from saledit.facts.values import Values
 from saledit.facts.wanted import Prompts, facts_at_once, wanted_change
@@ -93,20 +93,22 @@ class FactsFound:
         return Prompts(bank, places.to(self._base.device), of, len(asked))
 
     def _check_places(self, bank: Bank) -> None:
-        """Refuse to look for subjects where their tokens are not run.
+        """Refuse to look for subjects where their tokens are not run, or nothing comes of them.
 
         Raises:
-            ConfigError: in a decoder that is given the text by its encoder, or in a block of a
-                classifier that runs the first token alone.
+            ConfigError: in a decoder that is given the text by its encoder.
+            SiteError: in the last block, behind which only what is scored is read; an encoder is
+                read as a whole.
         """
-        base = self._base
+        base, index = self._base, self._layer.index
         beside = base.kind == SEQ2SEQ and not base.in_encoder
-        if beside or bank.entry.first_token_only:
+        last = f"{base.block_name(base.n_blocks - 1)}."
+        is_last = base.kind != SEQ2SEQ and self._sites[-1].name.startswith(last)
+        if beside or is_last or bank.entry.first_token_only:
             other = "model.stack=encoder" if beside else "a lower site.layer"
-            raise ConfigError(
-                f"editor.locate.at: subjects do not stand in what block {self._layer.index} of "
-                f"{base.name} reads, expected last, got subject; set editor.locate.at=last or "
-                f"{other}"
+            raise (ConfigError if beside else SiteError)(
+                f"editor.locate.at: subjects do not stand in what is read of block {index} of "
+                f"{base.name}, expected last, got subject; set editor.locate.at=last or {other}"
             )
 
     @cached_property

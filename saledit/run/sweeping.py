@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from saledit.artifact import make_editor
 from saledit.config import RunConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
-from saledit.errors import ArtifactError, ConfigError
+from saledit.errors import ArtifactError, ConfigError, SiteError
 from saledit.files import keep_json, kept_json
 from saledit.run.measures.preferences import PAIRS, Pairs, Preferences, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
@@ -59,10 +59,12 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         layers: the layers, from the input up.
 
     Returns:
-        The table. Layers that a later round left out are rough.
+        The table. Layers that a later round left out are rough, and one that the editor cannot
+        edit is not in it.
 
     Raises:
         ConfigError: layers are to be judged by S, and records have no rivals for it.
+        SiteError: the editor can edit none of them.
     """
     began = time.perf_counter()
     site = prepared.config.site
@@ -81,8 +83,15 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         sum_moments(prepared, layers)
     compared.fill(layers)
     for number in range(rounds):
-        for layer in kept:
-            found = _round(prepared, place, layer, number, compared)
+        for layer in list(kept):
+            try:
+                found = _round(prepared, place, layer, number, compared)
+            except SiteError as error:  # where the editor cannot edit there is nothing to pick
+                kept.remove(layer)
+                if not kept:
+                    raise
+                prepared.ui.stage(f"layer {layer.index} is left out: {error}")
+                continue
             steps = site.rung * 2**number
             details = {"steps": float(steps), **_details(found)}
             score = compared.score(found)
@@ -101,7 +110,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     if site.judge == "preference":
         name += ", by S"
     return Saliency(
-        name, tuple(scores[layer.index] for layer in layers), trained + judged, trained,
+        name, tuple(scores[layer.index] for layer in layers if layer.index in scores), trained + judged, trained,
         time.perf_counter() - began,
     )  # fmt: skip
 

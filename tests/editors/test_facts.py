@@ -17,7 +17,7 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
-from saledit.errors import ConfigError, JobError
+from saledit.errors import JobError
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
 from saledit.facts.wanted import Prompts, _Rows, facts_at_once, wanted_change
@@ -458,5 +458,5 @@ def test_subjects_are_not_looked_for_where_one_token_is_run() -> None:
     _, task, chosen = case("nli bert", 1)
     last = tiny.N_BLOCKS - 1
     site = base.layer(last).sites[-1]
-    with pytest.raises(ConfigError, match=r"editor\.locate\.at: .*a lower site\.layer"):
+    with pytest.raises(SiteError, match=r"editor\.locate\.at: .*a lower site\.layer"):
         FactsFound(base, task, last, [site], [chosen], SPEC).at(0, Edits({}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -23,7 +24,7 @@ from saledit.cache import opening
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.delta import Edits
-from saledit.errors import ConfigError
+from saledit.errors import ConfigError, SiteError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.report import render
@@ -261,6 +262,23 @@ def test_layers_are_judged_by_the_measures_of_the_field(text_home: Path) -> None
     assert all(f" {name} " in said for name in ("ES", "PS", "NS", "S"))
     assert max(map(len, said.splitlines())) <= 80
     assert "100.0%" in said or "0.0%" in said, "no share is broken in two"
+
+
+def test_a_layer_that_the_editor_cannot_edit_is_left_out(text_home: Path, tmp_path: Path) -> None:
+    """A subject's tokens in the last block say nothing to any answer."""
+    facts = [json.loads(line) for line in (text_home / "data.jsonl").read_text().splitlines()]
+    named = [row | {"subject": row["question"].split()[0]} for row in facts]
+    write_jsonl(tmp_path / "named.jsonl", named)
+    own = ["editor.name=locate", "editor.locate.contexts=0", "schedule.batch_size=1",
+           "editor.locate.shrink=0.1",
+           "editor.locate.kl=0", "editor.locate.value_steps=2"]  # fmt: skip
+    data = f"data.train={tmp_path / 'named.jsonl'}"
+    table = saliency(facts_of(text_home, "subjects", *own, data), FakeUi())  # type: ignore[arg-type]
+    assert [row["layer"] for row in table["layers"]] == [0, 1]
+    assert table["pick"] in {0, 1}
+    last = facts_of(text_home, "last", *own, data, "site.select=fixed", "site.layer=2")
+    with pytest.raises(SiteError, match=r"of block 2 of .*set editor\.locate\.at=last or a lower"):
+        fit(last, False, FakeUi())  # type: ignore[arg-type]
 
 
 def test_no_layer_is_judged_by_rivals_that_nothing_names(
