@@ -17,7 +17,7 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.delta import Edits, LowRank
 from saledit.editors.locating import Facts, FactSpec
-from saledit.errors import JobError
+from saledit.errors import JobError, SiteError
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
 from saledit.facts.wanted import Prompts, _Rows, facts_at_once, wanted_change
