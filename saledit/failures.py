@@ -54,7 +54,7 @@ class Failures:
 
     def _only(self, columns: Tensor, index: Tensor) -> Failures:
         (n, k), device = self.targets.shape[:2], self.targets.device
-        if len(columns) == k and len(index) == n:
+        if len(columns) == k and index.tolist() == list(range(n)):
             return self
         rows = (index.cpu()[:, None] * k + columns).flatten().to(device)
         width = int(self.rows.inputs["attention_mask"][rows].sum(1).max())
