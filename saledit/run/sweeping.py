@@ -112,10 +112,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         name = "sweep, every layer tried once"
     if site.judge == "preference":
         name += ", by S"
-    return Saliency(
-        name, tuple(scores[layer.index] for layer in layers if layer.index in scores), trained + judged, trained,
-        time.perf_counter() - began,
-    )  # fmt: skip
+    rows = tuple(scores[layer.index] for layer in layers if layer.index in scores)
+    return Saliency(name, rows, trained + judged, trained, time.perf_counter() - began)
 
 
 def _round(
