@@ -143,8 +143,8 @@ def make_search(config: EditorConfig) -> StepSearch:
     """How far edits go, as a configuration has it.
 
     Raises:
-        ConfigError: no lengths, lengths that do not rise from above zero, a bound below it, or
-            looks that the editor does not have.
+        ConfigError: no lengths, lengths that do not rise from above zero, a bound below it,
+            or not one look.
     """
     steps = tuple(config.steps)
     if not steps or steps[0] <= 0 or any(a >= b for a, b in pairwise(steps)):
@@ -156,12 +156,6 @@ def make_search(config: EditorConfig) -> StepSearch:
         raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
     if config.looks < 1:
         raise ConfigError(f"editor.looks: expected at least 1, got {config.looks}")
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    if config.looks > 1 and kind.looks_by_itself:
-        raise ConfigError(
-            f"editor.looks: expected 1 with editor.name={config.name}, which sees by itself what "
-            f"its edit has come to, got {config.looks}; leave it out"
-        )
     return StepSearch(steps, config.enough, config.bound, config.looks)
 
 

@@ -175,7 +175,7 @@ class EditorConfig:
     bound: float = 0.0
     """KL on held pass samples that an edit may cost, in nats; longer ones are cut. 0: no bound"""
     looks: int = 1
-    """steps of an edit at most; each but the first where the ones before have left the loss high"""
+    """steps of an edit at most, each from the model as edited so far while its loss is high"""
     held: int = 32
     """pass samples of the training part that an editor may look at; see docs/editors.md"""
     moments: MomentsConfig = field(default_factory=MomentsConfig)

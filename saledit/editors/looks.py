@@ -83,7 +83,7 @@ def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0
         look: 0 for the first.
         enough: mean loss of an edit's failures at which it has no further look.
     """
-    n = request.n_edits
+    look, n = 0 if editor.looks_by_itself else look, request.n_edits
     resident, every = editor.resident, torch.arange(n)
     before, seen, going = Edits({}), request, None
     was_training = editor.training
