@@ -31,7 +31,7 @@ CALLS = {
     "saliency": ["saliency", "nli/quickstart"],
     "compare": ["compare", "nli/quickstart", "--editors", "salem", "step"],
     "report": ["report", "some/run"],
-    "fix": ["fix", "some/run", "--failures", "f.jsonl", "--out", "o"],
+    "fix": ["fix", "some/run", "--failures", "f.jsonl", "--out", "o", "editor.looks=2"],
     "log": ["log", "o"],
     "undo": ["undo", "o", "2"],
 }
@@ -334,7 +334,8 @@ def test_run_is_called_as_it_is_declared(runs: Runs):
     assert given["quickstart"] == (None, "nli")
     assert given["fit"] == (config.load("nli/quickstart"), False)
     assert given["test"] == ("some/run", [])
-    assert given["fix"] == ("some/run", "f.jsonl", "o", (None, None, 0, (None, None), False, False))
+    options = (None, None, 0, (None, None), False, False, ["editor.looks=2"])
+    assert given["fix"] == ("some/run", "f.jsonl", "o", options)
     assert given["log"] == ("o",)
     assert given["undo"] == ("o", 2)
 
