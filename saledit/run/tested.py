@@ -113,8 +113,8 @@ def check_made(overrides: Sequence[str]) -> None:
         key = word.partition("=")[0]
         if "=" in word and key not in known:
             raise ConfigError(
-                f"{key}: expected how the edit is made, {', '.join(known)}, got {word}; all else "
-                "is the run's"
+                f"{key}: expected a setting of how the edit is made, got {word}; "
+                + did_you_mean(key, known)
             )
 
 

@@ -80,8 +80,8 @@ def test_a_fix_may_be_made_otherwise_than_the_run(
             fix(str(fitted.folder), str(failures), str(tmp_path / out), options, ui())
         assert not (tmp_path / out).exists()
 
-    refused("data.test=x.jsonl", "data.test: expected how the edit is made, editor.steps, ")
-    refused("editor.loks=3", "editor.loks: expected how the edit is made")
+    refused("data.test=x.jsonl", "data.test: expected a setting of how the edit is made, .*known: ")
+    refused("editor.loks=3", r"made, got editor.loks=3; did you mean 'editor\.looks'\?")
     refused("editor.looks=0", "editor.looks: expected at least 1")
     refused("more", "more")
     told = main(
