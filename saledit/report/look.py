@@ -135,7 +135,9 @@ def of_text(metrics: Mapping[str, Any]) -> bool:
 
 def drawdown(value: float | None, text: bool) -> str:
     """A drawdown: of answers in percentage points, of text the rise of its perplexity."""
-    return f"{percent(value)} more" if text and value is not None else points(value)
+    if not text or value is None:
+        return points(value)
+    return f"{percent(-value)} less" if value < 0 else f"{percent(value)} more"
 
 
 def number(value: float | None) -> str:

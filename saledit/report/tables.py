@@ -124,7 +124,7 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
         yield line(
             "Perplexity of pass texts: ",
             f" {look.arrow} ".join(pair),
-            f" ({percent(metrics.get('drawdown'))} more).",
+            f" ({drawdown(metrics.get('drawdown'), True)}).",
         )
     if "fluency_before" in metrics:
         pair = [number(metrics.get(f"fluency_{when}")) for when in ("before", "after")]

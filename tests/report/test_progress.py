@@ -19,6 +19,7 @@ from saledit.report import (
     Ui,
 )
 from saledit.report.failures import explain
+from saledit.report.look import drawdown
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -225,3 +226,17 @@ def test_libraries_are_silent_and_training_is_shown(tmp_path: Path):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "said"),
+    [
+        (0.012, False, "1.2 pt"),
+        (-0.012, False, "-1.2 pt"),
+        (0.0263, True, "2.6% more"),
+        (-0.0006, True, "0.1% less"),
+        (None, True, "-"),
+    ],
+)
+def test_a_drawdown_of_text_says_which_way(value: float | None, text: bool, said: str) -> None:
+    assert drawdown(value, text) == said
