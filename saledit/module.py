@@ -91,7 +91,7 @@ class EditModule(L.LightningModule):
         the edits is summed up over them, and goes back through the editor once. Source: Tan et
         al., ICLR 2024 (MALMEN), section 3.3.
         """
-        look = turn(self.global_step, self.search.looks)
+        look = turn(self.global_step, min(self.search.looks, self.train_config.looks))
         edits = edits_of_look(self.editor, self.request(batch), look, self.search.enough)
         n = batch.cuts(_ROWS, self.base.positions_at_once)
         if self.base.weights.is_divided:

@@ -143,8 +143,7 @@ def make_search(config: EditorConfig) -> StepSearch:
     """How far edits go, as a configuration has it.
 
     Raises:
-        ConfigError: no lengths, lengths that do not rise from above zero, a bound below it,
-            or not one look.
+        ConfigError: no lengths, lengths that do not rise from above zero, or a bound below it.
     """
     steps = tuple(config.steps)
     if not steps or steps[0] <= 0 or any(a >= b for a, b in pairwise(steps)):
@@ -154,8 +153,6 @@ def make_search(config: EditorConfig) -> StepSearch:
         )
     if not 0 <= config.bound < math.inf:
         raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
-    if config.looks < 1:
-        raise ConfigError(f"editor.looks: expected at least 1, got {config.looks}")
     return StepSearch(steps, config.enough, config.bound, config.looks)
 
 

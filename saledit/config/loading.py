@@ -69,6 +69,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("editor.sample_rank", 1, 512),
     ("editor.gradient_rank", 0, 512),
     ("editor.enough", 0, None),
+    ("editor.looks", 1, None),
     ("loss.edit", 0, None),
     ("loss.locality", 0, None),
     ("loss.margin", 0, None),
@@ -76,6 +77,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("schedule.batch_size", 1, None),
     ("train.epochs", 1, None),
     ("train.steps_per_epoch", 1, None),
+    ("train.looks", 1, None),
     ("train.seconds", 0, 1e9),  # thirty years
     ("train.edits_per_step", 0, None),
     ("train.passes_per_edit", 1, None),

@@ -1,7 +1,4 @@
-"""The configuration's keys, their defaults and what they mean.
-
-The strings below the fields are shown by ``saledit config``.
-"""
+"""The configuration's keys and defaults; ``saledit config`` shows the strings below them."""
 
 from __future__ import annotations
 
@@ -210,6 +207,8 @@ class TrainConfig:
     """edits in one training batch; 0 for 24 / sqrt(k), at least two"""
     passes_per_edit: int = 16
     """pass samples that each edit is held against"""
+    looks: int = 3
+    """looks that training is on, in turn; editor.looks where that is less"""
     made: float = 0.5
     """share of the training failures that are made ones, see data.max_made; 0 for none"""
     learning_rate: float = 3e-4

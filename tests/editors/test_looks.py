@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from tiny_text import STACKED
 from torch import Tensor
 
-from saledit.artifact import make_search
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
-from saledit.config import EditorConfig
+from saledit.config import load
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
@@ -385,9 +384,10 @@ def assert_edits(mine: Edits, want: Edits) -> None:
         assert_same(numbers(mine[site]).detach(), numbers(delta).detach())
 
 
-def test_looks_that_there_are_not() -> None:
-    with pytest.raises(ConfigError, match=r"editor\.looks: expected at least 1, got 0"):
-        make_search(EditorConfig(looks=0))
+@pytest.mark.parametrize("key", ["editor.looks", "train.looks"])
+def test_looks_that_there_are_not(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{key}: expected .*1.*, got 0"):
+        load(None, [f"{key}=0"])
 
 
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(0, 1000))

@@ -19,7 +19,7 @@ from torch import Tensor
 from saledit.cache import opening
 from saledit.cache.bank import BankSpec
 from saledit.calibration import calibrate
-from saledit.config import LossConfig
+from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
@@ -357,7 +357,8 @@ def test_training_is_on_each_look_in_its_turn(tmp_path: Path) -> None:
     case = make_case(tmp_path, "bert", 1)
     batch, module = case.batch(*case.draw(2)), case.module
     enough = 1e-6
-    module.search = StepSearch(looks=3, enough=enough)
+    module.search = StepSearch(looks=8, enough=enough)
+    module.train_config = TrainConfig(looks=3)  # of eight, training is on three
     begun = copy.deepcopy(module.editor.state_dict())
     losses = []
     for step in range(5):
