@@ -118,7 +118,7 @@ class Failures:
         real = losses.isfinite()
         for part in (*inputs, *slopes):
             real = real & part.isfinite().flatten(1).all(1)
-        masks = [m[:, keep] & real[:, None] for m in self._masks(inputs)]
+        masks = [mask[:, keep] for mask in self._masks(inputs)]
         slopes = [slope.masked_fill(~real[:, None, None], 0) for slope in slopes]
         inputs = [x.masked_fill(~real[:, None, None], 0) for x in inputs]
         pairs = compressed(inputs, slopes, masks, 1 if first else self.ranks.sample)

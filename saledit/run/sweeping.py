@@ -106,10 +106,11 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
             kept = kept[: math.ceil(len(kept) / 2)]
     for layer in kept:
         scores[layer.index] = replace(scores[layer.index], final=True)
-    halving = "halving" if site.halving else "full"
-    name = f"sweep, {halving}, {site.rung} steps in the first round"
-    if not editor.is_trained:
-        name = "sweep, every layer tried once"
+    name = "sweep, every layer tried once"
+    if editor.is_trained:
+        name = (
+            f"sweep, {'halving' if site.halving else 'full'}, {site.rung} steps in the first round"
+        )
     if site.judge == "preference":
         name += ", by S"
     rows = tuple(scores[layer.index] for layer in layers if layer.index in scores)
