@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--contexts", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--early", action="store_true", help="stop at a loss of .05, as published")
+    parser.add_argument("--double", action="store_true", help="in float64, to compare values")
     parser.add_argument("--tokens", type=int, default=50_000)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -201,6 +202,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     quiet_libraries()
     base = load_text_model(args.model, Path(args.cache))
+    if args.double:
+        base.model.double()
     task = Qa(template="Fact: {question}", max_new_tokens=10, max_length=96, fields=FIELDS)
     records = load_records(task, f"{args.data}/counterfact/test.jsonl.gz")
     samples = [record.sample for record in records[: args.facts]]

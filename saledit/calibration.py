@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -10,12 +10,15 @@ from saledit.data.episodes import EditBatch
 from saledit.editors.looks import edits_for
 from saledit.module import EditModule
 
-_RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
+RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
 
 @torch.no_grad()
 def calibrate(
-    module: EditModule, batches: Iterable[EditBatch], grid: Iterable[float] = _RATES
+    module: EditModule,
+    batches: Iterable[EditBatch],
+    grid: Iterable[float] = RATES,
+    told: Callable[[int], None] = lambda done: None,
 ) -> float:
     """Set the editor's first edit rate by trial steps.
 
@@ -27,6 +30,7 @@ def calibrate(
         module: holds the primed editor; its rate is changed in place.
         batches: a few training batches.
         grid: factors on the present rate.
+        told: given how many of them have been tried, after each.
 
     Returns:
         The chosen factor.
@@ -34,12 +38,13 @@ def calibrate(
     module.eval()
     grid, batches = list(grid), list(batches)
     losses, so_far = [], 1.0
-    for factor in grid:
+    for done, factor in enumerate(grid, start=1):
         module.editor.scale_rate(factor / so_far)
         so_far = factor
         tried = [edits_for(module.editor, module.request(batch)) for batch in batches]
         seen = [module.loss_of(e, b)[0] for e, b in zip(tried, batches, strict=True)]
         losses.append(torch.stack(seen).mean())
+        told(done)
     best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
     module.editor.scale_rate(best / so_far)
     module.train()

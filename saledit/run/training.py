@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from saledit import config as configuration
 from saledit import world
 from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search, save_editor
-from saledit.calibration import calibrate
+from saledit.calibration import RATES, calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import JobError
@@ -184,7 +184,9 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         moments = None
     if editor.needs_calibration:
         # One that is not trained descends anew for every edit at every rate that is tried.
-        calibrate(module, batches if editor.is_trained else batches[:1])
+        batches = batches if editor.is_trained else batches[:1]
+        with prepared.ui.progress("calibrating", len(RATES)) as bar:
+            calibrate(module, batches, told=bar.update)
     return module, data
 
 

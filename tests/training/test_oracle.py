@@ -347,9 +347,11 @@ def test_calibration_hears_all_batches_and_no_nan(
 ) -> None:
     case = make_case(tmp_path, "bert", 1)
     batches = [case.batch(*case.draw(2)), case.batch(*case.draw(3))]
-    told = iter([torch.tensor(loss) for of_rate in losses for loss in of_rate])
-    monkeypatch.setattr(case.module, "loss_of", lambda _edits, _batch: (next(told), None))
-    assert calibrate(case.module, batches, (0.1, 0.3, 1.0)) == best
+    given = iter([torch.tensor(loss) for of_rate in losses for loss in of_rate])
+    monkeypatch.setattr(case.module, "loss_of", lambda _edits, _batch: (next(given), None))
+    tried: list[int] = []
+    assert calibrate(case.module, batches, (0.1, 0.3, 1.0), tried.append) == best
+    assert tried == [1, 2, 3]
 
 
 def test_training_is_on_each_look_in_its_turn(tmp_path: Path) -> None:
