@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from saledit.data.episodes import EditBatch
@@ -62,3 +64,34 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
         weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
         task.divergence(before, passing, batch.pass_targets),
     )
+
+
+def in_numbers(
+    edits: Edits, resident: Edits, see: Callable[[Edits], Outcome],
+    agreed: Callable[[Tensor], Tensor] = lambda made: made,
+) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
+    """Take back edits that are no numbers, or under which pass samples are none.
+
+    An edit that broke would end a test of all others, and nobody would have it: a ``fix`` refuses it.
+
+    Args:
+        edits: batch shape (E,).
+        resident: what the editor changes before any edit, unbatched: it stays.
+        see: runs the batch's rows under edits.
+        agreed: of which edits stay, what all processes go by.
+
+    Returns:
+        The edits, their outcome, and which of them were made, bool (E,) on the CPU.
+    """
+    seen = see(edits)
+    made = agreed(edits.finite() & seen.locality.isfinite().flatten(1).all(1).cpu())
+    if bool(made.all()):
+        return edits, seen, made
+
+    def with_zeros(part: Tensor) -> Tensor:
+        stays = made.to(part.device).view(-1, *(1,) * (part.ndim - 1))
+        return torch.where(stays, part, torch.zeros_like(part))
+
+    rest = resident.expand(len(made)) * made.logical_not().to(seen.locality)
+    edits = edits.map(with_zeros) + rest
+    return edits, see(edits), made

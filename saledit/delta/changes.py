@@ -213,6 +213,11 @@ class Edits(Mapping[Site, Delta]):
         """Whether all that the deltas are made of are numbers."""
         return all(bool(tensor.isfinite().all()) for tensor in self.tensors())
 
+    def finite(self) -> Tensor:
+        """Which edits of a batch are made of numbers alone, bool (E,) on the CPU."""
+        parts = [tensor.isfinite().flatten(1).all(1).cpu() for tensor in self.tensors()]
+        return torch.stack(parts).all(0) if parts else torch.ones(self.batch_shape).bool()
+
     @property
     def are_routed(self) -> bool:
         """Whether any delta asks what its row is about (``saledit.delta.anchor``)."""

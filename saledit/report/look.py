@@ -121,6 +121,17 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
 
 
+def not_made(results: Mapping[str, Any]) -> str:
+    """What ``n_refused`` of a test's results says; "" where all edits were made."""
+    refused = results.get("n_refused", 0)
+    if not refused:
+        return ""
+    return (
+        f"{count(refused, 'edit')} gave NaN or infinity and counted as the model without an edit; "
+        "load the model in single precision (model.dtype), or train with a lower rate."
+    )
+
+
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points; '-' for none."""
     if value is None:

@@ -17,6 +17,7 @@ from saledit.report.look import (
     duration,
     heading,
     line,
+    not_made,
     number,
     of_text,
     percent,
@@ -97,6 +98,8 @@ def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableTyp
         f" ({result['task']}{where}): {count(result['n_edits'], 'edit')}, "
         f"{count(schedule['batch_size'], 'failure')} each, schedule {schedule['mode']}",
     )
+    if told := not_made(result):
+        yield Text(told, style="yellow")
     table = look.table("", "fail", "adapt", "edit", "pass", "drawdown", "locality KL")
     before = metrics.get("pass_accuracy_before", bare.get("pass_accuracy"))
     shares = ("fail_accuracy", "adapt_accuracy", "edit_accuracy")

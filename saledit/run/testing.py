@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,14 @@ from saledit.artifact import (
 )
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
+from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
+from saledit.delta import Edits
 from saledit.editors.looks import edits_for
-from saledit.errors import JobError
+from saledit.errors import JobError, NoNumbersError
 from saledit.files import read_json, write_jsonl
 from saledit.metrics import numbers_of
-from saledit.outcomes import outcome
+from saledit.outcomes import Outcome, in_numbers, outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import hold, request_for
 from saledit.run.measures.course import Course
@@ -138,6 +141,8 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     metrics = tally.metrics()
     if schedule.cumulative:
         metrics = numbers_of(metrics)  # to break a model is what sequences are for
+    elif tally.n_refused == n_edits:
+        raise JobError(f"{trained.folder}: every edit gave NaN; train again with a lower rate")
     elif any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
     seconds_a_fix = 0.0
@@ -154,6 +159,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         "schedule": {"mode": mode_of(schedule), "batch_size": schedule.batch_size},
         "data": {"train": config.data.train, "test": config.data.test},
         "n_edits": n_edits,
+        "n_refused": tally.n_refused,
         "metrics": metrics,
         "unedited": tally.unedited(),
         "adapt_by_kind": tally.by_kind(),
@@ -202,8 +208,13 @@ def _one_by_one(
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
             edits = slow.get(i, partial(edits_for, trained.editor, request, trained.search))
-            seen = outcome(base, task, entry, edits, batch)
-            tally.count_batch(batch, seen, edits)
+
+            def see(edits: Edits, batch: EditBatch = batch) -> Outcome:
+                return outcome(base, task, entry, edits, batch)
+
+            resident = trained.editor.resident.detach()
+            edits, seen, made = in_numbers(edits, resident, see, request.agreed)
+            tally.count_batch(batch, seen, edits, made)
             bar.update(i + 1)
     if not base.weights.is_divided:
         tally.gather(n)
@@ -216,7 +227,8 @@ def _fix_seconds(prepared: Prepared, trained: TrainedEditor, edits: int = 5) -> 
     for sample in prepared.test.fail[:edits]:
         session = trained.session(prepared.base)
         began = time.perf_counter()
-        session.step([sample])
+        with suppress(NoNumbersError):  # refused, which takes as long
+            session.step([sample])
         times.append(time.perf_counter() - began)
     return sorted(times)[len(times) // 2]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saledit.report.figures import course_figure, saliency_figure, training_figure
-from saledit.report.look import count, drawdown, duration, number, of_text, percent
+from saledit.report.look import count, drawdown, duration, not_made, number, of_text, percent
 from saledit.report.page.model import Answers, Chart, Page, Section, Table
 from saledit.report.page.parts import (
     command_of,
@@ -81,6 +81,8 @@ def _test(files: RunFiles, name: str, results: Mapping[str, Any], alone: bool) -
     if answers:
         out.append(Section(f"Before and after{suffix}", [said, answers]))
     parts: list[Table | Chart | Answers | str] = [said, metrics_table(results)]
+    if told := not_made(results):
+        parts.append(told)
     kinds = results.get("adapt_by_kind") or {}
     if kinds:
         parts.append(

@@ -35,6 +35,7 @@ class _Batch:
 
     Attributes:
         n_edits: how many they are.
+        n_refused: how many of them were no numbers, and were not made.
         answers: rows for ``answers.jsonl``, with edits numbered from 0.
         right: right rewordings by kind.
         total: all of them.
@@ -46,6 +47,7 @@ class _Batch:
     right: Counter[str] = field(default_factory=Counter)
     total: Counter[str] = field(default_factory=Counter)
     per_edit: dict[str, list[int]] = field(default_factory=dict)
+    n_refused: int = 0
 
 
 _PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
@@ -83,8 +85,8 @@ class Tally:
         self._kinds = [sys.intern(sample.kind) for sample in said.samples[ADAPT]]
         self._batches: list[_Batch] = []
 
-    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> None:
-        """Count a batch of edits (E,) that are each judged on the base."""
+    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits, made: Tensor) -> None:
+        """Count a batch of edits (E,), of which some were made, that are each judged on the base."""
         base, task = self._base, self._task
         self._all.update(base, task, batch, seen)
         if self._spoken is not None:
@@ -98,6 +100,7 @@ class Tally:
         self._count_decided(batch.members[2], kept)
         before = kept.new_ones(kept.shape) if before is None else before
         noted = self._count_rest(found, batch.members[0], edits)
+        noted.n_refused = int(made.logical_not().sum())
         noted.per_edit = self._each(fail.right, adapt.right, batch.weights, before, kept)
 
     def count_final(self, edits: Edits) -> None:
@@ -176,6 +179,11 @@ class Tally:
     def n_edits(self) -> int:
         """Edits that were counted."""
         return sum(batch.n_edits for batch in self._batches)
+
+    @property
+    def n_refused(self) -> int:
+        """Those of them that were no numbers: not made, and counted as the model without them."""
+        return sum(batch.n_refused for batch in self._batches)
 
     def answers(self) -> list[dict[str, Any]]:
         """Rows for ``answers.jsonl`` (``saledit.run.measures.said``)."""
