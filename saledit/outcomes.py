@@ -72,7 +72,7 @@ def in_numbers(
 ) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
     """Take back edits that are no numbers, or under which pass samples are none.
 
-    An edit that broke would end a test of all others, and nobody would have it: a ``fix`` refuses it.
+    One edit that broke would end a test of all others; and nobody has it, as a ``fix`` refuses it.
 
     Args:
         edits: batch shape (E,).

@@ -35,13 +35,12 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
     After each look but the last, edits whose failures still lose more than ``search.enough`` have
     another. One that leaves them more than it found is not made, and ends its edit.
     """
-    steps = _step(editor, request, search)
+    steps, left = _step(editor, request, search)
     if search is None or search.looks == 1 or editor.looks_by_itself:
         return steps
     resident = editor.resident.detach()
-    with torch.no_grad():
-        losses = request.losses(resident.expand(request.n_edits) + steps)
-        going = torch.ones_like(losses, dtype=torch.bool)
+    losses = _losses(request, resident, steps) if left is None else left
+    going = torch.ones_like(losses, dtype=torch.bool)
     for _ in range(search.looks - 1):
         # What is no number is looked at no more: it has no gradients.
         going = request.agreed(going & (losses > search.enough) & losses.isfinite())
@@ -51,9 +50,8 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
         before = steps.map(lambda part, own=index: part[own])  # type: ignore[misc]
         present = resident.expand(len(index)) + before
         again = request.again(editor.sites, present, index).on_top(before)
-        more = _step(editor, again, search)
-        with torch.no_grad():
-            left = again.losses(resident.expand(len(index)) + more)
+        more, left = _step(editor, again, search)
+        left = _losses(again, resident, more) if left is None else left
         better = left < losses[index]
         if bool(better.any()):
             steps = steps + _spread(more, index[better], request.n_edits, better)
@@ -106,16 +104,24 @@ def _of_those(edits: Edits, going: Tensor | None) -> Edits:
     return edits if going is None else edits * going.to(edits.tensors()[0].dtype)
 
 
-def _step(editor: Editor, request: Request, search: StepSearch | None) -> Edits:
-    """One look's edits (E,), at the lengths that are searched."""
+def _step(
+    editor: Editor, request: Request, search: StepSearch | None
+) -> tuple[Edits, Tensor | None]:
+    """One look's edits (E,), at the lengths that are searched; what they leave, if it was seen."""
     steps: Edits = editor(request)
     if search is None or search.is_off:
-        return steps
+        return steps, None
     resident = editor.resident.expand(request.n_edits)
-    return search(
+    return search.searched(
         steps, lambda tried: request.losses(resident + tried),
         lambda tried: request.damage(resident + tried), request.agreed,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _losses(request: Request, resident: Edits, steps: Edits) -> Tensor:
+    """Mean losses (E,) of the failures under what is there before any edit, and steps (E,)."""
+    return request.losses(resident.expand(request.n_edits) + steps)
 
 
 def _spread(edits: Edits, places: Tensor, n: int, kept: Tensor) -> Edits:

@@ -87,23 +87,44 @@ class StepSearch:
             >>> longer.norm()  # the first edit mends its failures, the second comes near it
             tensor([1., 2.])
         """
+        return self.searched(edits, losses, damage, agreed)[0]
+
+    @torch.no_grad()
+    def searched(
+        self, edits: Edits, losses: PerEdit, damage: PerEdit | None = None,
+        agreed: Callable[[Tensor], Tensor] = as_it_is,
+    ) -> tuple[Edits, Tensor | None]:  # fmt: skip
+        """As a call, with the losses (E,) that the edits leave, where the search has seen them."""
         if self.is_off:
-            return edits
+            return edits, None
+        left = None
         if len(self.factors) == 1:
             length = edits.tensors()[0].new_full((edits.batch_shape.numel(),), self.factors[0])
         else:
-            tried = torch.stack([losses(edits * factor) for factor in self.factors])  # (F, E)
-            tried = tried.masked_fill(tried.isnan(), torch.inf)
+            tried = self._tried(edits, losses, agreed)
             mended = tried <= self.enough
             chosen = torch.where(mended.any(0), mended.int().argmax(0), tried.argmin(0))
             length = tried.new_tensor(self.factors)[chosen]
+            left = tried.gather(0, chosen[None])[0]
         if self.needs_held:
             assert damage is not None
-            length = self._within(edits, length, damage, agreed)
+            wanted, length = length, self._within(edits, length, damage, agreed)
+            if not torch.equal(wanted, length):
+                left = None
             dropped = length == 0
             if bool(dropped.any()):  # what is no number is none at a length of zero either
                 edits = edits.map(lambda value: _without(value, dropped))
-        return edits * length
+        return edits * length, left
+
+    def _tried(self, edits: Edits, losses: PerEdit, agreed: Callable[[Tensor], Tensor]) -> Tensor:
+        """Losses (F', E) at the first lengths, up to the one by which all edits have mended."""
+        tried: list[Tensor] = []
+        for factor in self.factors:
+            found = losses(edits * factor)
+            tried.append(found.masked_fill(found.isnan(), torch.inf))
+            if bool(agreed((torch.stack(tried) <= self.enough).any(0).all())):
+                break
+        return torch.stack(tried)
 
     def _within(
         self, edits: Edits, length: Tensor, damage: PerEdit,

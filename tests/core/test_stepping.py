@@ -48,6 +48,40 @@ def test_the_first_that_is_enough_else_the_least(table: list[list[float]], enoug
         assert factor == (mends[0] if mends else FACTORS[kept.index(min(kept))])
 
 
+@given(
+    st.lists(st.lists(LOSS, min_size=4, max_size=4), min_size=1, max_size=5),
+    st.floats(0, 2, width=32),
+)
+def test_no_length_is_tried_beyond_the_one_by_which_all_have_mended(
+    table: list[list[float]], enough: float
+) -> None:
+    tried: list[int] = []
+
+    def losses(edits: Edits) -> Tensor:
+        tried.append(FACTORS.index(float(sizes(edits)[0])))
+        return torch.tensor([row[tried[-1]] for row in table])
+
+    edits, left = StepSearch(FACTORS, enough).searched(ones(len(table)), losses)
+    first = [next((i for i, loss in enumerate(row) if loss <= enough), 9) for row in table]
+    assert tried == [*range(min(max(first) + 1, len(FACTORS)))]
+    # What is left is what was seen at each one's length; NaN is as bad as it gets.
+    assert left is not None
+    columns = [FACTORS.index(size) for size in sizes(edits).tolist()]
+    seen = torch.tensor([row[i] for row, i in zip(table, columns, strict=True)])
+    assert torch.equal(left, seen.masked_fill(seen.isnan(), torch.inf))
+
+
+def test_what_is_left_is_told_only_of_what_was_measured() -> None:
+    """Not where no length was tried, nor where a bound has cut one."""
+    loss, cost = torch.tensor([2.0]), [0.0]
+    for factors, bound in (((1.0,), 0.0), ((2.0,), 0.0), ((1.0, 2.0), 0.1)):
+        search = StepSearch(factors, 0.0, bound=bound)
+        cost[0] = 0.3
+        assert search.searched(ones(1), lambda _: loss, lambda e: cost[0] * sizes(e))[1] is None
+    cost[0] = 0.01
+    assert search.searched(ones(1), lambda _: loss, lambda e: cost[0] * sizes(e))[1] == loss
+
+
 def test_without_lengths_to_try_nothing_is_run() -> None:
     edits = ones(2)
     assert StepSearch()(edits, lambda _: pytest.fail("asked")) is edits

@@ -86,7 +86,7 @@ class Tally:
         self._batches: list[_Batch] = []
 
     def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits, made: Tensor) -> None:
-        """Count a batch of edits (E,), of which some were made, that are each judged on the base."""
+        """Count a batch of edits (E,), each judged on the base, and which of them were made."""
         base, task = self._base, self._task
         self._all.update(base, task, batch, seen)
         if self._spoken is not None:
