@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from saledit.data.episodes import EditBatch
@@ -68,7 +67,7 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
 
 def in_numbers(
     edits: Edits, resident: Edits, see: Callable[[Edits], Outcome],
-    agreed: Callable[[Tensor], Tensor] = lambda made: made,
+    agreed: Callable[[Tensor], Tensor],
 ) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
     """Take back edits that are no numbers, or under which pass samples are none.
 
@@ -87,11 +86,6 @@ def in_numbers(
     made = agreed(edits.finite() & seen.locality.isfinite().flatten(1).all(1).cpu())
     if bool(made.all()):
         return edits, seen, made
-
-    def with_zeros(part: Tensor) -> Tensor:
-        stays = made.to(part.device).view(-1, *(1,) * (part.ndim - 1))
-        return torch.where(stays, part, torch.zeros_like(part))
-
     rest = resident.expand(len(made)) * made.logical_not().to(seen.locality)
-    edits = edits.map(with_zeros) + rest
+    edits = edits.without(~made) + rest
     return edits, see(edits), made

@@ -203,7 +203,7 @@ class EditSession:
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
-        if not self.base.weights.agreed(new.are_finite):
+        if not self.base.weights.agreed(bool(batched.finite().all())):
             raise NoNumbersError(
                 f"expected an edit of {failures[0].id} in numbers, got some that are NaN or "
                 "infinite; load the model in single precision (model.dtype), or train the editor "

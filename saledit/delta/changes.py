@@ -208,15 +208,19 @@ class Edits(Mapping[Site, Delta]):
         """Frobenius norm over all sites together, shape of the batch."""
         return torch.stack([delta.norm() ** 2 for delta in self.values()]).sum(0).sqrt()
 
-    @property
-    def are_finite(self) -> bool:
-        """Whether all that the deltas are made of are numbers."""
-        return all(bool(tensor.isfinite().all()) for tensor in self.tensors())
-
     def finite(self) -> Tensor:
         """Which edits of a batch are made of numbers alone, bool (E,) on the CPU."""
         parts = [tensor.isfinite().flatten(1).all(1).cpu() for tensor in self.tensors()]
         return torch.stack(parts).all(0) if parts else torch.ones(self.batch_shape).bool()
+
+    def without(self, dropped: Tensor) -> Edits:
+        """The same batch with zeros in the place of some edits, bool (E,), whatever they hold."""
+
+        def zeroed(part: Tensor) -> Tensor:
+            places = dropped.view(-1, *[1] * (part.dim() - 1)).to(part.device)
+            return part.masked_fill(places, 0)
+
+        return self.map(zeroed)
 
     @property
     def are_routed(self) -> bool:

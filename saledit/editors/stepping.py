@@ -28,11 +28,6 @@ def as_it_is(value: Tensor) -> Tensor:
     return value
 
 
-def _without(value: Tensor, dropped: Tensor) -> Tensor:
-    """A tensor (E, ...) with zeros for some of its edits."""
-    return value.masked_fill(dropped.view(-1, *[1] * (value.dim() - 1)).to(value.device), 0)
-
-
 @dataclass(frozen=True, slots=True)
 class StepSearch:
     """What lengths are tried, what is enough, and what is too much.
@@ -113,7 +108,7 @@ class StepSearch:
                 left = None
             dropped = length == 0
             if bool(dropped.any()):  # what is no number is none at a length of zero either
-                edits = edits.map(lambda value: _without(value, dropped))
+                edits = edits.without(dropped)
         return edits * length, left
 
     def _tried(self, edits: Edits, losses: PerEdit, agreed: Callable[[Tensor], Tensor]) -> Tensor:

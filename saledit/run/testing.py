@@ -22,14 +22,12 @@ from saledit.artifact import (
 )
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
-from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
-from saledit.delta import Edits
 from saledit.editors.looks import edits_for
 from saledit.errors import JobError, NoNumbersError
 from saledit.files import read_json, write_jsonl
 from saledit.metrics import numbers_of
-from saledit.outcomes import Outcome, in_numbers, outcome
+from saledit.outcomes import in_numbers, outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import hold, request_for
 from saledit.run.measures.course import Course
@@ -200,7 +198,7 @@ def _one_by_one(
     episodes = TestEpisodes(
         banks, k, at_once, passes, config.editor.gradient_rank, config.seed,
     )  # fmt: skip
-    slow = SlowEdits(prepared, trained, at_once)
+    slow, resident = SlowEdits(prepared, trained, at_once), trained.editor.resident.detach()
     n = len(episodes)
     own = range(n) if base.weights.is_divided else range(world.rank(), n, world.size())
     with prepared.ui.progress("editing", n) as bar:
@@ -208,11 +206,7 @@ def _one_by_one(
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
             edits = slow.get(i, partial(edits_for, trained.editor, request, trained.search))
-
-            def see(edits: Edits, batch: EditBatch = batch) -> Outcome:
-                return outcome(base, task, entry, edits, batch)
-
-            resident = trained.editor.resident.detach()
+            see = partial(outcome, base, task, entry, batch=batch)
             edits, seen, made = in_numbers(edits, resident, see, request.agreed)
             tally.count_batch(batch, seen, edits, made)
             bar.update(i + 1)

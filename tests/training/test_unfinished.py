@@ -45,10 +45,10 @@ def cut_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> l
     """A test that is interrupted in a batch; where its edits lie."""
     left = iter(range(after))
 
-    def ended(*given: Any) -> Any:
+    def ended(*given: Any, **named: Any) -> Any:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return outcome(*given)
+        return outcome(*given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(testing, "outcome", ended)
