@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import itertools
 import textwrap
@@ -19,19 +20,28 @@ def describe(config: RunConfig) -> Iterable[tuple[str, Any, str]]:
     Yields:
         (dotted key, value, comment), in the order of declaration.
     """
-    yield from _describe(config, "")
+    for kind, name, key, value in _walk(config, ""):
+        comments: dict[str, str] = _comments(kind)  # type: ignore[arg-type]
+        yield key, value, comments.get(name, "")
 
 
-def _describe(node: Any, prefix: str) -> Iterable[tuple[str, Any, str]]:
-    comments = _comments(type(node))
+def flatten(config: RunConfig) -> Iterable[tuple[str, Any]]:
+    """Every dotted key with its value."""
+    for _, _, key, value in _walk(config, ""):
+        yield key, value
+
+
+def _walk(node: Any, prefix: str) -> Iterable[tuple[type[Any], str, str, Any]]:
+    """The class that has a key, its name there, the dotted key, and its value."""
     for f in fields(node):
         value = getattr(node, f.name)
         if is_dataclass(value):
-            yield from _describe(value, f"{prefix}{f.name}.")
+            yield from _walk(value, f"{prefix}{f.name}.")
         else:
-            yield f"{prefix}{f.name}", value, comments.get(f.name, "")
+            yield type(node), f.name, f"{prefix}{f.name}", value
 
 
+@functools.cache
 def _comments(kind: type[Any]) -> dict[str, str]:
     """Attribute docstrings, which Python drops and the source keeps."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
@@ -46,9 +56,3 @@ def _comments(kind: type[Any]) -> dict[str, str]:
         ):
             out[item.target.id] = " ".join(str(after.value.value).split())  # on one line
     return out
-
-
-def flatten(config: RunConfig) -> Iterable[tuple[str, Any]]:
-    """Every dotted key with its value."""
-    for key, value, _ in describe(config):
-        yield key, value

@@ -7,16 +7,19 @@ name of a bundled one); they are merged in order, then the file's own keys, then
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from saledit.bundled import bundled
+from saledit.config.describing import flatten
 from saledit.config.plain import BROKEN, parsed, read_layer
 from saledit.config.schema import RunConfig
 from saledit.errors import ConfigError, did_you_mean
@@ -120,24 +123,27 @@ def load(
             ...
         saledit.errors.ConfigError: schedule.batchsize: unknown key ... mean 'batch_size'? ...
     """
-    schema = OmegaConf.structured(RunConfig)
     layers: list[tuple[str, DictConfig]] = []
     for name in [*([] if path is None else [path]), *presets]:
         _add_with_includes(_find(name), (), layers)
     layers += [(given, _override(given)) for given in overrides]
-    merged = schema
+    merged = copy.deepcopy(_schema())
     for where, layer in layers:
         _check_keys(layer, RunConfig, where)
         try:
-            merged = OmegaConf.merge(merged, layer)
+            # In place: copies of all that was merged so far, one a key, took longer than the rest.
+            OmegaConf.unsafe_merge(merged, layer)
         except BROKEN as error:
             raise ConfigError(_type_message(error, where)) from error
     try:
         config = OmegaConf.to_object(merged)
-        OmegaConf.structured(config)  # merging leaves an empty map in a list of texts alone
+        assert isinstance(config, RunConfig)
+        # Merging leaves an empty map in a list of texts alone; to check all again takes long.
+        lists = [value for _, value in flatten(config) if isinstance(value, list)]
+        if any(isinstance(item, dict | list) for value in lists for item in value):
+            OmegaConf.structured(config)
     except BROKEN as error:
         raise ConfigError(_type_message(error, str(path))) from error
-    assert isinstance(config, RunConfig)
     _check_numbers(config)
     _check_ranges(config)
     return config
@@ -145,7 +151,14 @@ def load(
 
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))
+
+
+@functools.cache
+def _schema() -> DictConfig:
+    """Every key with its type and default; to be copied before anything is merged into it."""
+    schema: DictConfig = OmegaConf.structured(RunConfig)
+    return schema
 
 
 def _find(path: str | Path) -> Path:
