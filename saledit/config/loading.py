@@ -7,7 +7,6 @@ name of a bundled one); they are merged in order, then the file's own keys, then
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import re
@@ -127,14 +126,9 @@ def load(
     for name in [*([] if path is None else [path]), *presets]:
         _add_with_includes(_find(name), (), layers)
     layers += [(given, _override(given)) for given in overrides]
-    merged = copy.deepcopy(_schema())
     for where, layer in layers:
         _check_keys(layer, RunConfig, where)
-        try:
-            # In place: copies of all that was merged so far, one a key, took longer than the rest.
-            OmegaConf.unsafe_merge(merged, layer)
-        except BROKEN as error:
-            raise ConfigError(_type_message(error, where)) from error
+    merged = _merged(layers)
     try:
         config = OmegaConf.to_object(merged)
         assert isinstance(config, RunConfig)
@@ -156,9 +150,29 @@ def to_yaml(config: RunConfig) -> str:
 
 @functools.cache
 def _schema() -> DictConfig:
-    """Every key with its type and default; to be copied before anything is merged into it."""
+    """Every key with its type and default."""
     schema: DictConfig = OmegaConf.structured(RunConfig)
     return schema
+
+
+def _merged(layers: Sequence[tuple[str, DictConfig]]) -> Any:
+    """All layers over the defaults, each with where it comes from.
+
+    At once, which copies the whole tree once; only where it fails one by one, to name the place.
+
+    Raises:
+        ConfigError: a value of a wrong type.
+    """
+    try:
+        return OmegaConf.merge(_schema(), *(layer for _, layer in layers))
+    except BROKEN:
+        merged: Any = _schema()
+        for where, layer in layers:
+            try:
+                merged = OmegaConf.merge(merged, layer)
+            except BROKEN as error:
+                raise ConfigError(_type_message(error, where)) from error
+        raise
 
 
 def _find(path: str | Path) -> Path:
