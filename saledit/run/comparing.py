@@ -72,7 +72,8 @@ def compare(
         runner: runs a cell; None for a process of its own.
 
     Returns:
-        The table, also written as ``compare.json``, ``compare.csv`` and plots.
+        The table, also written as ``compare.json`` and ``compare.csv`` after every cell, and as
+        plots at the end, also of an interrupted one.
 
     Raises:
         ConfigError: an unknown editor or schedule, no editor, what is no budget, or an accelerator
@@ -112,20 +113,23 @@ def compare(
 
     # Bars of several processes would write over each other: beside others, a cell is quiet.
     runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
-    with (
-        ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
-        closing(run_all([*waiting], runner, jobs, begin)) as ended,
-    ):
-        for done, (path, error) in enumerate(ended, start=1):
-            what, config = waiting[path]
-            known[config.name] = facts_of(config)
-            if error is not None or known[config.name] is None:
-                failed[config.name] = str(error or _NOTHING)
-                ui.stage(f"{what} failed: {failed[config.name]}")
-            if bar is not None:
-                bar.update(done, what)
-            table = _table(cells, known, failed, shared, ui.command)
-            _write(folder, table)
+    try:
+        with (
+            ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
+            closing(run_all([*waiting], runner, jobs, begin)) as ended,
+        ):
+            for done, (path, error) in enumerate(ended, start=1):
+                what, config = waiting[path]
+                known[config.name] = facts_of(config)
+                if error is not None or known[config.name] is None:
+                    failed[config.name] = str(error or _NOTHING)
+                    ui.stage(f"{what} failed: {failed[config.name]}")
+                if bar is not None:
+                    bar.update(done, what)
+                table = _table(cells, known, failed, shared, ui.command)
+                _write(folder, table)
+    finally:
+        _draw(folder, table)
     return table | {"folder": str(folder)}
 
 
@@ -275,6 +279,10 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
              *(row.get(k) for k in peaks), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
+
+
+def _draw(folder: Path, table: Mapping[str, Any]) -> None:
+    """The plots, of what there is when a comparison ends or is interrupted."""
     write_plot(comparison_figure(table), folder / "compare.png")
     if len(table.get("schedules", [])) > 1:
         write_plot(schedules_figure(table), folder / "schedules.png")

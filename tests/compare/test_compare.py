@@ -51,8 +51,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.edits_per_step=4",
         "train.validation_edits=4",
         "train.validation_passes=8",
-        "data.max_test_failures=24",
+        "data.max_test_failures=8",
         "test.passes_per_edit=20",
+        "editor.ft.steps=3",
         "trainer.accelerator=cpu",
     ]
     path = folder / "tiny.yaml"
@@ -219,6 +220,7 @@ def here(path: Path) -> None:
     run_cell(configuration.load(path), FakeUi())  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> None:
     kept = []
     for jobs, runner in ((2, None), (1, here)):
@@ -234,7 +236,7 @@ def test_seeds_are_told_apart_by_the_failures_of_their_edits(shared: Path) -> No
     found = []
     for test in ("", str(shared.parent / "test.jsonl")):
         settings = [f"name=seeds{len(test)}", f"data.test={test}"]
-        table = compare(str(shared), ["step"], [0, 1], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
+        table = compare(str(shared), ["ft"], [0, 1], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
         found.append([cell["failures"] for cell in table["cells"]])
     assert None not in (*found[0], *found[1])
     assert found[0][0] != found[0][1]
@@ -253,7 +255,7 @@ def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
         "test.every=2",
         "data.adapt.rewrite=false",
     ]
-    table = compare(str(shared), ["step", "ft"], [0], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
+    table = compare(str(shared), ["ft", "lora-ft"], [0], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
     for cell in table["cells"]:
         results = json.loads((Path(cell["run"]) / "results.json").read_text(encoding="utf-8"))
         assert cell["course"] == results["course"]
@@ -269,7 +271,7 @@ def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
 def test_schedules_are_compared(shared: Path) -> None:
     told = FakeUi()
     words = ["batch:1", "2", "sequential", "sequential-batched:2"]
-    names = ["step", "rome"]
+    names = ["ft", "rome"]
     own = ["name=scheduled", "test.every=0", "editor.locate.at=last"]
     done: list[str] = []
 
@@ -280,10 +282,10 @@ def test_schedules_are_compared(shared: Path) -> None:
 
     table = compare(str(shared), names, [0], own, told, runner=runner, schedules=words)  # type: ignore[arg-type]
     assert [row["editor"] for row in table["editors"]] == [
-        "step batch:1", "step batch:2", "step sequential", "step sequential-batched:2",
+        "ft batch:1", "ft batch:2", "ft sequential", "ft sequential-batched:2",
         "rome batch:1", "rome sequential",
     ]  # fmt: skip
-    assert done[:2] == ["scheduled-step-batch-1-s0", "scheduled-step-batch-2-s0"]
+    assert done[:2] == ["scheduled-ft-batch-1-s0", "scheduled-ft-batch-2-s0"]
     assert table["schedules"] == ["batch:1", "batch:2", "sequential", "sequential-batched:2"]
     for row, (mode, k) in zip(
         table["editors"],
@@ -291,7 +293,7 @@ def test_schedules_are_compared(shared: Path) -> None:
         strict=False,
     ):
         assert row["schedule"] == {"mode": mode, "batch_size": k}
-        assert row["preset"] == "step"
+        assert row["preset"] == "ft"
     said = " ".join(render("compare", table, io.StringIO()).split())
     assert "schedules batch:1, batch:2, sequential, sequential-batched:2" in said
     folder = Path(table["folder"])
@@ -299,10 +301,10 @@ def test_schedules_are_compared(shared: Path) -> None:
     page = report(str(folder), None, FakeUi())  # type: ignore[arg-type]
     assert "Schedules" in Path(page["page"]).read_text()
     for wrong, message in (
-        ({"editors": ["stepp"]}, "stepp"),
+        ({"editors": ["ftt"]}, "ftt"),
         ({"own": ["editr.bound=1"]}, "editr"),
     ):
-        asked = {"editors": ["step"], "own": own, **wrong}
+        asked = {"editors": ["ft"], "own": own, **wrong}
         with pytest.raises(ConfigError, match=message):
             compare(str(shared), asked["editors"], [0], asked["own"], told, schedules=["batch:1"])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="expected one that an editor can take, got none"):

@@ -116,7 +116,7 @@ def name(pair: tuple[str, str]) -> str:
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
     with untouched(case.base.model):
         editor = case.editor(name)
-        losses = case.train(editor, 30)
+        losses = case.train(editor, 12)
         edits = edits_for(editor, case.request).detach()
         final = case.losses(edits).mean().item()
     assert all(math.isfinite(loss) for loss in losses)

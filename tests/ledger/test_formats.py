@@ -64,6 +64,7 @@ def test_merged(shelf: Shelf) -> None:
     assert all(torch.equal(tensor, after[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.long
 def test_lora_loads_with_peft_alone(tmp_path: Path) -> None:
     """Of every model, in a process of its own in which saledit cannot be imported."""
     shelves = [Shelf(tmp_path / str(i), name) for i, name in enumerate(ALL)]

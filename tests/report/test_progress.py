@@ -216,6 +216,7 @@ warnings.warn("noise of another package")
 """
 
 
+@pytest.mark.long
 def test_libraries_are_silent_and_training_is_shown(tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "-c", QUIET],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import build, samples, save
@@ -25,41 +26,54 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small(home: Path, name: str, *overrides: str, presets: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a small run in ``home``."""
+    return configuration.load(
+        None,
+        [
+            f"output={home}",
+            f"name={name}",
+            f"model.name={home / 'model'}",
+            f"data.train={home / 'data.jsonl'}",
+            "data.adapt.rewrite=false",
+            "data.adapt.similarity_model=''",
+            "site.select=fixed",
+            "site.layer=1",
+            "editor.mend.rank=6",
+            "editor.sample_rank=4",
+            "editor.gradient_rank=6",
+            "schedule.batch_size=2",
+            f"train.epochs={EPOCHS}",
+            f"train.steps_per_epoch={STEPS}",
+            "train.edits_per_step=4",
+            "train.passes_per_edit=3",
+            "train.validation_edits=8",
+            "train.validation_passes=16",
+            "train.learning_rate=0.003",
+            "data.max_test_failures=16",
+            "trainer.accelerator=cpu",
+            "trainer.log_every_n_steps=1",
+            *overrides,
+        ],
+        presets,
+    )
+
+
 @pytest.fixture
 def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     """Configurations of small runs, each test with runs of its own."""
 
     def make(name: str, *overrides: str, presets: Sequence[str] = ()) -> RunConfig:
-        return configuration.load(
-            None,
-            [
-                f"output={home}",
-                f"name={tmp_path.name}-{name}",
-                f"model.name={home / 'model'}",
-                f"data.train={home / 'data.jsonl'}",
-                "data.adapt.rewrite=false",
-                "data.adapt.similarity_model=''",
-                "site.select=fixed",
-                "site.layer=1",
-                "editor.mend.rank=6",
-                "editor.sample_rank=4",
-                "editor.gradient_rank=6",
-                "schedule.batch_size=2",
-                f"train.epochs={EPOCHS}",
-                f"train.steps_per_epoch={STEPS}",
-                "train.edits_per_step=4",
-                "train.passes_per_edit=3",
-                "train.validation_edits=8",
-                "train.validation_passes=16",
-                "train.learning_rate=0.003",
-                "trainer.accelerator=cpu",
-                "trainer.log_every_n_steps=1",
-                *overrides,
-            ],
-            presets,
-        )
+        return small(home, f"{tmp_path.name}-{name}", *overrides, presets=presets)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def whole(home: Path) -> tuple[RunConfig, dict[str, Any]]:
+    """A small run that nothing cut off, and what its training found; to be read, not changed."""
+    config = small(home, "whole")
+    return config, fit(config, False, ui())
 
 
 @pytest.fixture(scope="module")

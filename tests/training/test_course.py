@@ -262,20 +262,29 @@ def test_a_sequence_that_was_cut_off_goes_on(
 _LOCATE = ("editor.name=locate", "editor.locate.at=last", "editor.locate.shrink=0.1")
 
 
-@pytest.mark.parametrize("every", [0, 2, 3])
+_FORMS = {
+    "mend": (),
+    "step": ("editor.name=step",),
+    "ft": ("editor.name=ft", "editor.ft.steps=2"),
+    "memoe": ("editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.experts=3"),
+    "memit": (*_LOCATE, "editor.locate.solver=memit"),
+    "r-rome": (*_LOCATE, "editor.locate.solver=r-rome", "schedule.batch_size=1"),
+    "alphaedit": (*_LOCATE, "editor.locate.solver=alphaedit", "editor.locate.threshold=1.0"),
+}
+
+
+# What a look sees is the same for all editors; that no edit can be made, each finds by itself.
 @pytest.mark.parametrize(
-    "own",
+    ("own", "every"),
     [
-        (),
-        ("editor.name=step",),
-        ("editor.name=ft", "editor.ft.steps=2"),
-        ("editor.name=memoe", "editor.memoe.steps=2", "editor.memoe.experts=3"),
-        (*_LOCATE, "editor.locate.solver=memit"),
-        (*_LOCATE, "editor.locate.solver=r-rome", "schedule.batch_size=1"),
-        (*_LOCATE, "editor.locate.solver=alphaedit", "editor.locate.threshold=1.0"),
+        pytest.param(
+            own, every, id=f"{name}-{every}",
+            marks=() if not every or name == "mend" else pytest.mark.long,
+        )
+        for name, own in _FORMS.items()
+        for every in (0, 2, 3)
     ],
-    ids=["mend", "step", "ft", "memoe", "memit", "r-rome", "alphaedit"],
-)
+)  # fmt: skip
 def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
     own: tuple[str, ...], every: int, make: Callable[..., RunConfig],
     monkeypatch: pytest.MonkeyPatch,

@@ -36,6 +36,7 @@ FSDP = (*TWO, "trainer.strategy=fsdp")
 GRADIENT = ("site.select=gradient", "site.samples=8", "site.layer=-1")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("families", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
 def test_divided_models_give_the_same_numbers(tmp_path: Path, families: tuple[str, ...]) -> None:
@@ -49,6 +50,7 @@ def test_divided_models_give_the_same_numbers(tmp_path: Path, families: tuple[st
     assert found == [{"family": family, "wrong": []} for family in families]
 
 
+@pytest.mark.long
 def test_a_divided_model_is_edited_alike(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import accelerator_left, device_of
 
 
+@pytest.mark.long
 def test_two_processes_are_one(make: Callable[..., RunConfig], home: Path, tmp_path: Path) -> None:
     own = ("train.epochs=2", "editor.looks=2", "editor.enough=0.01")
     one, two = make("one", *TWO[1:], *own), make("two", *TWO, *own)

@@ -26,6 +26,9 @@ from saledit.run.setup.prepare import prepare
 from saledit.run.training import train_at
 from saledit.saliency.base import TABLE
 
+#: A run that nothing cut off, and what its training found.
+Whole = tuple[RunConfig, dict[str, Any]]
+
 
 def seconds_kept(config: RunConfig) -> float:
     """How long training had taken at the newest checkpoint of a run that was cut off."""
@@ -44,22 +47,22 @@ def seconds_kept(config: RunConfig) -> float:
     ids=["in an epoch", "between epochs", "before any checkpoint"],
 )
 def test_resumed_is_uninterrupted(
-    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException
-) -> None:
-    whole, broken = make("whole"), make("broken")
-    expected = fit(whole, False, ui())
-    assert len(metrics(whole)) >= EPOCHS * STEPS
+    make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch, step: int,
+    error: BaseException,
+) -> None:  # fmt: skip
+    broken, (run, expected) = make("broken"), whole
+    assert len(metrics(run)) >= EPOCHS * STEPS
     interrupt(monkeypatch, step, error)
     with pytest.raises(type(error)):
         fit(broken, False, ui())
     assert not (broken.folder / EDITOR_FACTS).exists()
     before = seconds_kept(broken)
     found = fit(broken, True, ui())
-    assert_same_run(whole, broken)
+    assert_same_run(run, broken)
     assert found["epochs"] == expected["epochs"] == EPOCHS
     assert found["train_seconds"] > before
-    for run in (expected, found):  # of 4 edits a step, whatever session made them
-        edits = run["train_seconds"] * run["edits_per_second"]
+    for facts in (expected, found):  # of 4 edits a step, whatever session made them
+        edits = facts["train_seconds"] * facts["edits_per_second"]
         assert edits == pytest.approx(EPOCHS * STEPS * 4)
     assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
 
@@ -107,12 +110,11 @@ def test_a_multiplier_is_part_of_what_is_resumed(
 
 
 def test_resuming_twice_loses_nothing(
-    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, broken = make("whole"), make("broken")
-    fit(whole, False, ui())
+    broken = make("broken")
     fit_killed_at(broken, monkeypatch, STEPS + 1, 2 * STEPS + 2)
-    assert_same_run(whole, broken)
+    assert_same_run(whole[0], broken)
 
 
 def test_last_is_the_last_epoch_and_not_the_last_best_one(
@@ -148,10 +150,9 @@ def test_resuming_a_finished_run_changes_nothing(make: Callable[..., RunConfig])
 
 
 def test_a_run_cut_off_before_its_training_can_be_resumed(
-    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, broken = make("whole"), make("broken")
-    fit(whole, False, ui())
+    broken = make("broken")
 
     def cut_off(*_args: object) -> None:
         raise KeyboardInterrupt
@@ -162,7 +163,7 @@ def test_a_run_cut_off_before_its_training_can_be_resumed(
             with pytest.raises(KeyboardInterrupt):
                 fit(config, False, ui())
     fit(broken, True, ui())
-    assert_same_run(whole, broken)
+    assert_same_run(whole[0], broken)
 
 
 def test_resuming_another_configuration_is_refused(make: Callable[..., RunConfig]) -> None:
@@ -174,9 +175,11 @@ def test_resuming_another_configuration_is_refused(make: Callable[..., RunConfig
         fit(make("none"), True, ui())
 
 
-def test_same_seed_same_bytes_other_seed_other_editor(make: Callable[..., RunConfig]) -> None:
-    a, b, c = make("a"), make("b"), make("c", "seed=1")
-    for config in (a, b, c):
+def test_same_seed_same_bytes_other_seed_other_editor(
+    make: Callable[..., RunConfig], whole: Whole
+) -> None:
+    a, b, c = whole[0], make("b"), make("c", "seed=1")
+    for config in (b, c):
         fit(config, False, ui())
     one, two, three = ((x.folder / EDITOR_WEIGHTS).read_bytes() for x in (a, b, c))
     assert one == two

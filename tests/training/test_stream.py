@@ -31,6 +31,7 @@ def streamed(config: RunConfig, cache: Path) -> RunConfig:
     return replace(config, name=f"{config.name}-stream", model=model)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("editor", "looks"), [("mend", 2), pytest.param("enn", 1, marks=pytest.mark.slow)]
 )

@@ -145,6 +145,7 @@ def test_a_corpus_stands_for_the_pass_samples_at_every_layer(
     assert len([*config.cache.glob("moments-*.safetensors")]) == N_BLOCKS
 
 
+@pytest.mark.long
 def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,7 @@ def facts_of(home: Path, name: str, *overrides: str) -> RunConfig:
     return make(home, name, *own, *overrides)
 
 
+@pytest.mark.long
 def test_layers_are_judged_by_the_measures_of_the_field(text_home: Path) -> None:
     table = saliency(facts_of(text_home, "rivals"), FakeUi())  # type: ignore[arg-type]
     by_s = facts_of(text_home, "by-s", "site.judge=preference")
@@ -341,7 +343,7 @@ def test_the_judge_of_sweeps_is_nothing_to_other_pickers(home: Path) -> None:
     assert saliency(other, FakeUi()) == first  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("at", [4, 5])
+@pytest.mark.parametrize("at", [pytest.param(4, marks=pytest.mark.long), 5])
 def test_a_sweep_interrupted_in_a_later_round_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:

@@ -221,7 +221,8 @@ def test_the_schedules_judge_the_same_failures(
         assert math.isfinite(found["metrics"]["locality_kl"])
 
 
-@pytest.mark.parametrize("looks", [1, 3])  # three in turn: the second epoch begins with the second
+# Three in turn: the second epoch begins with the second.
+@pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     looks: int, make: Callable[..., RunConfig]
 ) -> None:
@@ -350,6 +351,7 @@ def test_layers_are_scored(select: str, make: Callable[..., RunConfig]) -> None:
     assert all(math.isfinite(row["score"]) for row in table["layers"])
 
 
+@pytest.mark.long
 def test_a_model_can_be_taught_first(make: Callable[..., RunConfig], home: Path) -> None:
     make("gpt2")
     known = home / "gpt2" / "others.jsonl"

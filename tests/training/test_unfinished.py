@@ -62,7 +62,11 @@ def kept(config: RunConfig) -> list[Path]:
     return [path for path in config.cache.glob("edits-*") if path.is_dir()]
 
 
-@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
+@pytest.mark.parametrize(
+    "own",
+    [pytest.param(own, id=name, marks=[pytest.mark.long] * (name == "dense"))
+     for name, own in OWN.items()],
+)  # fmt: skip
 def test_slow_edits_are_made_once(
     own: list[str], make: Callable[..., RunConfig], made: list[int],
     monkeypatch: pytest.MonkeyPatch,
