@@ -42,6 +42,7 @@ from saledit.tasks.nli import Nli
 
 BLOCK = 1
 E, K, RANK = 3, 2, 4
+STEPS = 10  # of fine-tuning, at most
 
 
 #: Families between which an editor could tell: an encoder, a decoder whose matrices are stored
@@ -55,9 +56,9 @@ PRESETS = (
     "editors/mend",
     "editors/malmen",
     "editors/malmen-whitened",
-    "editors/ft-kl editor.ft.steps=6",
-    "editors/ft-l editor.ft.steps=6",
-    "editors/lora-ft editor.ft.steps=6",
+    "editors/ft-kl",
+    "editors/ft-l",
+    "editors/lora-ft",
     "editors/enn editor.enn.second_order=false",
 )
 
@@ -87,7 +88,9 @@ def pairs(families: Sequence[str], of_presets: str = "") -> list[ParameterSet]:
 # Random words have no subject, and of a tiny model's text there is little to be preserved.
 _LAST = LocateConfig(at="last", contexts=0, weight=0.01, value_rate=0.1, shrink=0.1)
 _SHORT = EditorConfig(
-    memoe=MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0), ft=FtConfig(steps=6), locate=_LAST
+    memoe=MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0),
+    ft=FtConfig(steps=STEPS),
+    locate=_LAST,
 )
 
 
@@ -97,7 +100,7 @@ def config_of(name: str) -> RunConfig:
     if name in EDITORS:
         return RunConfig(editor=replace(_SHORT, name=name))
     preset, *overrides = name.split()
-    return configuration.load(None, overrides, [preset])
+    return configuration.load(None, [*overrides, f"editor.ft.steps={STEPS}"], [preset])
 
 
 def asked_by(name: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from saledit.models import TaskModel
 from saledit.module import EditModule
 from saledit.records import Sample
 
-EPOCHS, STEPS = 4, 3
+EPOCHS, STEPS = 3, 3
 
 
 class Bar:

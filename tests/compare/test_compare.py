@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from tiny import build, samples, save
 from whole_runs import FakeUi, compared, rows, ui
 
@@ -172,7 +173,7 @@ def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyP
         run_cell(done, ui())
 
 
-@pytest.mark.parametrize("broken", ["last.ckpt", "best.ckpt", "metrics.csv"])
+@pytest.mark.parametrize("broken", quick(["last.ckpt"], ["last.ckpt", "best.ckpt", "metrics.csv"]))
 def test_a_cell_that_cannot_be_gone_on_with_is_begun_anew(broken: str, done: RunConfig) -> None:
     expected = facts_of(done)
     assert expected is not None
@@ -232,6 +233,7 @@ def test_cells_run_beside_each_other_and_share_what_they_make(shared: Path) -> N
     assert kept[0] == kept[1]
 
 
+@pytest.mark.long
 def test_seeds_are_told_apart_by_the_failures_of_their_edits(shared: Path) -> None:
     found = []
     for test in ("", str(shared.parent / "test.jsonl")):
@@ -248,6 +250,7 @@ def test_seeds_are_told_apart_by_the_failures_of_their_edits(shared: Path) -> No
     assert failures_of(folder) is None
 
 
+@pytest.mark.long
 def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
     settings = [
         "name=course",
@@ -268,6 +271,7 @@ def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
     assert f"{100 * last['earlier']:.1f}" in said
 
 
+@pytest.mark.long
 def test_schedules_are_compared(shared: Path) -> None:
     told = FakeUi()
     words = ["batch:1", "2", "sequential", "sequential-batched:2"]
@@ -372,6 +376,7 @@ def test_what_is_wrong_is_refused_before_anything_runs(
         compare(str(shared), editors, seeds, [], FakeUi(), runner=never, **more)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_results_of_what_has_changed_since_are_no_results(shared: Path, tmp_path: Path) -> None:
     """Neither other data nor another model is in the configuration."""
     model, data = tmp_path / "model", tmp_path / "test.jsonl"

@@ -10,6 +10,7 @@ import pytest
 import tiny
 import tiny_text as text
 import torch
+from quick import quick
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +35,7 @@ BLOCK = 1
 SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, enough=1e-3)
 CONTEXTS = ("ba be .", "go .")
 NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "nli gpt2")
+QUICK = ("gpt2", "llama", "nli gpt2", "nli bert last", "t5 last")
 LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart")
 
 
@@ -142,7 +144,7 @@ def found(base: TaskModel, task: Task, chosen: list[Sample], spec: FactSpec) -> 
     return source.at(0, Edits({})).view(len(chosen))
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(f"{name} last" for name in LAST)])
+@pytest.mark.parametrize("name", quick(QUICK, [*NAMES, *(f"{name} last" for name in LAST)]))
 @pytest.mark.parametrize("own", [{}, {"measure": "block", "clamp": 0.02}, {"kl": 0.0}])
 def test_facts_are_those_of_a_slow_loop(
     name: str, own: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -168,6 +170,7 @@ def test_facts_are_those_of_a_slow_loop(
 
 
 @pytest.mark.parametrize("name", ["llama", "t5/encoder"])
+@pytest.mark.long
 def test_facts_beside_each_other_are_those_alone(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

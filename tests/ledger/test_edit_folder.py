@@ -162,7 +162,8 @@ def _fix_until_killed(shelf: Shelf, seed: int, moment: int) -> None:
     shelf.fixed(folder, shelf.edits(seed=seed))
 
 
-@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.long
 def test_a_writer_may_die_at_any_step(first: bool, bert: Shelf) -> None:
     """Before every change on disk once: the fix is there or it is not, and the next one works."""
     path = bert.home / "fixed"

@@ -44,7 +44,7 @@ from saledit.models import TaskModel
 from saledit.report import comparison_figure, courses_figure, courses_of, render
 from saledit.run.cells.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.cells.summing import summary
-from saledit.run.comparing import Rival, _table, _write
+from saledit.run.comparing import Rival, _draw, _table, _write
 from saledit.run.curves import read_metrics
 from saledit.run.reporting import report
 from saledit.run.resuming import steps_of
@@ -381,6 +381,7 @@ def laid_out(cell: RunConfig) -> dict[str, Any]:
     """A comparison of one cell, written, drawn and shown as far as it is known."""
     table = _table({(Rival("a"), 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
     _write(Path(cell.output), table)
+    _draw(Path(cell.output), table)
     assert render("compare", table, io.StringIO())
     return table
 

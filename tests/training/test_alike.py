@@ -48,6 +48,7 @@ def weights(config: RunConfig) -> bytes:
     return (config.folder / EDITOR_WEIGHTS).read_bytes()
 
 
+@pytest.mark.long
 def test_a_sequence_takes_the_editor_of_a_batch(
     make: Make, trained: list[str], tmp_path: Path
 ) -> None:
@@ -83,6 +84,7 @@ def test_what_training_reads_makes_another_editor(
 
 
 @pytest.mark.parametrize("how", ["broken", "another"])
+@pytest.mark.long
 def test_an_editor_that_is_not_the_noted_one_is_not_taken(
     how: str, make: Make, trained: list[str]
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_cell_that_is_run_again_with_another_test(make: Make, trained: list[st
     assert again["metrics"] == pytest.approx(first["metrics"])
 
 
+@pytest.mark.long
 def test_results_of_other_settings_are_none_of_a_copied_editor(
     make: Make, trained: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +159,7 @@ def test_results_of_other_settings_are_none_of_a_copied_editor(
     assert facts_of(other) is None
 
 
+@pytest.mark.long
 def test_an_editor_without_weights_of_its_own_is_told_by_its_layer(
     make: Make, trained: list[str]
 ) -> None:
@@ -171,6 +175,7 @@ def test_an_editor_without_weights_of_its_own_is_told_by_its_layer(
 
 
 @pytest.mark.parametrize("broken", ["held.jsonl", "fit.json"])
+@pytest.mark.long
 def test_what_stands_beside_an_editor_has_to_be_whole(
     broken: str, make: Make, trained: list[str]
 ) -> None:
@@ -189,6 +194,7 @@ def test_what_stands_beside_an_editor_has_to_be_whole(
     assert again["metrics"] == pytest.approx(found["metrics"])
 
 
+@pytest.mark.long
 def test_another_corpus_makes_another_editor(
     make: Make, trained: list[str], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_no_step_of_a_sequence_costs_more(bound: float, make: Callable[..., RunC
         assert max(costs) > 0.004, "a bound that nothing comes near proves nothing"
 
 
+@pytest.mark.long
 def test_a_bound_may_be_set_for_a_test_alone(make: Callable[..., RunConfig]) -> None:
     config = make(
         "free", "schedule.cumulative=true", "editor.steps=[1.0,4.0]", "editor.enough=0.01"

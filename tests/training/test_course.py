@@ -213,6 +213,7 @@ def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
     ],
     ids=["alphaedit", "memoe"],
 )  # fmt: skip
+@pytest.mark.long
 def test_a_sequence_that_was_cut_off_goes_on(
     every: int, own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,12 +275,15 @@ _FORMS = {
 
 
 # What a look sees is the same for all editors; that no edit can be made, each finds by itself.
+_QUICK = [("mend", 0), ("mend", 3), ("ft", 0), ("memoe", 0), ("alphaedit", 0)]
+
+
 @pytest.mark.parametrize(
     ("own", "every"),
     [
         pytest.param(
             own, every, id=f"{name}-{every}",
-            marks=() if not every or name == "mend" else pytest.mark.long,
+            marks=() if (name, every) in _QUICK else pytest.mark.long,
         )
         for name, own in _FORMS.items()
         for every in (0, 2, 3)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from quick import quick
 from tiny import encode
 from whole_runs import check_answers, metrics, ui
 
@@ -63,6 +64,7 @@ def test_fit_of_a_trial_step_layer(make: Callable[..., RunConfig]) -> None:
     assert result["layer"] == result["saliency"]["pick"]
 
 
+@pytest.mark.long
 def test_what_is_not_trained_needs_no_validation(make: Callable[..., RunConfig]) -> None:
     found = []
     for edits in (0, 2):
@@ -104,7 +106,7 @@ def test_what_is_not_trained_caches_what_it_reads(
     assert set(read.passing) <= set(passing)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", quick(["bfloat16"], ["bfloat16", "float16"]))
 def test_a_classifier_of_half_precision_has_an_editor_of_single(
     dtype: str, make: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
@@ -153,6 +155,7 @@ def test_a_layer_beside_a_picker_is_refused_before_anything_is_loaded(
         fit(config, False, ui())
 
 
+@pytest.mark.long
 def test_runs_of_the_same_samples_share_their_layer_scores(
     make: Callable[..., RunConfig], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +237,7 @@ def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
     assert json.loads((fitted.folder / "results.json").read_text()) == results
 
 
+@pytest.mark.long
 def test_a_new_editor_has_no_tests_of_the_old_one(make: Callable[..., RunConfig]) -> None:
     config = make("again")
     fit(config, False, ui())
@@ -296,6 +300,7 @@ def test_a_session_piles_up(fitted: RunConfig) -> None:
         assert not torch.equal(first[site].dense(), second[site].dense())
 
 
+@pytest.mark.long
 def test_a_test_takes_no_setting_that_it_would_pass_over(
     make: Callable[..., RunConfig], tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_fix_is_one_process_on_the_first_device(
     assert placed == [{"accelerator": "cpu", "devices": 1}]
 
 
+@pytest.mark.long
 def test_routed_edits_go_all_the_way(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

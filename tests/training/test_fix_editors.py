@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from tiny import encode, samples
 from whole_runs import rows, ui
 
@@ -47,7 +48,7 @@ def failing(base: TaskModel, edits: Edits, seed: int) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "paraphrases"} for row in made]
 
 
-@pytest.mark.parametrize("preset", OWN)
+@pytest.mark.parametrize("preset", quick(["ft", "ke", "malmen"], [*OWN]))
 def test_fixes_of_every_editor(
     preset: str, make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def test_tf_idf_by_hand() -> None:
     assert found.similarity("", "river") == found.similarity("a", "river") == 0
 
 
+@pytest.mark.long
 def test_writing_is_judged_with_and_without_each_edit() -> None:
     base, task = text.build("gpt2"), text.task()
     fail = tuple(text.samples(5))

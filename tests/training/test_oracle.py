@@ -163,7 +163,7 @@ MANY = 10**6  # rows or words
         *((family, 1, 40, 6, MANY) for family in IN_PARTS),
         *((family, 9, 1, 2, MANY) for family in IN_PARTS),  # parts with rows of one kind alone
         *((family, 9, 1, MANY, 14) for family in IN_PARTS),
-        ("bert", 1000, 1, 50, MANY),
+        pytest.param("bert", 1000, 1, 50, MANY, marks=pytest.mark.long),
         ("bert", 1000, 30, 2048, MANY),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from rich.console import Console
 from torch import Tensor
 from whole_runs import ui
@@ -56,7 +57,7 @@ def shown(results: dict[str, Any]) -> str:
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
+@pytest.mark.parametrize("own", quick(["low-rank", "resident"], OWN))
 def test_an_edit_that_is_no_numbers_counts_as_none(
     own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

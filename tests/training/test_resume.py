@@ -67,6 +67,7 @@ def test_resumed_is_uninterrupted(
     assert found["validation"] == pytest.approx(expected["validation"], rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_last_epoch_ends_where_training_does(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +94,7 @@ def fit_killed_at(config: RunConfig, monkeypatch: pytest.MonkeyPatch, *steps: in
     fit(config, True, ui())
 
 
+@pytest.mark.long
 def test_a_multiplier_is_part_of_what_is_resumed(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_multiplier_is_part_of_what_is_resumed(
     assert_same_run(whole, broken)
 
 
+@pytest.mark.long
 def test_resuming_twice_loses_nothing(
     make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +237,7 @@ def test_resuming_on_another_model_or_other_data_is_refused(
     fit(config, False, ui())
 
 
+@pytest.mark.long
 def test_a_run_that_was_over_stays_over_and_a_longer_patience_goes_on(
     make: Callable[..., RunConfig],
 ) -> None:
@@ -247,6 +251,7 @@ def test_a_run_that_was_over_stays_over_and_a_longer_patience_goes_on(
     assert fit(longer, True, ui())["epochs"] == 9
 
 
+@pytest.mark.long
 def test_what_was_tested_is_gone_with_its_editor(make: Callable[..., RunConfig]) -> None:
     config = make("tested", "train.epochs=1")
     fit(config, False, ui())
@@ -257,6 +262,7 @@ def test_what_was_tested_is_gone_with_its_editor(make: Callable[..., RunConfig])
     assert not [*config.folder.glob("results*"), *config.folder.glob("answers*")]
 
 
+@pytest.mark.long
 def test_a_resumed_run_stays_at_its_layer(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

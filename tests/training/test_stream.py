@@ -61,6 +61,7 @@ def test_a_streamed_run_is_that_of_a_loaded_model(
     assert load_editor(other.folder).config.model.stream
 
 
+@pytest.mark.long
 def test_a_fix_may_leave_the_model_on_disk(
     fitted: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

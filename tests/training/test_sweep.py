@@ -172,6 +172,7 @@ def test_a_layer_that_goes_on_is_as_one_that_trained_at_once(
             torch.testing.assert_close(value, both[1][name], rtol=1e-6, atol=1e-7, msg=name)
 
 
+@pytest.mark.long
 def test_an_interrupted_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = saliency(make(home, "whole"), FakeUi())  # type: ignore[arg-type]
     real, calls = sweeping.train_at, []
@@ -299,6 +300,7 @@ def test_no_layer_is_judged_by_rivals_that_nothing_names(
         saliency(config, FakeUi())  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_what_is_compared_is_counted(text_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where failures are dealt into several edits, two at a time."""
     rows, real = [], preferences._Counts.update
@@ -317,6 +319,7 @@ def test_what_is_compared_is_counted(text_home: Path, monkeypatch: pytest.Monkey
     assert table["forward_passes"] == pytest.approx(judged * sum(range(1, N_BLOCKS + 1)) / N_BLOCKS)
 
 
+@pytest.mark.long
 def test_a_trained_editor_is_compared_once_a_round(
     text_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +376,7 @@ def test_a_sweep_interrupted_in_a_later_round_goes_on(
     assert not last.exists()
 
 
+@pytest.mark.long
 def test_a_longer_training_takes_up_the_layer_of_its_sweep(home: Path, trained: Trained) -> None:
     result = fit(make(home, "longer"), False, FakeUi())  # type: ignore[arg-type]
     trained.clear()

@@ -14,6 +14,7 @@ import pytest
 import tiny_text
 import torch
 from processes import TORCHRUN, check_tested_alike, command, shared_run, verb
+from quick import quick
 from tiny import save, untouched
 from whole_runs import check_answers
 
@@ -110,7 +111,7 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     return make
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(["llama"], MODELS))
 def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: Path) -> None:
     config = make(name)
     with Ui(quiet=True) as ui:
@@ -190,6 +191,7 @@ def test_an_accelerator_gives_the_cpu_s_numbers(
     assert [answer.text for answer in said] == [row["after"] for row in fix_b["rows"]]
 
 
+@pytest.mark.long
 def test_the_schedules_judge_the_same_failures(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,8 +223,8 @@ def test_the_schedules_judge_the_same_failures(
         assert math.isfinite(found["metrics"]["locality_kl"])
 
 
-# Three in turn: the second epoch begins with the second.
-@pytest.mark.parametrize("looks", [pytest.param(1, marks=pytest.mark.long), 3])
+@pytest.mark.long
+@pytest.mark.parametrize("looks", [1, 3])  # three in turn: the second epoch begins with the second
 def test_a_resumed_run_ends_as_an_uninterrupted_one(
     looks: int, make: Callable[..., RunConfig]
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert any(not ends[0][name].equal(first[name]) for name in first)
 
 
+@pytest.mark.long
 def test_a_tested_editor_may_look_more_often_than_it_was_trained_to(
     make: Callable[..., RunConfig],
 ) -> None:
@@ -266,6 +269,7 @@ GENERATION = ("task.name=generation", "data.locality=[]", "data.max_failures=20"
               "data.max_test_failures=5")  # fmt: skip
 
 
+@pytest.mark.long
 def test_generation_is_held_to_the_perplexity_of_texts(
     make: Callable[..., RunConfig], home: Path, texts: list[str]
 ) -> None:
@@ -405,7 +409,7 @@ def test_processes_say_together_what_one_says(
     check_tested_alike(config, alone, json.loads(done.stdout))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", quick(["float16"], ["bfloat16", "float16"]))
 def test_a_base_of_half_precision_has_an_editor_of_single(
     dtype: str, make: Callable[..., RunConfig], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quick
 from whole_runs import ui
 
 from saledit.config import RunConfig
@@ -62,11 +63,7 @@ def kept(config: RunConfig) -> list[Path]:
     return [path for path in config.cache.glob("edits-*") if path.is_dir()]
 
 
-@pytest.mark.parametrize(
-    "own",
-    [pytest.param(own, id=name, marks=[pytest.mark.long] * (name == "dense"))
-     for name, own in OWN.items()],
-)  # fmt: skip
+@pytest.mark.parametrize("own", quick(["low-rank"], OWN))
 def test_slow_edits_are_made_once(
     own: list[str], make: Callable[..., RunConfig], made: list[int],
     monkeypatch: pytest.MonkeyPatch,
@@ -101,6 +98,7 @@ def test_slow_edits_are_made_once(
     assert (config.folder / "answers.jsonl").read_text() == answers
 
 
+@pytest.mark.long
 def test_edits_that_are_of_others_or_damaged_are_made_anew(
     make: Callable[..., RunConfig], made: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
