@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -63,23 +64,28 @@ PRESETS = (
 )
 
 
-def pairs(families: Sequence[str], of_presets: str = "") -> list[ParameterSet]:
+def pairs(
+    families: Sequence[str], quick: Sequence[str], of_presets: str = ""
+) -> list[ParameterSet]:
     """Every editor on every family, a parameter (family, editor) each; presets on one family.
 
     One editor goes through all families. How a family is read, cached and edited is the same for
-    all editors, so the others go through a few; all of them with ``-m slow``.
+    all editors, so the others go through a few, of which ``quick`` are not marked long; all of
+    them with ``-m slow``.
     """
+
+    def marks(family: str, name: str) -> Any:
+        if name == "mend" or family in quick:
+            return ()
+        return pytest.mark.long if family in FEW else pytest.mark.slow
+
     forms = [
         pytest.param((of_presets, name), id=f"{of_presets}-{name.replace(' ', '-')}")
         for name in PRESETS
         if of_presets
     ]
     return forms + [
-        pytest.param(
-            (family, name),
-            id=f"{family}-{name}",
-            marks=() if name == "mend" or family in FEW else pytest.mark.slow,
-        )
+        pytest.param((family, name), id=f"{family}-{name}", marks=marks(family, name))
         for family in families
         for name in sorted(EDITORS)
     ]

@@ -10,10 +10,17 @@ from _pytest.mark.structures import ParameterSet
 
 
 def quick(few: Container[Any], values: Mapping[str, Any] | Iterable[Any]) -> list[ParameterSet]:
-    """Parameters of which all but a few are marked long; of a mapping, named by its keys."""
-    if isinstance(values, Mapping):
-        return [
-            pytest.param(value, id=name, marks=() if name in few else pytest.mark.long)
-            for name, value in values.items()
-        ]
-    return [pytest.param(value, marks=() if value in few else pytest.mark.long) for value in values]
+    """Parameters of which all but a few are marked long.
+
+    Those of a mapping are named by its keys; a tuple there is one value for each argument.
+    """
+    if not isinstance(values, Mapping):
+        values = {str(value): value for value in values}
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            id=name,
+            marks=() if name in few else pytest.mark.long,
+        )
+        for name, value in values.items()
+    ]

@@ -11,6 +11,7 @@ import tiny
 import tiny_text
 import torch
 from accelerate.hooks import AlignDevicesHook
+from quick import quick
 from tiny import random_edits
 from torch import Tensor, nn
 
@@ -33,10 +34,11 @@ from saledit.tasks.nli import Nli
 
 N = 12
 FAMILIES = [*tiny.FAMILIES, *(f"text/{name}" for name in tiny_text.STACKED)]
+QUICK = ("bert", "gpt2", "text/llama", "text/t5", "text/bart/encoder")
 Pair = tuple[TaskModel, TaskModel, Task, list[Any]]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=quick(QUICK, FAMILIES))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A loaded model, the same on disk, and what to ask them."""
     folder = tmp_path_factory.mktemp("model")

@@ -21,7 +21,7 @@ from saledit.files import read_tensors, write_tensors
 case_of = cache(Case)
 
 
-@pytest.fixture(params=pairs(FAMILIES, of_presets="bert"))
+@pytest.fixture(params=pairs(FAMILIES, ["bert"], of_presets="bert"))
 def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_text as text
 import torch
+from quick import quick
 from tiny import N_BLOCKS, build, samples, untouched
 from torch import Tensor
 
@@ -34,6 +35,7 @@ def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
     return text.build(name), text.task(), text.samples(n)
 
 
+QUICK = ("nli bert", "gpt2", "llama", "t5")
 NAMES = (*(f"nli {name}" for name in CLASSIFIERS), *WRITERS)
 
 
@@ -129,7 +131,7 @@ def slow_rome(
 @pytest.mark.parametrize(
     ("what", "at", "window"), [("mlp", "last", 2), ("state", "last", 1), ("mlp", "all", 1)]
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(QUICK, NAMES))
 def test_rome_is_that_of_runs_of_one_row(name: str, what: str, at: str, window: int) -> None:
     base, task, chosen = case(name, 3)
     chosen = [about_a_word(chosen[0], 2), about_a_word(chosen[1], 1), chosen[2]]
@@ -152,7 +154,7 @@ def test_rome_is_that_of_runs_of_one_row(name: str, what: str, at: str, window: 
     assert table.forward_passes == 3 + 3 * 2 * (1 + N_BLOCKS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(QUICK, NAMES))
 @pytest.mark.parametrize("what", ["mlp", "state"])  # a setting of the other protocol
 def test_masking_is_that_of_runs_of_one_row(name: str, what: str) -> None:
     base, task, chosen = case(name)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from quick import quick
 from tiny import random_edits, untouched
 from tiny_text import (
     CAUSAL_NAMES,
@@ -37,7 +38,7 @@ MOST = 6
 QA = task(max_new_tokens=MOST)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=quick(["gpt2", "llama", "gemma2", "t5"], NAMES))
 def base(request: pytest.FixtureRequest) -> TaskModel:
     return build(request.param)
 
@@ -82,7 +83,7 @@ def test_order_and_company_do_not_matter(base: TaskModel, monkeypatch: pytest.Mo
     assert generate(base, QA, others[:1]) == [want[others[0].id]]
 
 
-@pytest.mark.parametrize("name", STACKED)
+@pytest.mark.parametrize("name", quick(["gpt2", "llama", "t5", "bart/encoder"], STACKED))
 def test_a_batch_of_edits_is_each_edit_merged(name: str) -> None:
     base = build(name)
     chosen = samples(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from quick import quick
 from tiny import random_edits
 from tiny_text import (
     BOS,
@@ -35,7 +36,7 @@ QA = task(max_new_tokens=MOST)
 GENERATION = Generation(max_length=60)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=quick(["gpt2", "llama", "gemma2", "t5"], NAMES))
 def base(request: pytest.FixtureRequest) -> TaskModel:
     return build(request.param)
 

@@ -117,6 +117,7 @@ def test_a_cell_that_was_cut_off_in_its_test_is_not_trained_again(
     assert again["metrics"] == pytest.approx(first["metrics"])
 
 
+@pytest.mark.long
 def test_a_cell_that_is_run_again_with_another_test(make: Make, trained: list[str]) -> None:
     plain, turns = (
         make("twice", "train.epochs=1", "train.validation_passes=5", *own)

@@ -170,6 +170,7 @@ def test_an_editor_of_another_model_is_refused(
         trained.session(load_classifier(str(tmp_path / "other")))
 
 
+@pytest.mark.long
 def test_rewritten_rewordings_and_none_at_all(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

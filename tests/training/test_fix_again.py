@@ -57,6 +57,7 @@ def test_fixes_pile_up(form: str, fitted: RunConfig, home: Path, tmp_path: Path)
         fix(run, str(tmp_path / "f.jsonl"), str(out), FixOptions(format=other), ui())
 
 
+@pytest.mark.long
 def test_an_edit_that_breaks_too_much_is_not_written(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

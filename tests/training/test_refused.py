@@ -84,6 +84,7 @@ def test_an_edit_that_is_no_numbers_counts_as_none(
         assert f"{len(lost)} edits gave NaN or infinity" in shown(found)
 
 
+@pytest.mark.long
 def test_what_an_editor_changes_before_any_edit_stays(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

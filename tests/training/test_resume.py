@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from tiny import build, save
 from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui
 
@@ -43,8 +44,14 @@ def seconds_kept(config: RunConfig) -> float:
 
 @pytest.mark.parametrize(
     ("step", "error"),
-    [(2 * STEPS + 1, KeyboardInterrupt()), (STEPS, KilledError()), (1, KilledError())],
-    ids=["in an epoch", "between epochs", "before any checkpoint"],
+    quick(
+        ["in an epoch"],
+        {
+            "in an epoch": (2 * STEPS + 1, KeyboardInterrupt()),
+            "between epochs": (STEPS, KilledError()),
+            "before any checkpoint": (1, KilledError()),
+        },
+    ),
 )
 def test_resumed_is_uninterrupted(
     make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch, step: int,

@@ -88,6 +88,7 @@ def test_layers_are_scored_on_disk(make: Callable[..., RunConfig], home: Path) -
     assert one == pytest.approx(other, rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_merged_model_is_not_made_of_one_on_disk(fitted: RunConfig, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "failures.jsonl", rows(build("bert"), samples(6, seed=7)))
     options = FixOptions(format="merged", stream=True)

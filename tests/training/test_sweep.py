@@ -346,7 +346,8 @@ def test_the_judge_of_sweeps_is_nothing_to_other_pickers(home: Path) -> None:
     assert saliency(other, FakeUi()) == first  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("at", [pytest.param(4, marks=pytest.mark.long), 5])
+@pytest.mark.parametrize("at", [4, 5])
+@pytest.mark.long
 def test_a_sweep_interrupted_in_a_later_round_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
