@@ -381,7 +381,8 @@ def laid_out(cell: RunConfig) -> dict[str, Any]:
     """A comparison of one cell, written, drawn and shown as far as it is known."""
     table = _table({(Rival("a"), 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
     _write(Path(cell.output), table)
-    _draw(Path(cell.output), table)
+    if any("metrics" in row for row in table["cells"]):  # else there are axes alone
+        _draw(Path(cell.output), table)
     assert render("compare", table, io.StringIO())
     return table
 

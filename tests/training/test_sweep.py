@@ -107,8 +107,11 @@ def test_the_better_half_goes_on(home: Path, trained: Trained) -> None:
     trained.clear()
     assert saliency(make(home, "halved"), FakeUi()) == table  # type: ignore[arg-type]
     assert not trained
-    other = make(home, "halved", "site.halving=false")
-    full = saliency(other, FakeUi())  # type: ignore[arg-type]
+
+
+@pytest.mark.long
+def test_all_layers_go_on_without_halving(home: Path, trained: Trained) -> None:
+    full = saliency(make(home, "full", "site.halving=false"), FakeUi())  # type: ignore[arg-type]
     assert trained == [(i, n) for n in (2, 4) for i in (0, 1, 2)]
     assert all(row["final"] for row in full["layers"])
 
