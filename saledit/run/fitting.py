@@ -13,6 +13,7 @@ from saledit.files import write_text
 from saledit.report import Ui
 from saledit.run.checks import check
 from saledit.run.picking import SWEEP, pick_layer
+from saledit.run.setup.chance import doubt
 from saledit.run.setup.launching import launch
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.training import LAST, train_at
@@ -64,6 +65,8 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     Raises:
         JobError: training diverged, or the disk is full.
     """
+    if said := doubt(prepared):
+        prepared.ui.stage(said)
     layer, table = pick_layer(prepared)
     return train_at(prepared, layer, resume, table)
 

@@ -1,0 +1,65 @@
+"""A classifier that does not know its task is told of before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import build, encode, samples, save
+from whole_runs import FakeUi, ui
+
+from saledit.config import RunConfig
+from saledit.files import write_jsonl
+from saledit.forward.scoring import base_logits
+from saledit.run import fit
+from saledit.run.setup.chance import doubt
+from saledit.run.setup.prepare import prepare
+
+
+def world(folder: Path, right: float) -> tuple[str, str]:
+    """A tiny classifier with all its labels in use, and records whose labels it knows a share of.
+
+    The others have the label that it finds next likely.
+    """
+    base, chosen = build("bert"), samples(300)
+    rows = encode(base, chosen)
+    bias = base.model.classifier.bias
+    bias.data -= base_logits(base, rows).mean(0)
+    save(base, folder / "model")
+    ranked, names = base_logits(base, rows).argsort(-1, descending=True), base.model.config.id2label
+    records = []
+    for i, (sample, order) in enumerate(zip(chosen, ranked.tolist(), strict=True)):
+        label = names[order[0 if (i * 37) % 100 < 100 * right else 1]]
+        premise, hypothesis = sample.inputs
+        records.append({"id": str(i), "premise": premise, "hypothesis": hypothesis, "label": label})
+    write_jsonl(folder / "data.jsonl", records)
+    return f"model.name={folder / 'model'}", f"data.train={folder / 'data.jsonl'}"
+
+
+@pytest.mark.parametrize("right", [0.3, 0.95])
+def test_a_model_at_chance_is_doubted(
+    right: float, make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    own = (*world(tmp_path, right), "data.validation=0.5")
+    prepared = prepare(make("doubted", *own), ui())
+    said = doubt(prepared)
+    records = prepared.records.validation
+    if right > 0.5:
+        assert said is None
+        return
+    assert said is not None
+    labels = [record.sample.target for record in records[:250]]
+    common = max(map(labels.count, labels)) / len(labels)
+    assert f"would be right for {common:.0%}" in said
+    assert "\n" not in said
+    shown = FakeUi()
+    fit(make("told", *own, "train.epochs=1"), False, shown)  # type: ignore[arg-type]
+    assert said in shown.stages
+
+
+def test_few_records_are_no_ground_for_doubt(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    own = (*world(tmp_path, 0.3), "data.validation=0.1")
+    assert doubt(prepare(make("few", *own), ui())) is None
