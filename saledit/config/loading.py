@@ -128,9 +128,8 @@ def load(
     layers += [(given, _override(given)) for given in overrides]
     for where, layer in layers:
         _check_keys(layer, RunConfig, where)
-    merged = _merged(layers)
     try:
-        config = OmegaConf.to_object(merged)
+        config = OmegaConf.to_object(_merged(layers))
         assert isinstance(config, RunConfig)
         # Merging leaves an empty map in a list of texts alone; to check all again takes long.
         lists = [value for _, value in flatten(config) if isinstance(value, list)]

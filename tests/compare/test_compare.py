@@ -195,6 +195,15 @@ def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
     assert "expected results of this configuration" in table["cells"][0]["error"]
 
 
+def test_what_there_is_is_drawn_when_a_comparison_is_interrupted(shared: Path) -> None:
+    def interrupted(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(str(shared), ["ft"], [0], ["name=cut"], FakeUi(), runner=interrupted)  # type: ignore[arg-type]
+    assert (shared.parent / "cut-compare" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("setting", "line"),
     [

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_text as text
 import torch
+from quick import quick
 from whole_runs import ui
 
 from saledit import session
@@ -275,20 +276,16 @@ _FORMS = {
 
 
 # What a look sees is the same for all editors; that no edit can be made, each finds by itself.
-_QUICK = [("mend", 0), ("mend", 3), ("ft", 0), ("memoe", 0), ("alphaedit", 0)]
+_QUICK = ("mend-0", "mend-3", "ft-0", "memoe-0", "alphaedit-0")
 
 
 @pytest.mark.parametrize(
     ("own", "every"),
-    [
-        pytest.param(
-            own, every, id=f"{name}-{every}",
-            marks=() if (name, every) in _QUICK else pytest.mark.long,
-        )
-        for name, own in _FORMS.items()
-        for every in (0, 2, 3)
-    ],
-)  # fmt: skip
+    quick(
+        _QUICK,
+        {f"{name}-{n}": (own, n) for name, own in _FORMS.items() for n in (0, 2, 3)},
+    ),
+)
 def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
     own: tuple[str, ...], every: int, make: Callable[..., RunConfig],
     monkeypatch: pytest.MonkeyPatch,

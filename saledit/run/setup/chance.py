@@ -24,8 +24,9 @@ def doubt(prepared: Prepared) -> str | None:
     if prepared.task.generates:
         return None
     samples = [record.sample for record in prepared.records.validation[:_MOST]]
-    asked = Asked(prepared.base, prepared.task, prepared.config.cache, lambda _done: None)
-    answers = [answer.text for answer in asked(samples)]
+    with prepared.ui.progress("asking the model: labels", len(samples)) as bar:
+        asked = Asked(prepared.base, prepared.task, prepared.config.cache, bar.update)
+        answers = [answer.text for answer in asked(samples)]
     pairs = Counter(zip((sample.target for sample in samples), answers, strict=True))
     found = []
     for label, own in Counter(sample.target for sample in samples).items():
