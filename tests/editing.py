@@ -43,7 +43,7 @@ from saledit.tasks.nli import Nli
 
 BLOCK = 1
 E, K, RANK = 3, 2, 4
-STEPS = 10  # of fine-tuning, at most
+STEPS = 6  # of fine-tuning, at most
 
 
 #: Families between which an editor could tell: an encoder, a decoder whose matrices are stored
@@ -65,18 +65,20 @@ PRESETS = (
 
 
 def pairs(
-    families: Sequence[str], quick: Sequence[str], of_presets: str = ""
+    families: Sequence[str], quick: Sequence[str], of_presets: str = "", every: bool = False
 ) -> list[ParameterSet]:
     """Every editor on every family, a parameter (family, editor) each; presets on one family.
 
-    One editor goes through all families. How a family is read, cached and edited is the same for
-    all editors, so the others go through a few, of which ``quick`` are not marked long; all of
-    them with ``-m slow``.
+    One editor goes through all families; those that are not of ``FEW`` are marked long unless
+    ``every`` is set. How a family is read, cached and edited is the same for all editors, so the
+    others go through a few, of which ``quick`` are not marked long; all of them with ``-m slow``.
     """
 
     def marks(family: str, name: str) -> Any:
-        if name == "mend" or family in quick:
+        if family in quick:
             return ()
+        if name == "mend":
+            return () if every or family in FEW else pytest.mark.long
         return pytest.mark.long if family in FEW else pytest.mark.slow
 
     forms = [
@@ -94,7 +96,7 @@ def pairs(
 # Random words have no subject, and of a tiny model's text there is little to be preserved.
 _LAST = LocateConfig(at="last", contexts=0, weight=0.01, value_rate=0.1, shrink=0.1)
 _SHORT = EditorConfig(
-    memoe=MemoeConfig(experts=4, steps=8, rate=1e-2, kl=10.0),
+    memoe=MemoeConfig(experts=4, steps=5, rate=1e-2, kl=10.0),
     ft=FtConfig(steps=STEPS),
     locate=_LAST,
 )

@@ -30,6 +30,7 @@ ENCODERS = ("bert", "roberta", "distilbert")
 DECODERS = ("gpt2", "llama", "qwen2", "gemma")
 FAMILIES = (*ENCODERS, *DECODERS)
 N_BLOCKS = 3
+ENDS = (0, N_BLOCKS - 1)  # below and above which nothing and all is frozen
 LABELS = ("entailment", "neutral", "contradiction")
 # As in real vocabularies, padding is not 0: a 0 put where padding belongs must show.
 SPECIAL = ("[UNK]", "[PAD]", "[CLS]", "[SEP]")

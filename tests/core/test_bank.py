@@ -9,7 +9,19 @@ from typing import Any
 import pytest
 import tiny_text
 import torch
-from tiny import FAMILIES, LABELS, N_BLOCKS, PAD, build, encode, random_edits, samples, targets
+from quick import quick
+from tiny import (
+    ENDS,
+    FAMILIES,
+    LABELS,
+    N_BLOCKS,
+    PAD,
+    build,
+    encode,
+    random_edits,
+    samples,
+    targets,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,7 +67,7 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-@pytest.mark.parametrize("block", range(N_BLOCKS))
+@pytest.mark.parametrize("block", quick(ENDS, range(N_BLOCKS)))
 @torch.no_grad()
 def test_rows_run_to_the_logits_of_the_whole_model(
     base: TaskModel, block: int, tmp_path: Path
@@ -85,7 +97,7 @@ def test_rows_run_to_the_logits_of_the_whole_model(
         torch.testing.assert_close(seen, base_logits(base, inputs), **CLOSE)
 
 
-@pytest.mark.parametrize("block", range(N_BLOCKS))
+@pytest.mark.parametrize("block", quick(ENDS, range(N_BLOCKS)))
 @torch.no_grad()
 def test_states_are_those_of_each_sample_alone(base: TaskModel, block: int, tmp_path: Path) -> None:
     chosen = samples(N)
@@ -109,7 +121,7 @@ def gradient(base: TaskModel, sample: Sample, bank: Bank) -> list[LowRank]:
     return [factors[site] for site in bank.layer.sites]
 
 
-@pytest.mark.parametrize("block", range(N_BLOCKS))
+@pytest.mark.parametrize("block", quick(ENDS, range(N_BLOCKS)))
 @pytest.mark.parametrize("rank", [2, 64])
 def test_factors_are_the_best_of_each_sample_s_gradient(
     base: TaskModel, block: int, rank: int, tmp_path: Path
@@ -132,7 +144,7 @@ def test_factors_are_the_best_of_each_sample_s_gradient(
             )
 
 
-@pytest.mark.parametrize("block", range(N_BLOCKS))
+@pytest.mark.parametrize("block", quick(ENDS, range(N_BLOCKS)))
 def test_factors_do_not_depend_on_the_company(base: TaskModel, block: int) -> None:
     # Signs and the number of terms feed the editor's normaliser: padding must not move them.
     chosen = samples(N)

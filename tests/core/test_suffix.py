@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from tiny import (
     DECODERS,
     ENCODERS,
+    ENDS,
     FAMILIES,
     N_BLOCKS,
     build,
@@ -38,7 +40,7 @@ def base(request: pytest.FixtureRequest) -> TaskModel:
     return build(request.param)
 
 
-@pytest.fixture(params=range(N_BLOCKS))
+@pytest.fixture(params=quick(ENDS, range(N_BLOCKS)))
 def block(request: pytest.FixtureRequest) -> int:
     return request.param
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import N_BLOCKS, random_edits, untouched
+from quick import quick
+from tiny import ENDS, N_BLOCKS, random_edits, untouched
 from tiny_text import STACKED, build, layers_of, run_whole, samples, slow_gradients, task
 from torch import Tensor
 
@@ -34,7 +35,7 @@ def base(request: pytest.FixtureRequest) -> TaskModel:
     return build(request.param)
 
 
-@pytest.fixture(params=range(N_BLOCKS))
+@pytest.fixture(params=quick(ENDS, range(N_BLOCKS)))
 def block(request: pytest.FixtureRequest) -> int:
     return request.param
 

@@ -42,11 +42,12 @@ def assert_same(a: Edits, b: Edits) -> None:
         assert torch.equal(numbers(a[site]), numbers(b[site]))
 
 
+@pytest.mark.parametrize("pair", pairs(FAMILIES, ["bert"], "bert", every=True), indirect=True)
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
     with untouched(case.base.model):
         editor = case.editor(name)
         begun = {name: p.detach().clone() for name, p in editor.named_parameters()}
-        losses = case.train(editor, 30)
+        losses = case.train(editor, 20)
         editor.eval()
         edits = edits_for(editor, case.request)
         final = case.losses(edits).mean().item()
@@ -108,7 +109,7 @@ def test_edits_of_a_batch_are_one_by_one(case: Case, name: str) -> None:
             want = numbers(together[site])[i].detach()
             scale = float(want.abs().max())
             torch.testing.assert_close(
-                numbers(alone[site])[0].detach(), want, rtol=1e-4, atol=1e-5 * scale
+                numbers(alone[site])[0].detach(), want, rtol=1e-4, atol=1e-4 * scale
             )
 
 

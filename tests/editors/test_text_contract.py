@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import asked_by, fresh, layer_of, numbers, pairs, sites_of, train
+from editing import FEW, asked_by, fresh, layer_of, numbers, pairs, sites_of, train
+from quick import quick
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
 from torch import Tensor
@@ -113,6 +114,7 @@ def name(pair: tuple[str, str]) -> str:
     return pair[1]
 
 
+@pytest.mark.parametrize("pair", pairs(STACKED, ["gpt2"], "gpt2", every=True), indirect=True)
 def test_training_mends_failures_and_leaves_the_base_alone(case: Case, name: str) -> None:
     with untouched(case.base.model):
         editor = case.editor(name)
@@ -232,7 +234,7 @@ def test_a_session_goes_as_far_as_its_failures_need(case: Case, name: str) -> No
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", STACKED)
+@pytest.mark.parametrize("family", quick(FEW, STACKED))
 def test_a_request_judges_whole_rows(family: str, tmp_path: Path) -> None:
     """Own failures and held samples as the whole model sees them: no prompt loses its end."""
     case = case_of(family)

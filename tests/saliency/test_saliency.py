@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny_text as text
 import torch
+from quick import quick
 from tiny import N_BLOCKS, build, encode, samples, targets, untouched
 from torch import Tensor
 from torch.nn import functional as F
@@ -190,8 +191,8 @@ def test_steps_have_the_requested_norm_and_go_down(family: str, block: int) -> N
 
 
 @pytest.mark.parametrize("adapt", [True, False])
-@pytest.mark.parametrize("whiten", [0.0, 0.5])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("whiten", quick([0.5], [0.0, 0.5]))
+@pytest.mark.parametrize("family", quick(["bert"], ["bert", "gpt2"]))
 def test_trial_scores_are_those_of_whole_runs(family: str, whiten: float, adapt: bool) -> None:
     base = build(family)
     read = probes(base, adapt)

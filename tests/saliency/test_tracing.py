@@ -155,7 +155,7 @@ def test_rome_is_that_of_runs_of_one_row(name: str, what: str, at: str, window: 
 
 
 @pytest.mark.parametrize("name", quick(QUICK, NAMES))
-@pytest.mark.parametrize("what", ["mlp", "state"])  # a setting of the other protocol
+@pytest.mark.parametrize("what", quick(["mlp"], ["mlp", "state"]))  # the other protocol's setting
 def test_masking_is_that_of_runs_of_one_row(name: str, what: str) -> None:
     base, task, chosen = case(name)
     with untouched(base.model):
@@ -203,7 +203,7 @@ def test_a_subject_that_is_not_in_the_text_is_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["rome", "masking"])
-@pytest.mark.parametrize("name", ["nli bert", "llama", "t5"])
+@pytest.mark.parametrize("name", quick(["llama"], ["nli bert", "llama", "t5"]))
 def test_scores_do_not_depend_on_the_batches(
     name: str, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

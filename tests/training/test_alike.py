@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quick
 from tiny import samples
 from whole_runs import FakeUi
 
@@ -69,7 +70,10 @@ def test_a_sequence_takes_the_editor_of_a_batch(
     assert alone["course"][-1] == pytest.approx(found["course"][-1])
 
 
-@pytest.mark.parametrize("other", ["schedule.batch_size=3", "data.max_passes=20"])
+@pytest.mark.parametrize(
+    "other",
+    quick(["data.max_passes=20"], ["schedule.batch_size=3", "data.max_passes=20"]),
+)
 def test_what_training_reads_makes_another_editor(
     other: str, make: Make, trained: list[str]
 ) -> None:

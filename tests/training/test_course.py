@@ -276,7 +276,7 @@ _FORMS = {
 
 
 # What a look sees is the same for all editors; that no edit can be made, each finds by itself.
-_QUICK = ("mend-0", "mend-3", "ft-0", "memoe-0", "alphaedit-0")
+_QUICK = ("mend-0", "mend-3", "memoe-0")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_what_is_not_trained_caches_what_it_reads(
     assert set(read.passing) <= set(passing)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", quick(["bfloat16"], ["bfloat16", "float16"]))
 def test_a_classifier_of_half_precision_has_an_editor_of_single(
     dtype: str, make: Callable[..., RunConfig], tmp_path: Path
@@ -177,6 +178,7 @@ def test_runs_of_the_same_samples_share_their_layer_scores(
     assert json.loads(kept.read_text())["value"]["layers"] == table["layers"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_fit_in_mixed_precision_and_on_counterfactual_failures(
     make: Callable[..., RunConfig], share: float

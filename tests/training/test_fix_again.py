@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick import quick
 from test_fix import fix_rows
 from tiny import encode
 from whole_runs import ui
@@ -27,7 +28,7 @@ from saledit.run.fixes.guarding import largest_part
 from saledit.site import Site
 
 
-@pytest.mark.parametrize("form", ["delta", "merged", "lora"])
+@pytest.mark.parametrize("form", quick(["delta", "lora"], ["delta", "merged", "lora"]))
 def test_fixes_pile_up(form: str, fitted: RunConfig, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "fixed"
     run, found = str(fitted.folder), []

@@ -77,6 +77,7 @@ def test_fixes_of_every_editor(
     assert not EditFolder.read(out).edits
 
 
+@pytest.mark.long
 def test_no_term_of_an_edit_is_cut(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

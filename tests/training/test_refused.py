@@ -57,7 +57,7 @@ def shown(results: dict[str, Any]) -> str:
     return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("own", quick(["low-rank", "resident"], OWN))
+@pytest.mark.parametrize("own", quick(["low-rank"], OWN))
 def test_an_edit_that_is_no_numbers_counts_as_none(
     own: list[str], make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def test_divergence_is_an_error_and_leaves_no_editor(
         load_editor(config.folder)
 
 
+@pytest.mark.long
 def test_resuming_on_another_model_or_other_data_is_refused(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_an_editor_that_is_not_trained_is_tried_once_at_every_layer(
     assert table["forward_passes"] == pytest.approx(3 * (2 * K + 5) * (1 + 2 / 3 + 1 / 3))
 
 
+@pytest.mark.long
 def test_a_corpus_stands_for_the_pass_samples_at_every_layer(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,6 +271,7 @@ def test_layers_are_judged_by_the_measures_of_the_field(text_home: Path) -> None
     assert "100.0%" in said or "0.0%" in said, "no share is broken in two"
 
 
+@pytest.mark.long
 def test_a_layer_that_the_editor_cannot_edit_is_left_out(text_home: Path, tmp_path: Path) -> None:
     """A subject's tokens in the last block say nothing to any answer."""
     facts = [json.loads(line) for line in (text_home / "data.jsonl").read_text().splitlines()]

@@ -409,6 +409,7 @@ def test_processes_say_together_what_one_says(
     check_tested_alike(config, alone, json.loads(done.stdout))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", quick(["float16"], ["bfloat16", "float16"]))
 def test_a_base_of_half_precision_has_an_editor_of_single(
     dtype: str, make: Callable[..., RunConfig], tmp_path: Path

@@ -121,6 +121,7 @@ def test_edits_that_are_of_others_or_damaged_are_made_anew(
     assert again["timing"]["test_seconds"] < 1e6
 
 
+@pytest.mark.long
 def test_edits_that_are_quick_or_too_large_are_not_kept(
     make: Callable[..., RunConfig], made: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
