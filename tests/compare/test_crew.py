@@ -51,12 +51,12 @@ def sigint() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("number", "jobs", "deaf", "ends"),
     [
-        (signal.SIGINT, 1, "", "saved"),
+        pytest.param(signal.SIGINT, 1, "", "saved", marks=pytest.mark.long),
         (signal.SIGINT, 2, "", "saved"),
         (signal.SIGINT, 2, "SIGINT", "runs"),  # ended by SIGTERM
         (signal.SIGINT, 1, "SIGINT SIGTERM", "runs"),  # killed
         (signal.SIGTERM, 1, "", "saved"),
-        (signal.SIGTERM, 2, "", "saved"),
+        pytest.param(signal.SIGTERM, 2, "", "saved", marks=pytest.mark.long),
     ],
 )
 def test_an_interruption_ends_the_cells_that_run(

@@ -130,7 +130,7 @@ def assert_factors(base: TaskModel, specs: list[BankSpec], chosen: list[Sample],
             )
 
 
-@pytest.mark.parametrize("where", [0, 1], ids=["mlp", "attention"])
+@pytest.mark.parametrize("where", quick(["mlp"], {"mlp": 0, "attention": 1}))
 def test_factors_are_each_sample_s_gradient(base: TaskModel, block: int, where: int) -> None:
     spec = BankSpec(layers_of(base, block)[where], rank=24)
     assert_factors(base, [spec], samples(3), QA)

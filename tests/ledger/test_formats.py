@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import quick
 from safetensors.torch import load_file, save_file
 from shelf import CLASSIFIERS, WRITERS, Shelf
 from tiny import random_edits, untouched, weights
@@ -25,13 +26,14 @@ from saledit.overlay import applied
 from saledit.run.ledgers import load_again
 
 ALL = (*CLASSIFIERS, *(f"text:{name}" for name in WRITERS))
+QUICK = ("bert", "gpt2", "text:llama", "text:t5")
 
 
 def test_the_command_line_offers_every_form() -> None:
     assert tuple(verbs.FORMATS) == tuple(FORMATS)
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(params=quick(QUICK, ALL))
 def shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Shelf:
     return Shelf(tmp_path, request.param)
 

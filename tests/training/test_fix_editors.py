@@ -48,7 +48,7 @@ def failing(base: TaskModel, edits: Edits, seed: int) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "paraphrases"} for row in made]
 
 
-@pytest.mark.parametrize("preset", quick(["ft", "ke", "malmen"], [*OWN]))
+@pytest.mark.parametrize("preset", quick(["ft", "ke"], [*OWN]))
 def test_fixes_of_every_editor(
     preset: str, make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:
