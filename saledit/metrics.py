@@ -73,9 +73,10 @@ class Mean(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, values: Tensor, weights: Tensor | None = None) -> None:
-        """Take in values (...), weighing 1 each or as given."""
+        """Take in values (...), weighing 1 each or as given; what weighs nothing may be NaN."""
         weights = torch.ones_like(values) if weights is None else weights.to(values.device)
-        self.value += (values.double() * weights).sum().to(self.value.device)
+        values = torch.where(weights == 0, 0.0, values.double() * weights)
+        self.value += values.sum().to(self.value.device)
         self.total += weights.sum().to(self.total.device)
 
     def count(self) -> float:

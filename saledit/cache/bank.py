@@ -135,9 +135,14 @@ class Bank:
 
     @property
     def first_scored(self) -> Tensor:
-        """The first scored position of each sample of text (n,)."""
+        """The first position of each sample of text (n,) whose next token counts.
+
+        A decoder that is told how to begin (BART's ``forced_bos_token_id``) is asked for nothing at
+        its first.
+        """
         assert self._at is not None
-        return self._at[:, 0]
+        first = (self.targets != IGNORED).int().argmax(1)
+        return self._at.gather(1, first[:, None]).squeeze(1)
 
     def width(self, index: Tensor) -> int:
         """The most scored positions A that samples have."""

@@ -102,11 +102,13 @@ class Locate(Editor):
         return edits
 
     def remember(self, request: Request, edits: Edits) -> dict[str, Tensor]:
-        """Of AlphaEdit the keys of all edits so far, at each block; of others nothing."""
-        if self._name not in REMEMBERING:
-            return {}
-        if not any(bool(value.any()) for value in edits.tensors()):
-            return dict(request.memory)  # it was given up: what its keys give is not to be kept
+        """With AlphaEdit's keys, at each block; of the other solvers' none are added.
+
+        An edit that was given up has none: what its keys give is not to be kept.
+        """
+        made = any(bool(value.any()) for value in edits.tensors())
+        if self._name not in REMEMBERING or not made:
+            return dict(request.memory)
         sites, found = self._facts(request)
         out = {}
         for number, i in enumerate(self._ends):

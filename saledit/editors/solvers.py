@@ -160,7 +160,7 @@ def alphaedit(
     if past is not None:
         metric = metric + space.mT @ past.double() @ space
     inside = _together(replace(facts, keys=facts.keys.double() @ space), _factor(metric), 1.0)
-    delta = LowRank((inside.u @ space.mT).to(facts.keys.dtype), facts.residuals)
+    delta = LowRank((inside.u @ space.mT).to(facts.keys.dtype), inside.v)
     return delta, with_keys(past, facts)
 
 
@@ -225,4 +225,5 @@ def _together(facts: Facts, factor: Tensor, ridge: float) -> LowRank:
             "own, or raise editor.locate.ridge"
         )
     solved: Tensor = torch.cholesky_solve(read, factor)
-    return LowRank(solved.to(facts.keys.dtype), facts.residuals)
+    # As in the codes of all three: mean keys, and what the bare prompts' outputs lack.
+    return LowRank(solved.to(facts.keys.dtype), facts.bare_residuals)

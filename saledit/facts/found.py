@@ -171,8 +171,14 @@ class FactsFound:
             edits: what is changed (E,) at the sites below it.
 
         Returns:
-            Keys under these edits, and this site's share of what is then missing.
+            Keys under these edits, and this site's share of what is then missing. They are found at
+            the model's own precision, also in a training that casts: an edit of rounded keys would
+            be another one than is made after it.
         """
+        with torch.autocast(self._base.device.type, enabled=False):
+            return self._at(number, edits)
+
+    def _at(self, number: int, edits: Edits) -> Facts:
         n_sites = len(self._sites)
         if n_sites == 1:
             return self._top.view(*self._shape)
@@ -236,8 +242,8 @@ class FactsFound:
             own = None if added is None else added[index]
             with torch.no_grad(), suppress(Reached), ExitStack() as stack:
                 stack.enter_context(applied(base.model, some))
-                stack.enter_context(touched(module, places, at_site(own), rows.at))
-                stack.enter_context(touched(top, places, at_top, rows.at))
+                stack.enter_context(touched(module, places, at_site(own), rows))
+                stack.enter_context(touched(top, places, at_top, rows))
                 run(base, prompts.bank.entry, rows.states, rows.inputs, rows.at)
         back = order.argsort()
         wide = wide_type(keys[0].dtype)

@@ -66,7 +66,7 @@ def states(base: TaskModel, read: Prompts, module: nn.Module) -> tuple[Tensor, T
 
     for rows in torch.split(torch.arange(len(read.places)), _ROWS):
         part = read.bank.rows(rows)
-        with suppress(Reached), touched(module, read.places[rows], keep, part.at):
+        with suppress(Reached), touched(module, read.places[rows], keep, part):
             run(base, read.bank.entry, part.states, part.inputs, part.at)
     # Of a model in half precision, too, facts are found in single precision.
     wide = wide_type(keys[0].dtype)

@@ -192,7 +192,7 @@ class _Rows:
 
     def _run(self, rows: Tensor, added: Tensor) -> Tensor:
         tails = self._tails.pick(rows)
-        with touched(self._module, tails.places, lambda _x, _y: added, tails.rows.at):
+        with touched(self._module, tails.places, lambda _x, _y: added, tails.rows):
             return tails.outputs(self._base)
 
     @torch.no_grad()
@@ -205,11 +205,12 @@ class _Rows:
         return self._task.logits(self._base, outputs, self._targets(rows)).float()
 
     def _targets(self, rows: Tensor) -> Tensor:
-        """The rows' targets; of those that are to stay only the first is scored."""
+        """The rows' targets; of those that are to stay only the first that counts is scored."""
         index = self._index[rows]
         targets = self._bank.targets_of(index)
         stays = (index >= self._n_asked).to(targets.device)
         if targets.dim() == 1 or not bool(stays.any()):
             return targets
-        later = torch.arange(targets.shape[1], device=targets.device) > 0
+        # A decoder that is told how to begin is asked for nothing there.
+        later = (targets != IGNORED).cumsum(1) > 1
         return targets.masked_fill(stays[:, None] & later, IGNORED)

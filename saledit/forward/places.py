@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from saledit.forward.rows import Rows
+
 #: What a module is given (R, T, D_in) and gives (R, T, D_out) -> what to give instead, or None.
 Change = Callable[[Tensor, Tensor], Tensor | None]
 #: The same at one position of each row, (R, D_in) and (R, D_out) -> what to add, or None.
@@ -48,7 +50,7 @@ def changed(module: nn.Module, n_rows: int, change: Change) -> Iterator[None]:
 
 @contextmanager
 def touched(
-    module: nn.Module, places: Tensor, touch: Touch, at: Tensor | None = None
+    module: nn.Module, places: Tensor, touch: Touch, rows: Rows | None = None
 ) -> Iterator[None]:
     """Read and change a module at one position of each row, inside a ``with`` block.
 
@@ -56,15 +58,15 @@ def touched(
         module: as in ``changed``.
         places: positions (R,) in the rows' tokens.
         touch: called each time the module runs.
-        at: positions (R, A) that the module may be run at alone, in the place of all tokens
-            (``saledit.forward.suffix``).
+        rows: what is run, where the module may be run at the scored positions alone, in the
+            place of all tokens (``saledit.forward.suffix``).
 
     Raises:
         ValueError: the module is not run at a row's position.
     """
 
     def change(x: Tensor, y: Tensor) -> Tensor | None:
-        index = _local(places, y.shape[1], at)[:, None, None]
+        index = _local(places, y.shape[1], rows)[:, None, None]
         here = index.expand(-1, 1, y.shape[-1])
         given = x.gather(1, index.expand(-1, 1, x.shape[-1])).squeeze(1)
         added = touch(given, y.gather(1, here).squeeze(1))
@@ -74,9 +76,11 @@ def touched(
         yield
 
 
-def _local(places: Tensor, width: int, at: Tensor | None) -> Tensor:
+def _local(places: Tensor, width: int, rows: Rows | None) -> Tensor:
     """Positions (R,) in what the module is run at, of so many."""
-    if at is not None and width == at.shape[1]:
+    at = None if rows is None else rows.at
+    # A row of as many tokens as an answer has is run at all of them.
+    if at is not None and rows is not None and width == at.shape[1] != rows.width:
         same = at == places[:, None]
         if bool(same.any(1).all()):
             return same.int().argmax(1)

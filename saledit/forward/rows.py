@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saledit.delta import Edits
-from saledit.forward.suffix import Entry, States, run
+from saledit.forward.suffix import ATTENTION, HIDDEN, Entry, States, run
 from saledit.models import TaskModel
 from saledit.overlay import applied
 
@@ -31,6 +31,11 @@ class Rows:
     states: States
     at: Tensor | None = None
     along_answer: frozenset[str] = frozenset()
+
+    @property
+    def width(self) -> int:
+        """Tokens T that a run is given of each row."""
+        return self.states[HIDDEN if HIDDEN in self.states else ATTENTION].shape[1]
 
     def to(self, device: torch.device | str) -> Rows:
         """The same rows on a device."""

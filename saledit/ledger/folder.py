@@ -143,14 +143,28 @@ class EditFolder:
         return self.ground + self.steps if self.in_force else Edits({})
 
     def memory(self, editor: str) -> Mapping[str, Tensor]:
-        """What an editor of this name remembers of its last fix, whether it is in force or not."""
-        own = [e for e in self.entries if e.action == FIX and e.facts["editor"]["name"] == editor]
-        if not own:
-            return {}
-        place = self._place(own[-1].id)
-        if MEMORY in own[-1].facts.get("files", {}) or (place / MEMORY).exists():
-            self.told(own[-1], MEMORY)
-        return load_memory(place)
+        """What an editor of this name remembers of its fixes in force, the sum over them.
+
+        Raises:
+            ArtifactError: the file of an entry is missing or was changed, or they do not fit
+                together.
+        """
+        total: dict[str, Tensor] = {}
+        for entry in self.in_force:
+            if entry.facts["editor"]["name"] != editor:
+                continue
+            place = self._place(entry.id)
+            if MEMORY in entry.facts.get("files", {}) or (place / MEMORY).exists():
+                self.told(entry, MEMORY)
+            for name, own in load_memory(place).items():
+                known = total.get(name)
+                if known is not None and known.shape != own.shape:
+                    raise ArtifactError(
+                        f"{place / MEMORY}: expected {tuple(known.shape)} numbers of {name}, as "
+                        f"in earlier fixes, got {tuple(own.shape)}; take it from a backup"
+                    )
+                total[name] = own if known is None else known + own
+        return total
 
     def told(self, entry: Entry, name: str) -> Path:
         """A file of an entry, checked against the ledger.
@@ -186,7 +200,7 @@ class EditFolder:
 
         Args:
             steps: its own edits.
-            memory: what the editor remembers.
+            memory: what the editor remembers of this fix.
             facts: what the ledger tells of it.
             about: what ``edits.json`` of the entry tells beside.
 

@@ -58,6 +58,9 @@ def pile_up(
         for done, start in enumerate(starts, start=1):
             if start < edited:
                 continue
+            # Also of one that was cut off behind its last look.
+            if is_broken or (course is not None and course.is_lost):
+                break
             try:
                 session.step(part.fail[start : start + k])
                 now = min(start + k, len(part.fail))
@@ -74,8 +77,6 @@ def pile_up(
                 kept.keep(session, points, now)
                 last = time.monotonic()
             bar.update(done, "" if course is None else course.said())
-            if is_broken or (course is not None and course.is_lost):
-                break
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
     return -(-now // k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,13 @@ from transformers import BatchEncoding
 
 from saledit.errors import DataError
 from saledit.records import Sample
+
+#: Letters of scripts that put no space between words, or none before what is joined to a noun: Thai
+#: to Burmese and Khmer, kana, Han and Hangul.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+    "\uf900-\ufaff\U00020000-\U000323af]"
+)
 
 
 def subject_of(row: Mapping[str, Any], field: str, texts: Sequence[str]) -> str:
@@ -31,7 +39,8 @@ def find(text: str, subject: str) -> int:
     """Where a subject ends in a text, the position of its last character; -1 where it is not there.
 
     Where it stands several times it is the last one, which has read the most. Capitals count where
-    it is found with them. A subject inside another word ("Mali" in "Somalia") is not meant.
+    it is found with them. A subject inside another word ("Mali" in "Somalia") is not meant, but in
+    scripts where words are not set apart by spaces.
     """
     name = subject.strip()
     if not name:
@@ -50,7 +59,10 @@ def find(text: str, subject: str) -> int:
 
 def _goes_on(text: str, outside: int, inside: int) -> bool:
     """Whether a word that ends inside goes on outside."""
-    return 0 <= outside < len(text) and text[outside].isalnum() and text[inside].isalnum()
+    if not 0 <= outside < len(text):
+        return False
+    both = text[outside], text[inside]
+    return all(map(str.isalnum, both)) and not any(map(_UNSPACED.match, both))
 
 
 def check_subject(sample: Sample, texts: Sequence[str], where: str) -> None:
@@ -102,8 +114,22 @@ def span(encoded: BatchEncoding, row: int, texts: Sequence[str], sample: Sample)
         ends: list[int | None] = [encoded.char_to_token(row, i, sequence) for i in (begin, at)]
         first, last = ends
         if first is not None and last is not None:
-            return first, last
+            return first, _last_of(encoded, row, last, at, sequence)
     raise DataError(
         f"{sample.id}: expected its subject '{sample.subject}' in what the model reads, got it "
         f"cut off: '{' / '.join(texts)}'; raise task.max_length, or set editor.locate.at=last"
     )
+
+
+def _last_of(encoded: BatchEncoding, row: int, token: int, at: int, sequence: int) -> int:
+    """The last of the tokens that hold a character, given the first.
+
+    Tokens of bytes hold a part of it each ("ź" is two of them, a character of Han three).
+    """
+    sequences, spans = encoded.sequence_ids(row), encoded[row].offsets
+    while token + 1 < len(spans):
+        begin, end = spans[token + 1]
+        if sequences[token + 1] != sequence or not begin <= at < end:
+            break
+        token += 1
+    return token

@@ -53,10 +53,10 @@ def test_outputs_are_those_of_whole_rows(base: TaskModel, block: int, higher: in
     for some in (torch.arange(N), torch.tensor([4, 1])):
         given = [delta[some].clone().requires_grad_() for _ in range(2)]
         part, own = rows.pick(some, int(rows.inputs["attention_mask"][some].sum(1).max())), None
-        with touched(module, places[some], lambda _x, _y: given[0], part.at):  # noqa: B023
+        with touched(module, places[some], lambda _x, _y: given[0], part):  # noqa: B023
             own = run(base, entry, part.states, part.inputs, part.at)
         few = tails.pick(some)
-        with touched(module, few.places, lambda _x, _y: given[1], few.rows.at):  # noqa: B023
+        with touched(module, few.places, lambda _x, _y: given[1], few.rows):  # noqa: B023
             got = few.outputs(base)
         torch.testing.assert_close(got, own, rtol=1e-4, atol=1e-5)
         slopes = [

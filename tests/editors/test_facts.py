@@ -34,10 +34,11 @@ from saledit.tasks.prompts import IGNORED
 BLOCK = 1
 SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, enough=1e-3)
 CONTEXTS = ("ba be .", "go .")
-NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "nli gpt2")
-QUICK = ("llama", "nli gpt2", "t5 last")
+#: "told" how to begin, which is asked of no decoder.
+NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "bart/encoder told", "nli gpt2")
+QUICK = ("llama", "nli gpt2", "bart/encoder told", "bart told last")
 OWN = {"as it is": {}, "block": {"measure": "block", "clamp": 0.02}, "no KL": {"kl": 0.0}}
-LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart")
+LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart", "bart told")
 
 
 def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
@@ -45,7 +46,9 @@ def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
     if name.startswith("nli "):
         base, task, chosen = tiny.build(name.removeprefix("nli ")), Nli(), tiny.samples(n)
     else:
-        base, task, chosen = text.build(name), text.task(), text.samples(n)
+        base, task, chosen = text.build(name.removesuffix(" told")), text.task(), text.samples(n)
+        if name.endswith(" told"):
+            base.model.generation_config.forced_bos_token_id = text.BOS
     words = [s.inputs[0].split() for s in chosen]
     about = [own[len(own) // 2] for own in words]
     return base, task, [replace(s, subject=a) for s, a in zip(chosen, about, strict=True)]
@@ -58,7 +61,12 @@ def place(base: TaskModel, task: Task, sample: Sample, seen: Encoded, at: str) -
         length = seen.inputs["input_ids"].shape[1]
         return length - 1 if base.family.generates else 0
     assert seen.at is not None
-    return int(seen.at[0, 0])
+    return int(seen.at[0, _first(seen.targets)])
+
+
+def _first(targets: Tensor) -> int:
+    """The first position of an answer that is scored."""
+    return int((targets[0] != IGNORED).nonzero()[0])
 
 
 def slow_fact(
@@ -90,7 +98,8 @@ def slow_fact(
         handle.remove()
         targets = seen.targets
         if first_only and targets.dim() > 1:
-            targets = torch.cat([targets[:, :1], torch.full_like(targets[:, 1:], IGNORED)], 1)
+            targets = targets.clone()
+            targets[:, _first(targets) + 1 :] = IGNORED
         logits = task.logits(base, outputs, targets)
         return task.losses(base, logits, targets)[0], logits, *kept[0]
 
@@ -168,6 +177,37 @@ def test_facts_are_those_of_a_slow_loop(
         site = base.model.get_submodule(base.layer(BLOCK).sites[-1].name)
         wanted = site(bare) + delta - mean
         torch.testing.assert_close(facts.residuals[i], wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_rows_as_long_as_an_answer_are_not_taken_for_one(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last block the MLP is run at an answer's positions alone, if they are few."""
+    base, task = text.build(name), text.task()
+    words, last = text.WORDS, base.n_blocks - 1
+    asked = [Sample(f"{n}", (" ".join(words[:n]),), words[n]) for n in range(1, 7)]
+    asked.append(Sample("long", (" ".join(words[:12]),), " ".join(words[3:7])))
+    spec, sites = replace(SPEC, at="last"), [base.layer(last).sites[-1]]
+    monkeypatch.setattr("saledit.facts.wanted._A_RUN", {"cpu": 0})  # each length by itself
+
+    def values(chosen: list[Sample]) -> Tensor:
+        source = FactsFound(base, task, last, sites, [[s] for s in chosen], spec, ())
+        return source.at(0, Edits({})).view(len(chosen)).bare_residuals
+
+    together = values(asked)
+    assert (together.norm(dim=1) > 1e-3).all()
+    for i, sample in enumerate(asked):
+        torch.testing.assert_close(together[i], values([sample])[0], rtol=1e-3, atol=1e-4)
+
+
+def test_autocast_has_no_part_in_facts() -> None:
+    base, task, chosen = case("llama")
+    plain = found(base, task, chosen, SPEC)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = found(base, task, chosen, SPEC)
+    for part in ("keys", "residuals", "bare_keys", "bare_residuals"):
+        assert torch.equal(getattr(plain, part), getattr(mixed, part))
 
 
 @pytest.mark.parametrize("name", ["llama", "t5/encoder"])

@@ -104,6 +104,9 @@ FORGERIES: dict[str, Callable[[int, dict[str, Any]], object]] = {
 }
 
 
+METRICS = {"n_failures": 1, "n_wrong_before": 1, "n_fixed": 1}
+
+
 @pytest.mark.parametrize("kind", FORGERIES)
 def test_forged_ledgers_are_refused(kind: str, fixed: Path) -> None:
     forged(fixed / "ledger.jsonl", FORGERIES[kind])
@@ -126,8 +129,7 @@ def test_a_key_twice_in_a_ledger_is_refused(fixed: Path) -> None:
 
 def test_what_an_editor_remembers_is_held_against_the_ledger(shelf: Shelf, tmp_path: Path) -> None:
     folder = shelf.begun("delta", "remembers")
-    metrics = {"n_failures": 1, "n_wrong_before": 1, "n_fixed": 1}
-    about = {"editor": {"name": "locate"}, "failures": [], "metrics": metrics}
+    about = {"editor": {"name": "locate"}, "failures": [], "metrics": METRICS}
     with EditFolder.opened(folder.path):
         new = folder.fixed(shelf.edits(), {"past_0": torch.eye(3)}, about, about)
         new.commit()
@@ -139,6 +141,16 @@ def test_what_an_editor_remembers_is_held_against_the_ledger(shelf: Shelf, tmp_p
     refused(lambda: found.memory("locate"), "memory.safetensors")
     path.unlink()
     refused(lambda: found.memory("locate"), "memory.safetensors")
+
+
+def test_what_editors_remember_of_fixes_has_to_fit_together(shelf: Shelf) -> None:
+    folder = shelf.begun("delta", "together")
+    about = {"editor": {"name": "locate"}, "failures": [], "metrics": METRICS}
+    with EditFolder.opened(folder.path):
+        for size in (3, 4):
+            folder = folder.fixed(shelf.edits(), {"past_0": torch.eye(size)}, about, about)
+        folder.commit()
+    refused(lambda: EditFolder.read(folder.path).memory("locate"), "memory.safetensors")
 
 
 @pytest.mark.parametrize("name", ["ledger.jsonl", "entries", "entries/1"])

@@ -29,6 +29,9 @@ from saledit.tasks.subjects import find
         ("C++ was", "C++", 2),
         ("Say -Mali-", "Mali", 8),
         ("x", "", -1),
+        ("東京は日本の首都", "東京", 1),  # no space sets words apart
+        ("서울은 수도", "서울", 1),  # what is joined to a noun is written behind it
+        ("Москва́ столица", "сква", -1),
     ],
 )
 def test_find(line: str, subject: str, at: int) -> None:
@@ -46,7 +49,7 @@ def byte_pairs() -> PreTrainedTokenizerFast:
         ("Ġ", "i"),
         ("Ġi", "s"),
     ]
-    letters = sorted({*"Malisntcpofe.,Ġ'?", *"abcdefghijklmnopqrstuvwxyzĀ"})
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merges)])}
     backend = Tokenizer(models.BPE(vocabulary, merges))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -78,6 +81,17 @@ def test_merges_and_leading_spaces(question: str, token: str) -> None:
     tokens = base.tokenizer.convert_ids_to_tokens(base.tokenizer(question).input_ids)
     assert tokens[place].endswith(token.removeprefix("Ġ")) or tokens[place] == token
     assert "".join(tokens[: place + 1]).replace("Ġ", " ").endswith("Mali")
+
+
+@pytest.mark.parametrize("subject", ["Łódź", "東京", "Ş"])
+def test_a_letter_of_several_tokens_ends_with_its_last(subject: str) -> None:
+    base = Tokens(byte_pairs())
+    question = f"is {subject} in"
+    sample = Sample("a", (question,), "yes", subject=subject)
+    ((begin, end),) = Qa().subject_spans(base, [sample])  # type: ignore[arg-type]
+    tokens = base.tokenizer.convert_ids_to_tokens(base.tokenizer(question).input_ids)
+    told = decoders.ByteLevel().decode(tokens[begin : end + 1])
+    assert told.strip() == subject
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "bart"])

@@ -29,6 +29,7 @@ from saledit.report import course_figure, write_plot
 from saledit.run import fit, sequence, testing
 from saledit.run import test as run_test
 from saledit.run.measures.course import Course
+from saledit.run.measures.tally import Tally
 from saledit.run.measures.watching import Abilities, Passages
 from saledit.session import EditSession
 from saledit.tasks.answering import answers
@@ -317,6 +318,33 @@ def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
         assert results["collapse"] <= 4 * k
         assert "locality_kl" not in results["course"][-1]
         assert path.with_suffix(".png").exists()
+
+
+def test_a_lost_model_takes_no_edit_when_its_sequence_is_gone_on_with(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off between its last look and its results."""
+    config = make("lost", "schedule.cumulative=true", "train.epochs=1")
+    fit(config, False, ui())
+    real, calls = session.steps_for, []
+
+    def steps_for(*given: Any) -> Edits:
+        calls.append(1)
+        return real(*given) * (1e30 if len(calls) == 2 else 1.0)
+
+    def cut_off(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "steps_for", steps_for)
+    with monkeypatch.context() as faulty:
+        faulty.setattr(Tally, "count_final", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run_test(str(config.folder), ["test.every=2"], ui())
+    assert len(calls) == 2
+    monkeypatch.setattr(sequence.EditSession, "step", lambda *_: pytest.fail("an edit was made"))
+    monkeypatch.setattr(testing, "_fix_seconds", lambda *_: 0.0)
+    results = run_test(str(config.folder), ["test.every=2"], ui())
+    assert results["n_edits"] == 2
 
 
 def test_the_plot_of_a_collapse(tmp_path: Path) -> None:

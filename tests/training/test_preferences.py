@@ -18,7 +18,7 @@ from saledit.forward.scoring import base_logits
 from saledit.models import SEQ2SEQ
 from saledit.overlay import applied
 from saledit.records import Sample, Writing
-from saledit.run.measures.preferences import KINDS, Preferences, pairs_of
+from saledit.run.measures.preferences import KINDS, Preferences, _Counts, pairs_of
 from saledit.tasks.generation import Generation
 from saledit.tasks.prompts import END
 from saledit.tasks.qa import Qa
@@ -207,3 +207,15 @@ def test_an_answer_is_no_rival_of_its_own() -> None:
     pairs = pairs_of(Part((one, same, other, bare), ((),) * 4, ()))
     assert pairs.own == [[], [], [0], []]
     assert len(pairs.samples) == 2
+
+
+def test_a_pair_of_no_numbers_is_lost_and_takes_no_lead_with_it() -> None:
+    counts, nan = _Counts(), float("nan")
+    likely = torch.tensor([[0.6, 0.2], [nan, nan], [0.1, 0.3], [nan, 0.5]])
+    counts.update(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 1, 1, 0]), likely)
+    told = counts.metrics()
+    first, second, third = KINDS
+    assert told[first] == 0.5
+    assert told[f"{first}_lead"] == pytest.approx(0.4)
+    assert told[f"{second}_lead"] == pytest.approx(-0.2)
+    assert third not in told

@@ -48,7 +48,7 @@ class Making:
     def memory(
         self, begun: tuple[Edits, Mapping[str, Tensor]], kept: Sequence[int]
     ) -> Mapping[str, Tensor]:
-        """What the editor remembers where only some of the edits are kept.
+        """What the editor remembers of this fix alone, where only some of its edits are kept.
 
         Edits that were left out are not there, and what is remembered of them would hold the model
         to its mistakes. So an editor that remembers makes those that are kept once more, alone.
@@ -58,9 +58,11 @@ class Making:
             kept: which groups' edits are kept, in order.
         """
         groups, (_, memory) = self._groups, self.session.state
-        if not memory or len(kept) == len(groups):
-            return memory
-        self.session.go_on(*begun)
-        for i in kept:
-            self.session.step(groups[i])
-        return self.session.state[1]
+        if memory and len(kept) < len(groups):
+            self.session.go_on(*begun)
+            for i in kept:
+                self.session.step(groups[i])
+            memory = self.session.state[1]
+        before = begun[1]
+        own = {name: m - before[name] if name in before else m for name, m in memory.items()}
+        return {name: added for name, added in own.items() if bool(added.any())}

@@ -138,12 +138,15 @@ class _Counts:
         self._lead = {kind: Mean() for kind in KINDS}
 
     def update(self, kinds: Tensor, real: Tensor, likely: Tensor) -> None:
-        """Count pairs (...) of kinds, where they are real: probabilities (..., 2)."""
+        """Count pairs (...) of kinds, where they are real: probabilities (..., 2).
+
+        Of a pair that gives no numbers nothing is preferred, and it has no lead.
+        """
         lead = (likely[..., 0] - likely[..., 1]).double()
         for number, kind in enumerate(KINDS):
             weight = (real.bool() & (kinds == number)).double()
             self._share[kind].update((lead > 0).double(), weight)
-            self._lead[kind].update(lead, weight)
+            self._lead[kind].update(lead, weight * lead.isfinite())
 
     def metrics(self) -> dict[str, float]:
         share = {k: float(m.compute()) for k, m in self._share.items() if m.count()}
