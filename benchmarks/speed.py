@@ -242,7 +242,7 @@ class Plain:
         drawn = torch.randint(len(s.part.passing), (self._passes,), generator=self._draws)
         inputs = [self._encode(part) for part in ([s.part.fail[i]], s.part.adapt[i])]
         held = self._encode([s.part.passing[j] for j in drawn.tolist()])
-        target = s.task.targets(s.base, [s.part.fail[i].target])
+        target = s.task.targets(s.base, [s.part.fail[i]])
         with torch.no_grad():
             before = s.base.model(**held).logits
         edits = self._editor(Request(self._factors(inputs[0], target)))

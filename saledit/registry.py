@@ -9,6 +9,7 @@ import importlib
 from types import MappingProxyType
 from typing import Any
 
+from saledit.bundled import bundled
 from saledit.errors import ConfigError, did_you_mean
 
 #: Each has a section of its name in ``EditorConfig``.
@@ -56,6 +57,10 @@ def look_up(table: MappingProxyType[str, str], name: str, key: str) -> Any:
         'Nli'
     """
     if name not in table:
-        raise ConfigError(f"{key}: unknown name '{name}'; {did_you_mean(name, table)}")
+        presets = {path.stem for path in bundled("bundled:configs/editors").glob("*.yaml")}
+        remedy = did_you_mean(name, table)
+        if table is EDITORS and name in presets:
+            remedy = f"that is a preset of one: include editors/{name}, or compare --editors {name}"
+        raise ConfigError(f"{key}: unknown name '{name}'; {remedy}")
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -150,7 +150,7 @@ def encode(base: TaskModel, chosen: Sequence[Sample]) -> dict[str, Tensor]:
 
 def targets(base: TaskModel, chosen: Sequence[Sample]) -> Tensor:
     """Label numbers of samples."""
-    return Nli().targets(base, [sample.target for sample in chosen])
+    return Nli().targets(base, chosen)
 
 
 def random_edits(

@@ -2,7 +2,7 @@
 
 from saledit.config.describing import describe, flatten
 from saledit.config.editors import EditorConfig
-from saledit.config.loading import load, to_yaml
+from saledit.config.loading import found, load, to_yaml
 from saledit.config.schema import (
     AdaptConfig,
     CachesConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "TrainConfig",
     "describe",
     "flatten",
+    "found",
     "load",
     "to_yaml",
 ]

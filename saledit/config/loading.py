@@ -7,6 +7,7 @@ name of a bundled one); they are merged in order, then the file's own keys, then
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import re
@@ -174,18 +175,29 @@ def _merged(layers: Sequence[tuple[str, DictConfig]]) -> Any:
         raise
 
 
-def _find(path: str | Path) -> Path:
+def found(path: str | Path) -> Path | None:
+    """The file that a path, or the name of a bundled configuration, stands for; None of no file."""
     given = Path(path)
     if is_file(given):
         return given
     root = bundled("bundled:configs")
     named = root / f"{path}.yaml" if given.suffix != ".yaml" else root / given
-    if not given.is_absolute() and is_file(named) and named.resolve().is_relative_to(root):
-        return named
+    inside = not given.is_absolute() and named.resolve().is_relative_to(root)
+    return named if inside and is_file(named) else None
+
+
+def _find(path: str | Path) -> Path:
+    if (file := found(path)) is not None:
+        return file
+    root, name = bundled("bundled:configs"), str(path)[:200]
     names = [str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml")]
+    # All sixty are no help; those like it, or in the folder that is meant, are.
+    kinds = sorted({one.partition("/")[0] + "/..." for one in names})
+    near = difflib.get_close_matches(name, names, cutoff=0.65)
+    near += [one for one in names if one.partition("/")[0] == name.partition("/")[0]]
     raise ConfigError(
-        f"{path!s:.200}: expected a YAML file or the name of a bundled configuration, got neither; "
-        + did_you_mean(str(path)[:200], names)
+        f"{name}: expected a YAML file or the name of a bundled configuration, got neither; "
+        + (did_you_mean(name, {*near}) if near else f"check the path (bundled: {', '.join(kinds)})")
     )
 
 

@@ -144,7 +144,9 @@ def check_finite(model: torch.nn.Module, blocks: int, name: str) -> None:
             )
 
 
-def check_loaded(names: Iterable[str], what: str, name: str) -> None:
+def check_loaded(
+    names: Iterable[str], what: str, name: str, remedy: str = "name a whole model of this kind"
+) -> None:
     """Refuse a model some of whose weights transformers has made up.
 
     Raises:
@@ -154,6 +156,5 @@ def check_loaded(names: Iterable[str], what: str, name: str) -> None:
     if found:
         raise ModelError(
             f"model.name: expected all weights in '{name}', got none{what} for {found[0]}"
-            f"{f' and {len(found) - 1} others' if found[1:] else ''}; name a whole model of this "
-            "kind"
+            f"{f' and {len(found) - 1} others' if found[1:] else ''}; {remedy}"
         )

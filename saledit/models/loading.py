@@ -61,6 +61,13 @@ def find_weights(name: str) -> str:
     )
 
 
+#: What to do with a model that has all weights but those of a classifier's head.
+_HEADLESS = (
+    "it has no trained head: fine-tune it first (model.finetune.enabled=true); a language model "
+    "wants task.name=qa"
+)
+
+
 def load_classifier(
     name: str, labels: Sequence[str] | None = None, on_disk: Path | None = None,
     dtype: str = "float32", cache: Path | None = None, blocks: str = "",
@@ -100,7 +107,9 @@ def load_classifier(
         check_finite(model, base.n_blocks, name)
         inside = f"{model.base_model_prefix}."
         if labels is None:
-            check_loaded(told["missing_keys"], "", name)
+            missing = told["missing_keys"]
+            headless = not any(key.startswith(inside) for key in missing)
+            check_loaded(missing, "", name, *[_HEADLESS] * headless)
         else:  # a fresh head, and what leads to it
             others = [key for key, *_ in told["mismatched_keys"] if key.startswith(inside)]
             check_loaded(others, " of the right size", name)

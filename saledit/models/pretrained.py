@@ -46,13 +46,19 @@ def read_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Read a tokenizer; of a folder that was looked through.
 
     Raises:
-        ModelError: the folder is not plainly a model's.
+        ModelError: the folder is not plainly a model's, or holds no tokenizer.
         OSError, ValueError: a file is missing, broken, a pipe or a device; transformers raises
             others, too.
     """
     if Path(source).is_dir():
         check_folder(Path(source))
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **SAFE)
+    # Of a folder without a tokenizer's files transformers makes one that knows no word.
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+        raise ModelError(
+            f"model.name: expected tokenizer files in '{source}', got none that hold a word; save "
+            "the tokenizer there, too (tokenizer.save_pretrained)"
+        )
     return tokenizer
 
 

@@ -32,7 +32,7 @@ from saledit.run.fixes.making import Making
 from saledit.run.fixes.merging import check_merged
 from saledit.run.fixes.trying import Trial
 from saledit.run.ledgers import beginning, load_merged
-from saledit.run.setup.kept import CHECK
+from saledit.run.setup.kept import kept_check
 from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
@@ -113,8 +113,7 @@ def _fix(
             f"({passage.id}); give each failure a prompt and an answer"
         )
     check_subjects(trained.config.editor, samples, failures)
-    checked_by = options.check or str(trained.folder / CHECK)
-    held = other_matters(task, load_records(task, checked_by))
+    held = other_matters(task, load_records(task, options.check or kept_check(trained.folder)))
     ui.stage(f"loading {trained.base_name}")
     base = load_model(task, model, trained.config.cache)
     trained.check(base)

@@ -42,16 +42,13 @@ def run_folder(target: Path, overrides: Sequence[str]) -> Path:
     """
     if is_file(target / "config.yaml"):
         return target
-    try:
-        given = configuration.load(target, overrides)
-    except ConfigError as error:
-        runs = [found.parent.name for found in target.parent.glob("*/config.yaml")]
-        if not runs or target.is_file():
-            raise
+    if configuration.found(target) is None:
+        runs = [config.parent.name for config in target.parent.glob("*/config.yaml")]
         raise ArtifactError(
             f"{target}: expected a run folder or a configuration, got neither; "
-            + did_you_mean(target.name, runs)
-        ) from error
+            + (did_you_mean(target.name, runs) if runs else "check the path")
+        )
+    given = configuration.load(target, overrides)
     if is_file(given.folder / "config.yaml"):
         _check_given(target, given, configuration.load(given.folder / "config.yaml", overrides))
     return given.folder

@@ -133,6 +133,11 @@ def _begin(prepared: Prepared, resume: bool) -> None:
     folder = prepared.config.folder
     write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     if not resume:
+        if (folder / LAST).exists() or (folder / EDITOR_FACTS).exists():
+            prepared.ui.stage(
+                f"beginning anew: what was trained and tested in {folder} before is removed "
+                "(--resume goes on with it)"
+            )
         clear(folder)
     write_kept(prepared, folder)
     _set_metrics_aside(folder)

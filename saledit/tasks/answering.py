@@ -42,6 +42,8 @@ def answers(
     Returns:
         An answer to each sample.
     """
+    if isinstance(task, Nli):
+        task.targets(base, samples)  # what it cannot be asked is told before it is
     out: list[Answer] = []
     for start in range(0, len(samples), _CHUNK):
         chunk = samples[start : start + _CHUNK]

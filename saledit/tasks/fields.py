@@ -49,7 +49,8 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):
         # A typo in the field's name is the usual cause.
-        remedy = did_you_mean(field, row) if field not in row else "give it as a string"
+        other = f"name the field in task.fields; {did_you_mean(field, row)}"
+        remedy = other if field not in row else "give it as a string"
         got = "nothing" if value is None else type(value).__name__
         raise DataError(f"{where}: expected text in '{field}', got {got}; {remedy}")
     return value
@@ -93,7 +94,8 @@ def values_of(row: Mapping[str, Any], field: str, where: str) -> list[str]:
     if value is None:
         if field not in row:
             raise DataError(
-                f"{where}: no field '{field}' (task.subjects); {did_you_mean(field, row)}"
+                f"{where}: expected a field '{field}' (task.subjects), got none; name one that all "
+                f"records have, or none (task.subjects=[]); {did_you_mean(field, row)}"
             )
         return []
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]

@@ -117,7 +117,7 @@ class Nli:
     def encode(self, base: TaskModel, samples: Sequence[Sample]) -> Encoded:
         """Tokenise, pad to the longest, truncate to ``max_length``; see ``Task.encode``."""
         tokens = self._tokens(base, samples).convert_to_tensors("pt")
-        return Encoded(dict(tokens), self.targets(base, [sample.target for sample in samples]))
+        return Encoded(dict(tokens), self.targets(base, samples))
 
     def subject_spans(self, base: TaskModel, samples: Sequence[Sample]) -> list[Span]:
         """See ``Task.subject_spans``."""
@@ -135,20 +135,20 @@ class Nli:
         )
         return tokens
 
-    def targets(self, base: TaskModel, answers: Sequence[str]) -> Tensor:
-        """Label numbers (B,).
+    def targets(self, base: TaskModel, samples: Sequence[Sample]) -> Tensor:
+        """Numbers (B,) of the samples' labels.
 
         Raises:
             DataError: a label that the model does not know.
         """
         known = base.labels
-        for answer in answers:
-            if answer not in known:
+        for sample in samples:
+            if sample.target not in known:
                 raise DataError(
-                    f"{self.label}: expected a label of {base.name}, got '{answer}'; "
-                    + did_you_mean(answer, known)
+                    f"{sample.id}: expected a label of {base.name} in '{self.label}', got "
+                    f"'{sample.target}'; {did_you_mean(sample.target, known)}"
                 )
-        return tensor([known[answer] for answer in answers])
+        return tensor([known[sample.target] for sample in samples])
 
     def other_answers(self, base: TaskModel, answer: str) -> list[str]:
         """All other labels of the model."""

@@ -200,6 +200,22 @@ def test_what_cannot_be_loaded_is_one_clear_line(tmp_path: Path, damage: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2"])
+def test_a_folder_without_a_tokenizer_is_refused(family: str, tmp_path: Path) -> None:
+    """Transformers makes one that knows no word, and every text would be the same."""
+    build(family).model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"expected tokenizer files in .*, got none"):
+        load_classifier(str(tmp_path))
+
+
+def test_a_model_without_a_head_is_told_what_to_do(tmp_path: Path) -> None:
+    whole = build("bert")
+    save(whole, tmp_path)
+    whole.model.bert.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"it has no trained head: fine-tune it first"):
+        load_classifier(str(tmp_path))
+
+
 def test_an_error_without_words_still_says_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

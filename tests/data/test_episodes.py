@@ -108,7 +108,7 @@ def test_fillers_weigh_nothing(part: Part, banks: PartBanks) -> None:
     targets = batch.targets[:, 3:].view(2, 3, PER_FAIL)
     for e, row in enumerate(fail.tolist()):
         for j, i in enumerate(row):
-            expected = Nli().targets(build("bert"), [s.target for s in part.adapt[i]])
+            expected = Nli().targets(build("bert"), part.adapt[i])
             assert torch.equal(targets[e, j, : i % 4], expected)
 
 

@@ -140,6 +140,26 @@ def test_fix_without_a_failure_is_refused(fitted: RunConfig, home: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_label_that_is_none_is_told_with_its_record(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    made = rows(load_classifier(str(home / "model")), samples(5, seed=3), wrong_share=1.0)
+    made[3]["label"] = "perhaps"
+    write_jsonl(tmp_path / "f.jsonl", made)
+    line = rf"^{made[3]['id']}: expected a label of .* in 'label', got 'perhaps'"
+    with pytest.raises(DataError, match=line):
+        fix(str(fitted.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"), None, ui())
+
+
+def test_a_check_set_that_is_gone_is_told(fitted: RunConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(fitted.folder, run)
+    (run / "check.jsonl").unlink()
+    failures = next(run.glob("held.jsonl"))
+    with pytest.raises(ArtifactError, match=r"check\.jsonl: .*got no file; .*\(--check\)"):
+        fix(str(run), str(failures), str(tmp_path / "out"), None, ui())
+
+
 def test_a_model_without_mistakes_is_refused(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:

@@ -266,8 +266,14 @@ def test_what_was_tested_is_gone_with_its_editor(make: Callable[..., RunConfig])
     run_test(str(config.folder), [], ui())
     fit(config, True, ui())
     assert (config.folder / "results.json").exists()  # of the editor that is there still
-    fit(make("tested", "train.epochs=2"), True, ui())
+    longer = make("tested", "train.epochs=2")
+    fit(longer, True, ui())
     assert not [*config.folder.glob("results*"), *config.folder.glob("answers*")]
+    told: Any = ui()
+    fit(longer, True, told)
+    assert not any("beginning anew" in line for line in told.stages)
+    fit(longer, False, told)
+    assert sum("beginning anew" in line and "--resume" in line for line in told.stages) == 1
 
 
 @pytest.mark.long

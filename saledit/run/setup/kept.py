@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from saledit.artifact import HELD
+from saledit.errors import ArtifactError
 from saledit.files import write_jsonl
 from saledit.records import Sample
 from saledit.run.setup.prepare import Prepared
@@ -27,6 +28,21 @@ def write_kept(prepared: Prepared, folder: Path) -> None:
     checked = prepared.validation.passing[:_CHECK_SAMPLES]
     for name, samples in ((CHECK, checked), (HELD, held_samples(prepared))):
         write_jsonl(folder / name, [task.row(sample) for sample in _apart(samples)])
+
+
+def kept_check(folder: Path) -> str:
+    """Where a run keeps what ``fix`` checks its edits on.
+
+    Raises:
+        ArtifactError: the file is gone.
+    """
+    path = folder / CHECK
+    if not path.exists():
+        raise ArtifactError(
+            f"{path}: expected the samples that fit kept to check fixes by, got no file; name a "
+            "data file of records to keep right (--check)"
+        )
+    return str(path)
 
 
 def _apart(samples: Iterable[Sample]) -> Iterator[Sample]:
