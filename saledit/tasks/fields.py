@@ -40,8 +40,14 @@ def refuse_settings(config: TaskConfig, names: Sequence[str]) -> None:
             )
 
 
-def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
+def text_of(row: Mapping[str, Any], field: str, where: str, key: str = "") -> str:
     """The text in a field.
+
+    Args:
+        row: a record.
+        field: its field.
+        where: the record's place.
+        key: the setting that names fields, where one does.
 
     Raises:
         DataError: there is none.
@@ -49,7 +55,7 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):
         # A typo in the field's name is the usual cause.
-        other = f"name the field in task.fields; {did_you_mean(field, row)}"
+        other = f"name the field in {key}; " * bool(key) + did_you_mean(field, row)
         remedy = other if field not in row else "give it as a string"
         got = "nothing" if value is None else type(value).__name__
         raise DataError(f"{where}: expected text in '{field}', got {got}; {remedy}")

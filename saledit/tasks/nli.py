@@ -72,8 +72,8 @@ class Nli:
             >>> record.sample.inputs, record.sample.target, record.sample.id
             (('A man sleeps.', 'He runs.'), 'no', 'mistakes.jsonl:1')
         """
-        inputs = tuple(text_of(row, field, where) for field in self.fields)
-        target = text_of(row, self.label, where)
+        inputs = tuple(text_of(row, field, where, "task.fields") for field in self.fields)
+        target = text_of(row, self.label, where, "task.fields")
         name = str(row.get("id") or where)
         subject = subject_of(row, self.subject, inputs)
         others = [self._reworded(row, other, where) for other in row.get("paraphrases") or ()]

@@ -85,8 +85,8 @@ class TextTask(ABC):
         # With an answer beside it, it is a question whose field has another name.
         if TEXT in row and not {self.fields[prompt], self.fields[answer]} & row.keys():
             return Record(Sample(name, ("",), text_of(row, TEXT, where), TEXT))
-        question = text_of(row, self.fields[prompt], where)
-        target = text_of(row, self.fields[answer], where)
+        question = text_of(row, self.fields[prompt], where, "task.fields")
+        target = text_of(row, self.fields[answer], where, "task.fields")
         for field, text in ((prompt, question), (answer, target)):
             if not text.strip():
                 raise DataError(
