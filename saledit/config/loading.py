@@ -182,8 +182,9 @@ def found(path: str | Path) -> Path | None:
         return given
     root = bundled("bundled:configs")
     named = root / f"{path}.yaml" if given.suffix != ".yaml" else root / given
-    inside = not given.is_absolute() and named.resolve().is_relative_to(root)
-    return named if inside and is_file(named) else None
+    if given.is_absolute() or not is_file(named):
+        return None
+    return named if named.resolve().is_relative_to(root) else None
 
 
 def _find(path: str | Path) -> Path:
