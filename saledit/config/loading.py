@@ -182,9 +182,8 @@ def found(path: str | Path) -> Path | None:
         return given
     root = bundled("bundled:configs")
     named = root / f"{path}.yaml" if given.suffix != ".yaml" else root / given
-    if given.is_absolute() or not is_file(named):
-        return None
-    return named if named.resolve().is_relative_to(root) else None
+    inside = not given.is_absolute() and is_file(named) and named.resolve().is_relative_to(root)
+    return named if inside else None
 
 
 def _find(path: str | Path) -> Path:
