@@ -106,8 +106,7 @@ class Locate(Editor):
 
         An edit that was given up has none: what its keys give is not to be kept.
         """
-        made = any(bool(value.any()) for value in edits.tensors())
-        if self._name not in REMEMBERING or not made:
+        if self._name not in REMEMBERING or not any(bool(t.any()) for t in edits.tensors()):
             return dict(request.memory)
         sites, found = self._facts(request)
         out = {}
