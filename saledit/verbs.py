@@ -224,7 +224,7 @@ VERBS = {
             ),
             Argument(
                 "--min-fixed",
-                "refuse an edit that mends a smaller share of the failures",
+                "refuse an edit that mends a smaller share of the failures (default: one at least)",
                 metavar="S",
                 type=float,
             ),

@@ -70,6 +70,9 @@ def _refused(result: Mapping[str, Any]) -> Iterator[RenderableType]:
         reasons.append(f"its drawdown is {points(refused['drawdown_above'])} above the bound")
     if "fixed_below" in refused:
         reasons.append(f"it mends {points(refused['fixed_below'])} fewer than it has to")
+    if "nothing_fixed" in refused:
+        n = result["n_wrong_before"]
+        reasons.append(f"it mends none of the {n:,} failures (--min-fixed 0 writes such an edit)")
     yield line(
         Text("Refused", style="bold red"), f": {' and '.join(reasons)}. Nothing was written."
     )

@@ -13,12 +13,14 @@ from saledit.errors import ConfigError, did_you_mean
 from saledit.files import write_jsonl
 from saledit.report import Ui
 from saledit.run.fitting import train
-from saledit.run.fixing import fix
+from saledit.run.fixes.guarding import Bounds
+from saledit.run.fixing import FixOptions, fix
 from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
 
 _CONFIGS = {"nli": "nli/quickstart", "qa": "qa/quickstart"}
 _SHOWN = 10
+_ANY = Bounds(min_fixed=0.0)  # the story has an end, whatever its last edit mends
 
 
 def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
     failures = folder / "failures.jsonl"
     write_jsonl(failures, [prepared.task.row(s) for s in examples[::step][:_SHOWN]])
     shutil.rmtree(folder / "fixed", ignore_errors=True)  # of the story as it was told before
-    fixed = fix(str(folder), str(failures), str(folder / "fixed"), None, ui)
+    fixed = fix(str(folder), str(failures), str(folder / "fixed"), FixOptions(bounds=_ANY), ui)
     name = Path(folder)
     return {
         "fit": fitted,

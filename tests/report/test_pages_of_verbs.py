@@ -252,3 +252,19 @@ def test_the_commented_configuration_reads_back(name: str | None, tmp_path: Path
     text = path.read_text(encoding="utf-8")
     assert re.search(r"^seed: 7 +# seed of splits", text, re.MULTILINE)
     assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ({"drawdown_above": 0.02}, "its drawdown is 2.0 pt above the bound"),
+        ({"fixed_below": 0.1}, "it mends 10.0 pt fewer than it has to"),
+        ({"nothing_fixed": True}, "it mends none of the 8 failures (--min-fixed 0 writes such"),
+    ],
+)
+def test_a_refused_fix_says_why(refused: dict[str, float], said: str):
+    result = {**FIX, "n_wrong_before": 8, "refused": {**refused, "part": None}}
+    text = flat(shown("fix", result))
+    assert said in text
+    assert "Nothing was written" in text
+    assert ("No part of it mends" in text) == ("drawdown_above" in refused)

@@ -231,7 +231,7 @@ def test_fix_and_undo(home: Path, whole: RunConfig, killer: Killer, tmp_path: Pa
 
     def fix(form: str, number: int) -> tuple[str, ...]:
         wrong = str(home / f"wrong{number}.jsonl")
-        out = ("--out", str(places[form]), "--format", form)
+        out = ("--out", str(places[form]), "--format", form, "--min-fixed", "0")
         return "fix", str(whole.folder), "--failures", wrong, *out
 
     def in_force(form: str) -> tuple[int, ...]:

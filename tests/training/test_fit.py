@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from quick import quick
 from tiny import encode
-from whole_runs import check_answers, metrics, ui
+from whole_runs import ANY, check_answers, metrics, ui
 
 from saledit import config as configuration
 from saledit.artifact import load_editor
@@ -27,7 +27,7 @@ from saledit.files import write_jsonl
 from saledit.forward.scoring import base_logits
 from saledit.models import load_classifier
 from saledit.module import EditModule
-from saledit.run import FixOptions, fit, fix, saliency
+from saledit.run import fit, fix, saliency
 from saledit.run import test as run_test
 from saledit.run.measures import decided
 from saledit.run.setup import caching
@@ -121,7 +121,7 @@ def test_a_classifier_of_half_precision_has_an_editor_of_single(
     assert prepared.base.dtype == getattr(torch, dtype)
     failures, out = tmp_path / "failures.jsonl", tmp_path / "fixed"
     write_jsonl(failures, [prepared.task.row(sample) for sample in prepared.test.fail[:2]])
-    fixed = fix(str(config.folder), str(failures), str(out), FixOptions(format="merged"), ui())
+    fixed = fix(str(config.folder), str(failures), str(out), replace(ANY, format="merged"), ui())
     assert fixed["n_wrong_before"] == 2
     weights = load_classifier(str(out), dtype=dtype).model.state_dict()
     changed = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import LABELS, build, encode, samples, save
-from whole_runs import rows, ui
+from whole_runs import ANY, rows, ui
 
 from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
@@ -39,7 +39,7 @@ def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: 
     right = rows(base, samples(2, seed=8), wrong_share=0.0)
     write_jsonl(tmp_path / "failures.jsonl", [*failing, {**right[0], "id": "right"}])
     out = tmp_path / "fixed"
-    result = fix(str(fitted.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+    result = fix(str(fitted.folder), str(tmp_path / "failures.jsonl"), str(out), ANY, ui())
     assert result["n_failures"] == 7
     assert result["n_wrong_before"] == 6
     assert result["n_fixed"] == sum(row["fixed"] for row in result["rows"])
@@ -68,7 +68,7 @@ def test_a_fix_may_be_made_otherwise_than_the_run(
 
     def norm(*settings: str) -> float:
         out = tmp_path / str(len(settings))
-        fix(str(fitted.folder), str(failures), str(out), FixOptions(settings=settings), ui())
+        fix(str(fitted.folder), str(failures), str(out), replace(ANY, settings=settings), ui())
         return float(load_edits(out, load_classifier(str(home / "model")).model).norm())
 
     assert 0 < norm(*short) < norm()
@@ -86,7 +86,7 @@ def test_a_fix_may_be_made_otherwise_than_the_run(
     refused("more", "more")
     told = main(
         ["fix", str(fitted.folder), "--failures", str(failures), "--out", str(tmp_path / "cli"),
-         *short, "editor.looks=2", "--quiet"]
+         *short, "editor.looks=2", "--quiet", "--min-fixed", "0"]
     )  # fmt: skip
     assert told == 0
     assert "editor.looks=2" in (tmp_path / "cli" / "ledger.jsonl").read_text()
@@ -103,7 +103,7 @@ def test_a_fix_is_one_process_on_the_first_device(
     placed = []
     monkeypatch.setattr(fixing, "place", lambda _base, trainer: placed.append(trainer))
     failures, out = str(tmp_path / "failures.jsonl"), str(tmp_path / "fixed")
-    fix(str(tmp_path / "run"), failures, out, None, ui())
+    fix(str(tmp_path / "run"), failures, out, ANY, ui())
     assert placed == [{"accelerator": "cpu", "devices": 1}]
 
 
@@ -120,7 +120,7 @@ def test_routed_edits_go_all_the_way(
     assert alone["metrics"] != piled["metrics"]
     write_jsonl(tmp_path / "failures.jsonl", fix_rows(home, seed=7))
     out = tmp_path / "fixed"
-    result = fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+    result = fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), ANY, ui())
     base = load_classifier(str(home / "model"))
     edits = load_edits(out, base.model)
     assert edits.are_routed

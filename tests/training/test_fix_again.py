@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from quick import quick
 from test_fix import fix_rows
 from tiny import encode
-from whole_runs import ui
+from whole_runs import ANY, ui
 
 from saledit.artifact import load_edits
 from saledit.config import RunConfig
@@ -34,7 +35,7 @@ def test_fixes_pile_up(form: str, fitted: RunConfig, home: Path, tmp_path: Path)
     run, found = str(fitted.folder), []
     for seed in (7, 11):
         write_jsonl(tmp_path / "f.jsonl", fix_rows(home, seed))
-        options = FixOptions(format=form) if seed == 7 else None
+        options = replace(ANY, format=form) if seed == 7 else ANY
         found.append(fix(run, str(tmp_path / "f.jsonl"), str(out), options, ui()))
     base = load_classifier(str(home / "model"))
     chosen = [Sample(r["id"], tuple(r["inputs"]), r["target"]) for r in found[1]["rows"]]
@@ -66,7 +67,7 @@ def test_an_edit_that_breaks_too_much_is_not_written(
     fit(config, False, ui())
     write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
     call = (str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
-    free = fix(*call[:2], str(tmp_path / "free"), None, ui())
+    free = fix(*call[:2], str(tmp_path / "free"), ANY, ui())
     if free["n_fixed"] < free["n_wrong_before"]:
         refused = fix(*call, FixOptions(bounds=Bounds(None, 1.0)), ui())
         share = free["n_fixed"] / free["n_wrong_before"]
@@ -94,6 +95,22 @@ def test_bounds_that_are_none(bounds: Bounds) -> None:
     assert Bounds(0.1).misses(1.0, float("nan"))
 
 
+def test_an_edit_that_mends_nothing_is_not_written(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
+    call = (str(fitted.folder), str(tmp_path / "f.jsonl"))
+    short = ["editor.steps=[1e-9]"]
+    refused = fix(*call, str(tmp_path / "out"), FixOptions(settings=short), ui())
+    assert refused["n_fixed"] == 0
+    assert refused["refused"] == {"nothing_fixed": True, "part": None}
+    assert not (tmp_path / "out").exists()
+    written = fix(*call, str(tmp_path / "any"), replace(ANY, settings=short), ui())
+    assert written["entry"] == 1
+    fixed = Bounds().misses(1 / len(refused["rows"]), 1.0)
+    assert fixed == {}
+
+
 def test_an_editor_that_changes_the_model_before_any_edit(
     make: Callable[..., RunConfig], home: Path, tmp_path: Path
 ) -> None:
@@ -101,7 +118,7 @@ def test_an_editor_that_changes_the_model_before_any_edit(
     fit(config, False, ui())
     write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
     call = (str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
-    fix(*call, None, ui())
+    fix(*call, ANY, ui())
     folder = EditFolder.read(tmp_path / "out")
     assert folder.ground
     undo(str(tmp_path / "out"), None, ui())  # the ground goes with the last fix
@@ -117,11 +134,11 @@ def test_a_ledger_that_lost_its_end_takes_no_fix(
     call = (str(fitted.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
     for seed in (7, 11):
         write_jsonl(tmp_path / "f.jsonl", fix_rows(home, seed))
-        fix(*call, None, ui())
+        fix(*call, ANY, ui())
     ledger = tmp_path / "out" / "ledger.jsonl"
     ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(ArtifactError, match="without its last entries"):
-        fix(*call, None, ui())
+        fix(*call, ANY, ui())
     assert (tmp_path / "out" / "entries" / "2" / "edits.json").exists()  # for a backup to name
 
 
@@ -139,7 +156,7 @@ def test_routed_edits_are_refused_before_they_are_made(
     write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
     with pytest.raises(UserError, match=f"--format {form}: expected edits that are matrices"):
         fix(str(config.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"),
-            FixOptions(format=form), ui())  # fmt: skip
+            replace(ANY, format=form), ui())  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from quick import quick
 from tiny import encode, samples
-from whole_runs import rows, ui
+from whole_runs import ANY, rows, ui
 
 from saledit.artifact import EDITS_WEIGHTS, load_editor, load_edits
 from saledit.config import RunConfig
@@ -58,7 +58,7 @@ def test_fixes_of_every_editor(
     out, edits, found, written = tmp_path / "fixed", Edits({}), [], []
     for seed in (7, 11):
         write_jsonl(tmp_path / "f.jsonl", failing(base, edits, seed))
-        found.append(fix(str(config.folder), str(tmp_path / "f.jsonl"), str(out), None, ui()))
+        found.append(fix(str(config.folder), str(tmp_path / "f.jsonl"), str(out), ANY, ui()))
         edits = load_edits(out, base.model)
         written.append((out / EDITS_WEIGHTS).read_bytes())
     assert [fixed["n_wrong_before"] for fixed in found] == [3, 3]
@@ -88,7 +88,7 @@ def test_no_term_of_an_edit_is_cut(
     base, out = load_classifier(str(home / "model")), tmp_path / "fixed"
     wrong = failing(base, Edits({}), 7)[:1]
     write_jsonl(tmp_path / "f.jsonl", wrong)
-    fix(str(config.folder), str(tmp_path / "f.jsonl"), str(out), None, ui())
+    fix(str(config.folder), str(tmp_path / "f.jsonl"), str(out), ANY, ui())
     trained = load_editor(config.folder)
     (row,) = wrong
     told = Sample(row["id"], (row["premise"], row["hypothesis"]), row["label"])

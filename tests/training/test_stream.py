@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import build, samples
-from whole_runs import rows, ui
+from whole_runs import ANY, rows, ui
 
 from saledit.artifact import load_editor, load_edits
 from saledit.config import RunConfig
 from saledit.errors import UserError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import load_classifier
-from saledit.run import FixOptions, fit, fix, fixing, saliency
+from saledit.run import fit, fix, fixing, saliency
 from saledit.run import test as run_test
 
 SHORT = ("train.epochs=1", "train.steps_per_epoch=4", "train.validation_edits=2")
@@ -50,7 +50,7 @@ def test_a_streamed_run_is_that_of_a_loaded_model(
         fit(config, False, ui())
         metrics = run_test(str(config.folder), [], ui())["metrics"]
         out = tmp_path / config.name
-        fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), None, ui())
+        fix(str(config.folder), str(tmp_path / "failures.jsonl"), str(out), ANY, ui())
         edits = load_edits(out, base.model)
         found.append((read_tensors(config.folder / "editor.safetensors", "it"), metrics, edits))
     for name, tensor in found[0][0].items():
@@ -70,7 +70,7 @@ def test_a_fix_may_leave_the_model_on_disk(
     given, seen = str(tmp_path / "failures.jsonl"), []
     real = fixing.load_model
     monkeypatch.setattr(fixing, "load_model", lambda *of: seen.append(real(*of)) or seen[-1])
-    for options in (FixOptions(), FixOptions(stream=True)):
+    for options in (ANY, replace(ANY, stream=True)):
         fix(str(fitted.folder), given, str(tmp_path / str(options.stream)), options, ui())
     assert [base.weights.in_place for base in seen] == [True, False]
     one, other = (load_edits(tmp_path / name, seen[0].model) for name in ("False", "True"))
@@ -91,7 +91,7 @@ def test_layers_are_scored_on_disk(make: Callable[..., RunConfig], home: Path) -
 @pytest.mark.long
 def test_a_merged_model_is_not_made_of_one_on_disk(fitted: RunConfig, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "failures.jsonl", rows(build("bert"), samples(6, seed=7)))
-    options = FixOptions(format="merged", stream=True)
+    options = replace(ANY, format="merged", stream=True)
     given, out = str(tmp_path / "failures.jsonl"), tmp_path / "out"
     with pytest.raises(UserError, match=r"model\.stream"):
         fix(str(fitted.folder), given, str(out), options, ui())

@@ -19,7 +19,8 @@ class Bounds:
 
     Attributes:
         max_drawdown: the largest drawdown on the check set; None for any.
-        min_fixed: the least share of the failures that it mends; None for any.
+        min_fixed: the least share of the failures that it mends; None for one failure at least,
+            as an edit that mends nothing can only break something.
     """
 
     max_drawdown: float | None = None
@@ -42,6 +43,8 @@ class Bounds:
             found["drawdown_above"] = drawdown - self.max_drawdown
         if self.min_fixed is not None and not fixed >= self.min_fixed:
             found["fixed_below"] = self.min_fixed - fixed
+        if self.min_fixed is None and not fixed > 0:
+            found["nothing_fixed"] = True
         return found
 
 
