@@ -24,13 +24,15 @@ class Outcome:
         edit: logits of failures and rewordings (E, K + K m, C).
         passing: logits of the pass samples (E, n, C).
         base: logits of the pass samples without edits (E, n, C).
-        edit_nll: mean negative log-likelihood of the right answers.
+        answer_nll: negative log-likelihood of each right answer (E, K + K m).
+        edit_nll: their mean, by the batch's weights.
         locality: KL(base || edited) of each pass row (E, n).
     """
 
     edit: Tensor
     passing: Tensor
     base: Tensor
+    answer_nll: Tensor
     edit_nll: Tensor
     locality: Tensor
 
@@ -56,11 +58,13 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
     # Under autocast logits come in bfloat16; losses are taken at the precision of the base's.
     passing = passing.to(before.dtype)
     edit = task.logits(base, outputs[:, :n], batch.targets).to(before.dtype)
+    answers = task.answer_losses(base, edit, batch.targets)
     return Outcome(
         edit,
         passing,
         before,
-        weighted_mean(task.answer_losses(base, edit, batch.targets), batch.weights),
+        answers,
+        weighted_mean(answers, batch.weights),
         task.divergence(before, passing, batch.pass_targets),
     )
 
@@ -69,7 +73,7 @@ def in_numbers(
     edits: Edits, resident: Edits, see: Callable[[Edits], Outcome],
     agreed: Callable[[Tensor], Tensor],
 ) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
-    """Take back edits that are no numbers, or under which pass samples are none.
+    """Take back edits that are no numbers, or under which an answer is none.
 
     One edit that broke would end a test of all others; and nobody has it, as a ``fix`` refuses it.
 
@@ -83,7 +87,9 @@ def in_numbers(
         The edits, their outcome, and which of them were made, bool (E,) on the CPU.
     """
     seen = see(edits)
-    made = agreed(edits.finite() & seen.locality.isfinite().flatten(1).all(1).cpu())
+    answered = (seen.locality, seen.answer_nll)
+    real = [told.isfinite().flatten(1).all(1).cpu() for told in answered]
+    made = agreed(edits.finite() & real[0] & real[1])
     if bool(made.all()):
         return edits, seen, made
     rest = resident.expand(len(made)) * made.logical_not().to(seen.locality)

@@ -15,9 +15,10 @@ from torch import Tensor
 from whole_runs import ui
 
 from saledit.config import RunConfig
-from saledit.delta import Edits
+from saledit.delta import Edits, LowRank
 from saledit.editors.looks import edits_for
 from saledit.errors import JobError
+from saledit.outcomes import Outcome, in_numbers
 from saledit.report.look import Look
 from saledit.report.tables import test_tables as tables
 from saledit.run import fit, testing
@@ -120,3 +121,22 @@ def test_where_every_edit_is_no_numbers_the_test_ends(
     with pytest.raises(JobError, match="every edit gave NaN"):
         run_test(str(config.folder), [], ui())
     assert not (config.folder / "results.json").exists()
+
+
+@pytest.mark.parametrize("name", ["answer_nll", "locality"])
+def test_an_edit_whose_own_answers_are_no_numbers_is_none(name: str) -> None:
+    """Of NaN the highest is an answer as well, the first one, and may be the right one."""
+    told = {"answer_nll": torch.ones(3, 2), "locality": torch.zeros(3, 4)}
+    edits = Edits({"m": LowRank(torch.ones(3, 1, 2), torch.ones(3, 1, 2))})
+
+    def see(given: Edits) -> Outcome:
+        size = given["m"].dense().flatten(1).sum(1)
+        own = {n: t.clone() for n, t in told.items()}
+        own[name][1, 0] = torch.where(size[1] > 0, math.nan, 1.0)
+        logits = torch.zeros(3, 1, 2)
+        return Outcome(logits, logits, logits, edit_nll=logits.mean(), **own)
+
+    left, seen, made = in_numbers(edits, Edits({}), see, lambda whole: whole)
+    assert made.tolist() == [True, False, True]
+    assert left["m"].dense().flatten(1).sum(1).tolist() == [4, 0, 4]
+    assert bool(getattr(seen, name).isfinite().all())
