@@ -57,9 +57,16 @@ def front(
         editor = trained.config.editor
         longer = replace(editor, steps=[step * length for step in editor.steps])
         scaled = replace(trained, config=replace(trained.config, editor=longer))
-        metrics = judged(measure(prepared, scaled).results["metrics"])
+        measured = measure(prepared, scaled)
+        measured.kept.remove()
+        metrics = judged(measured.results["metrics"])
         points.append({"length": length, **{key: metrics.get(key, 0.0) for key in _KEPT}})
     return points
+
+
+def _is_of(points: Sequence[Mapping[str, float]], lengths: Sequence[float] | None) -> bool:
+    """Whether a curve is of some lengths; of any where none are asked for."""
+    return lengths is None or [point["length"] for point in points] == [*lengths]
 
 
 def mean_curves(
@@ -134,7 +141,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of trained editors")
     parser.add_argument("--out", type=Path, required=True, help="JSON file; runs in it are kept")
-    parser.add_argument("--lengths", nargs="+", type=float, default=list(LENGTHS))
+    parser.add_argument("--lengths", nargs="+", type=float, help=f"default: {LENGTHS}")
     parser.add_argument(
         "--beside", nargs="+", type=Path, default=[], metavar="RUN", help="folders of rivals' runs"
     )
@@ -157,12 +164,12 @@ def _lines(args: argparse.Namespace) -> list[str]:
         check_rivals(args.beside, args.runs, meant)
     with Ui() as ui:
         for run in args.runs:
-            if run.name in known:
+            if run.name in known and _is_of(known[run.name], args.lengths):
                 continue
             trained = load_editor(run)
             prepared = prepare(trained.config, ui)
             trained.check(prepared.base)
-            known[run.name] = front(prepared, trained, args.lengths)
+            known[run.name] = front(prepared, trained, args.lengths or LENGTHS)
             args.out.write_text(json.dumps(known, indent=1), encoding="utf-8")
     seeds = defaultdict(list)
     for run, points in known.items():

@@ -265,7 +265,8 @@ class EditModule(L.LightningModule):
         )
         if not c.decay:
             return optimizer
-        total = c.epochs * c.steps_per_epoch
+        batches = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
+        total = c.epochs * math.ceil(c.steps_per_epoch / batches)
 
         def share(step: int) -> float:
             used = step / total

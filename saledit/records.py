@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TEXT = "text"  # kind of a sample that is a passage, scored at all of its positions
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -30,6 +32,11 @@ class Sample:
     accepted: tuple[str, ...] = ()
     subject: str = ""
     rival: str = ""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What it is told by: its inputs, and of a passage, which has none, what it says."""
+        return (*self.inputs, self.target) if self.kind == TEXT else self.inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ class Record:
             ['subject:peru', 'text:the capital of peru is']
         """
         texts = {
-            "text:" + "\x1f".join(_normal(field) for field in sample.inputs)
+            "text:" + "\x1f".join(_normal(field) for field in sample.words)
             for sample in (self.sample, *self.rewordings)
         }
         return frozenset(texts | {f"subject:{_normal(subject)}" for subject in self.subjects})

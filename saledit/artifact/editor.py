@@ -22,8 +22,8 @@ from saledit.artifact.building import (
     versions,
 )
 from saledit.config import EditorConfig, RunConfig
+from saledit.data.matters import other_matters
 from saledit.data.sources import load_records
-from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.editors.base import Editor
 from saledit.editors.stepping import StepSearch

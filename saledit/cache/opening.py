@@ -26,9 +26,8 @@ from saledit.cache.sums import add, once, open_sums, sum_up, summed
 from saledit.files import keep_tensors
 from saledit.models import TaskModel
 from saledit.models.heap import give_back
-from saledit.records import Sample
+from saledit.records import TEXT, Sample
 from saledit.tasks.base import Task, task_settings
-from saledit.tasks.prompts import TEXT
 
 _SCHEMA = 11
 _SHARD = 1024  # samples a shard at most

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from saledit.data.memo import Memo
 from saledit.models import TaskModel
-from saledit.records import Answer, Sample
+from saledit.records import TEXT, Answer, Sample
 from saledit.tasks.answering import answers
 from saledit.tasks.base import Task, task_settings
-from saledit.tasks.prompts import TEXT
 
-_SCHEMA = 3  # of remembered answers
+_SCHEMA = 4  # of remembered answers
 
 
 class Asked:

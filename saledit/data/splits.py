@@ -14,14 +14,14 @@ from pathlib import Path
 from saledit.data.asking import Asked
 from saledit.data.hashes import Known, number
 from saledit.data.made import Made, counterfactual, reworded
+from saledit.data.matters import CHUNK, Begun, add_kept, add_right, matter_key, own
 from saledit.data.rewordings import Rewriter, adapt_samples
 from saledit.data.spool import Spool, groups_in, samples_in
-from saledit.data.views import Flat, Joined, Mapped, Picked
+from saledit.data.views import Joined, Mapped, Picked
 from saledit.errors import DataError
 from saledit.models import TaskModel
-from saledit.records import Answer, Record, Sample, Writing
+from saledit.records import TEXT, Record, Sample, Writing
 from saledit.tasks.base import Task
-from saledit.tasks.prompts import TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class Limits:
     own_answers: bool = False
 
 
-_CHUNK = 256  # records asked at a time
 _SAMPLE: Callable[[Record], Sample] = attrgetter("sample")
 _REMEDIES = {
     False: "check that its labels mean what the data's do",
@@ -139,7 +138,7 @@ def make_part(
             every pass sample a hundred times is met by learning them by heart.
         locality: further samples that must stay as they are.
         progress: called with the number of records that were asked.
-        seen: ``matter_key`` of what training sees; none of it is a sample of other matters here.
+        seen: ``matter_key`` of what is no pass sample here: for training what is measured.
 
     Returns:
         The part.
@@ -151,7 +150,9 @@ def make_part(
     if task.by_perplexity and not locality:
         # Passages serve as failures or as what must not change, not as both.
         limits = replace(limits, failures=min(limits.failures, (len(records) + 1) // 2))
-    failing, right, passing, rest = _sorted_out(task, records, limits, ask, samples_in(folder))
+    failing, right, passing, rest = _sorted_out(
+        task, records, limits, ask, samples_in(folder), seen
+    )
     if not failing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers wrongly, got none among "
@@ -159,7 +160,8 @@ def make_part(
         )
     n_sources = 0 if task.generates else min(limits.made, limits.passes, len(right))
     sources = Picked(right, range(n_sources))
-    _add_right(passing, (record.sample for record in learned), limits, ask)
+    known = (record.sample for record in learned)
+    add_right(passing, (s for s in known if matter_key(s) not in seen), limits.passes, ask)
     if len(passing) < limits.passes:
         others: Iterable[Sample] = chain(locality, (s for r in records for s in r.locality))
         if limits.own_answers and task.generates:
@@ -169,8 +171,10 @@ def make_part(
             if not task.by_perplexity:
                 others = chain(others, (record.sample for record in failing))
         others = (sample for sample in others if matter_key(sample) not in seen)
-        failures = Known(number(record.sample.id) for record in failing)
-        _add_kept(passing, others, failures, limits, ask)
+        add_kept(
+            passing, others, Begun(failing), limits.passes, ask, limits.own_answers,
+            task.by_perplexity,
+        )  # fmt: skip
     if not passing:
         raise DataError(
             f"{limits.key}: expected samples that {base.name} answers rightly, got none among "
@@ -213,12 +217,17 @@ def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, 
 
 
 def _sorted_out(
-    task: Task, records: Sequence[Record], limits: Limits, ask: Asked, passing: Spool[Sample]
+    task: Task,
+    records: Sequence[Record],
+    limits: Limits,
+    ask: Asked,
+    passing: Spool[Sample],
+    seen: Container[tuple[str, ...]],
 ) -> tuple[Sequence[Record], Sequence[Record], Spool[Sample], Sequence[Record]]:
     """Records answered wrongly, those answered rightly (in ``passing``), and what is left over."""
     failing, right, used = array("q"), array("q"), bytearray(len(records))
-    for start in range(0, len(records), _CHUNK):
-        found = enumerate(records[start : start + _CHUNK], start=start)
+    for start in range(0, len(records), CHUNK):
+        found = enumerate(records[start : start + CHUNK], start=start)
         chunk = [(i, record.sample) for i, record in found if record.sample.kind != TEXT]
         said = ask([sample for _, sample in chunk])
         for (i, sample), answer in zip(chunk, said, strict=True):
@@ -226,8 +235,9 @@ def _sorted_out(
                 failing.append(i)
                 continue
             right.append(i)
-            if len(passing) < limits.passes and not task.by_perplexity:
-                passing.append(_own(answer, sample))
+            is_free = not task.by_perplexity and matter_key(sample) not in seen
+            if is_free and len(passing) < limits.passes:
+                passing.append(own(answer, sample))
         # Of texts none is right or wrong: what must stay is given apart. In training the model's
         # own answers fill up what is right.
         enough = len(right) >= limits.passes or task.by_perplexity
@@ -241,58 +251,3 @@ def _sorted_out(
     if task.by_perplexity:
         del right[:]
     return Picked(records, failing), Picked(records, right), passing, rest
-
-
-def _add_right(
-    passing: Spool[Sample], samples: Iterable[Sample], limits: Limits, ask: Asked
-) -> None:
-    """Fill pass samples up with those that are answered right."""
-    while len(passing) < limits.passes and (chunk := list(islice(samples, _CHUNK))):
-        found = zip(chunk, ask(chunk), strict=True)
-        right = (_own(answer, sample) for sample, answer in found if answer.right)
-        passing.extend(islice(right, limits.passes - len(passing)))
-
-
-def _add_kept(
-    passing: Spool[Sample], samples: Iterable[Sample], failing: Known, limits: Limits, ask: Asked
-) -> None:
-    """Fill up with other matters: answered right, in training also with the model's own answers."""
-    # A passage that begins with the prompt of a failure is no other matter.
-    others = (s for s in samples if s.kind != TEXT or (s.id.split("@")[0],) not in failing)
-    if not limits.own_answers:  # what has no right answer cannot be answered right
-        others = (s for s in others if s.target or s.kind == TEXT)
-    known: set[int] = set()
-    while len(passing) < limits.passes and (chunk := list(islice(others, _CHUNK))):
-        for sample, answer in zip(chunk, ask(chunk), strict=True):
-            # Words that were cut off are no answer: a row of them is long, and half of its
-            # positions are of a kind that no question is judged by.
-            if answer.text and (answer.right or (answer.ended and limits.own_answers)):
-                own = _own(answer, sample)
-                mark = number(*own.inputs, own.target)
-                if mark not in known and len(passing) < limits.passes:
-                    known.add(mark)
-                    passing.append(own)
-
-
-def _own(answer: Answer, sample: Sample) -> Sample:
-    """A sample with the model's own words for a target: they are what must not change."""
-    if (
-        sample.kind == TEXT
-        or not answer.text
-        or (answer.right and sample.target and not sample.accepted)
-    ):
-        return sample
-    accepted = sample.accepted if answer.right else (answer.text,)
-    return replace(sample, target=answer.text, accepted=accepted)
-
-
-def matter_key(sample: Sample) -> tuple[str, ...]:
-    """What two samples of other matters share where they are the same question or passage."""
-    return (*sample.inputs, sample.target if sample.kind == TEXT else "")
-
-
-def other_matters(task: Task, records: Sequence[Record]) -> Sequence[Sample]:
-    """What must stay as it is in records that are given for that: passages, or the questions."""
-    if task.by_perplexity:
-        return Flat(Mapped(lambda record: record.locality or (record.sample,), records))
-    return Mapped(_SAMPLE, records)

@@ -165,10 +165,17 @@ def _courses(cells: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rendera
                 *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
                 number(last.get("perplexity")),
                 percent(sum(kinds.values()) / len(kinds) if kinds else None),
-                "no" if row["collapse"] is None else f"after {row['collapse']}",
+                _end(row),
             )
         )
     yield _table(look, _COURSE, said)
+
+
+def _end(row: Mapping[str, Any]) -> str:
+    """Whether a sequence's model collapsed, and where it could not be edited any more."""
+    told = "no" if row["collapse"] is None else f"after {row['collapse']}"
+    stopped = row.get("stopped")
+    return told if stopped is None else f"{told}; ended after {stopped}"
 
 
 def _table(

@@ -122,8 +122,13 @@ def percent(value: float | None) -> str:
 
 
 def not_made(results: Mapping[str, Any]) -> str:
-    """What ``n_refused`` of a test's results says; "" where all edits were made."""
-    refused = results.get("n_refused", 0)
+    """What a test's results say of edits that could not be made; "" where all were."""
+    refused, stopped = results.get("n_refused", 0), results.get("stopped")
+    if stopped is not None:
+        return (
+            f"The sequence ended after {count(stopped, 'failure')} of "
+            f"{number(results['counts']['fail'])}: the next edit, or the model, gave no numbers."
+        )
     if not refused:
         return ""
     return (

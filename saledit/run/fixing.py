@@ -19,13 +19,14 @@ from saledit.artifact import (
     load_model,
     sites_as_json,
 )
+from saledit.data.matters import other_matters
 from saledit.data.sources import load_records
-from saledit.data.splits import other_matters
 from saledit.delta import Edits
 from saledit.errors import DataError, UserError
 from saledit.export import FORMATS, settle, state
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
+from saledit.records import TEXT
 from saledit.report import Ui
 from saledit.run.fixes.guarding import Bounds, Part, largest_part
 from saledit.run.fixes.making import Making
@@ -37,7 +38,6 @@ from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
 from saledit.run.tested import check_made, tuned
-from saledit.tasks.prompts import TEXT
 
 
 @dataclass(frozen=True, slots=True)

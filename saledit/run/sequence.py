@@ -35,7 +35,7 @@ _KEEP = 60.0  # seconds after which a sequence is put on disk
 @torch.no_grad()
 def pile_up(
     prepared: Prepared, trained: TrainedEditor, tally: Tally, course: Course | None, kept: Kept
-) -> int:
+) -> tuple[int, int | None]:
     """Schedules "sequential" and "sequential-batched": edits accumulate, judged at the end.
 
     What has been done is put on disk at each look, and every minute, and a sequence that was cut
@@ -43,7 +43,7 @@ def pile_up(
     no edit can be made of what it gives: that is what it was to show.
 
     Returns:
-        How many edits were made.
+        How many edits were made, and after how many failures it ended early; None where it did not.
     """
     part, every = prepared.test, prepared.config.test.every
     session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
@@ -79,7 +79,7 @@ def pile_up(
             bar.update(done, "" if course is None else course.said())
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
-    return -(-now // k)
+    return -(-now // k), now if now < len(part.fail) else None
 
 
 def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:

@@ -38,6 +38,7 @@ from saledit.run.peaks import peaks
 from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.setup.caching import banks_of, opener
 from saledit.run.setup.launching import check_strategy, launch
+from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import TEST
 from saledit.run.tested import run_folder, slug, tuned
@@ -65,9 +66,11 @@ def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
     config = trained.config
     check_strategy(config.trainer)
     launch(config.trainer, ui)
+    found = origins(config)  # first: what changes meanwhile is not what is measured
     prepared = prepare(config, ui, [TEST])
     trained.check(prepared.base)
     measured = measure(prepared, trained)
+    measured.results["origins"] = found
     # Results of another schedule or data set stand beside those of the run's own.
     return write_measured(folder, measured, f"-{slug(overrides)}" if overrides else "")
 
@@ -131,10 +134,10 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     kept: Unfinished
     if schedule.cumulative:
         course, kept = course_of(prepared, trained, banks), (sequence := Kept(prepared, trained))
-        n_edits = pile_up(prepared, trained, tally, course, sequence)
+        n_edits, stopped = pile_up(prepared, trained, tally, course, sequence)
     else:
         kept = _one_by_one(prepared, trained, banks, tally)
-        n_edits = tally.n_edits
+        n_edits, stopped = tally.n_edits, None
     seconds = time.perf_counter() - began + kept.seconds_before
     metrics = tally.metrics()
     if schedule.cumulative:
@@ -163,6 +166,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         "adapt_by_kind": tally.by_kind(),
         "per_edit": tally.per_edit(),
         **({} if course is None else {"course": course.points, "collapse": course.collapse}),
+        **({} if stopped is None else {"stopped": stopped}),
         "counts": part.counts(),
         "timing": {
             "test_seconds": seconds,

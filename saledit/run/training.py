@@ -107,6 +107,7 @@ def train_at(
         "epochs": int(getattr(trainer.fit_loop.epoch_progress.current, "processed", 0)),
         "train_seconds": seconds,
         "edits_per_second": steps
+        * trainer.accumulate_grad_batches
         * config.train.edits(config.schedule.batch_size)
         / max(seconds, 1e-9),
         "validation": validation,
@@ -131,7 +132,6 @@ def train_at(
 def _begin(prepared: Prepared, resume: bool) -> None:
     """What a run's folder holds before training; what is of an earlier editor goes."""
     folder = prepared.config.folder
-    write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     if not resume:
         if (folder / LAST).exists() or (folder / EDITOR_FACTS).exists():
             prepared.ui.stage(
@@ -139,6 +139,8 @@ def _begin(prepared: Prepared, resume: bool) -> None:
                 "(--resume goes on with it)"
             )
         clear(folder)
+    # Behind it: of what is there, nothing may pass for this configuration's.
+    write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     write_kept(prepared, folder)
     _set_metrics_aside(folder)
 

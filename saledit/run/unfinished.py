@@ -37,7 +37,8 @@ class Unfinished(Protocol):
 def mark_of(prepared: Prepared, trained: TrainedEditor) -> str:
     """A fingerprint of all that a test's edits depend on, 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(prepared.fingerprint(prepared.config, prepared.test).encode())
+    # Of the editor as it is tested, which may be otherwise than the run that was prepared.
+    digest.update(prepared.fingerprint(trained.config, prepared.test).encode())
     digest.update(fingerprint(trained.editor).encode())
     for sample in trained.held:
         digest.update(f"{sample!r}\n".encode("utf-8", "backslashreplace"))

@@ -35,7 +35,7 @@ def flattened(row: Mapping[str, Any], names: Mapping[str, str], where: str) -> M
     number = row.get("id", row.get("case_id"))
     asked, answer = list(names)[:2]
     flat = {
-        asked: prompt.format(subject),
+        asked: prompt.replace("{}", subject),
         answer: new,
         "rival": true,
         "subject": subject,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from string import punctuation
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from saledit.tasks.ends import end_tokens, stop_tables
 from saledit.tasks.prompts import decoder_start
 from saledit.tasks.text import TextTask
 
+_NO_PUNCTUATION = str.maketrans("", "", punctuation)
 _BATCH_TOKENS = 2048  # padded tokens of prompts at a time
 
 
@@ -219,11 +221,30 @@ def judge(task: TextTask, sample: Sample, text: str) -> Answer:
     cuts = list(dict.fromkeys([*cuts, text]))
     if not any(answers):  # nothing is right; "the" would be, for normalised it is nothing
         return Answer(cuts[0].strip(), False, 0.0)
-    scores = [_squad(cut, answers) for cut in cuts]
+    scores = [_held_against(cut, answers) for cut in cuts]
     for cut, (exact, _) in zip(cuts, scores, strict=True):
         if exact:
             return Answer(cut.strip(), True, 1.0)
     return Answer(cuts[0].strip(), False, scores[0][1])
+
+
+def _held_against(text: str, answers: Sequence[str]) -> tuple[bool, float]:
+    """Exact match and F1, best over the answers.
+
+    By SQuAD's rule an answer of articles and punctuation alone ("A", "-") is nothing, as which any
+    other such text, and none at all, would be right; it is held against the text as it stands.
+    """
+    bare = [answer for answer in answers if _is_nothing(answer)]
+    if text.strip().lower() in (answer.strip().lower() for answer in bare):
+        return True, 1.0
+    words = [answer for answer in answers if answer not in bare]
+    return _squad(text, words) if words else (False, 0.0)
+
+
+def _is_nothing(answer: str) -> bool:
+    """Whether SQuAD's normalisation leaves nothing of it."""
+    plain = answer.lower().translate(_NO_PUNCTUATION)
+    return all(word in ("a", "an", "the") for word in plain.split())
 
 
 def _squad(text: str, answers: Sequence[str]) -> tuple[bool, float]:

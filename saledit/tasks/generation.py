@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from saledit.config import TaskConfig
-from saledit.records import Record, Sample
+from saledit.records import TEXT, Record, Sample
 from saledit.tasks.fields import refuse_settings, text_of, values_of
-from saledit.tasks.prompts import TEXT
 from saledit.tasks.text import TextTask
 
 _PROMPT_WORDS, _TARGET_WORDS = 24, 8

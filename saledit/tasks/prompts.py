@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saledit.errors import ConfigError, DataError
 from saledit.models import SEQ2SEQ, TaskModel
-from saledit.records import Sample
+from saledit.records import TEXT, Sample
 from saledit.tasks.base import Encoded
 from saledit.tasks.ends import end_tokens
 from saledit.tasks.subjects import Span, span
@@ -18,7 +18,6 @@ from saledit.tasks.subjects import Span, span
 #: Targets that are no tokens: the answer ends here; nothing is scored here.
 END, IGNORED = -1, -100
 QUESTION = "{question}"
-TEXT = "text"  # kind of a sample that is a passage, scored at all of its positions
 
 # Tokens of the edited stack, its first scored position, targets, input of a decoder.
 _Row = tuple[list[int], int, list[int], list[int]]

@@ -19,12 +19,12 @@ from saledit.errors import ConfigError, DataError
 from saledit.forward.scoring import logits_beside, logits_of
 from saledit.losses import locality_kl
 from saledit.models import TaskModel
-from saledit.records import Record, Sample, Writing
+from saledit.records import TEXT, Record, Sample, Writing
 from saledit.tasks.base import Encoded
 from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import filled, named_fields, text_of, texts_of, values_of
-from saledit.tasks.prompts import END, IGNORED, QUESTION, TEXT, Prompter
+from saledit.tasks.prompts import END, IGNORED, QUESTION, Prompter
 from saledit.tasks.subjects import Span, stands_in, subject_of
 
 #: Fields of every task of this kind, behind the prompt and the answer.

@@ -20,9 +20,10 @@ from whole_runs import FakeUi, compared, rows, ui
 from saledit import config as configuration
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError, UserError
-from saledit.files import alone, one_at_a_time, write_jsonl
+from saledit.files import alone, one_at_a_time, write_json, write_jsonl
 from saledit.report import render
 from saledit.run import compare, fit, report
+from saledit.run import test as run_test
 from saledit.run.budget import budgeted
 from saledit.run.cells.cell import run_cell
 from saledit.run.cells.done import facts_of, failures_of
@@ -171,6 +172,29 @@ def test_one_at_a_time_makes_a_cell(done: RunConfig, monkeypatch: pytest.MonkeyP
     (done.folder / "results.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         run_cell(done, ui())
+
+
+def test_results_that_do_not_say_what_they_are_of_are_none(done: RunConfig) -> None:
+    """What a plain test of the cell writes says it; what an older one wrote is measured again."""
+    expected = facts_of(done)
+    assert expected is not None
+    run_test(str(done.folder), [], ui())
+    found = facts_of(done)
+    assert found is not None
+    for same in ("metrics", "per_edit", "failures"):
+        assert found[same] == expected[same]
+    assert (
+        found["peak_rss_mb"]
+        >= json.loads((done.folder / "fit.json").read_text())["memory"]["peak_rss_mb"]
+    )
+    path = done.folder / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8"))
+    del results["origins"]["data.train"]
+    write_json(path, results)
+    assert facts_of(done) is None
+    del results["origins"]
+    write_json(path, results)
+    assert facts_of(done) is None
 
 
 @pytest.mark.parametrize("broken", quick(["last.ckpt"], ["last.ckpt", "best.ckpt", "metrics.csv"]))

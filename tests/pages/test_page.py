@@ -16,6 +16,7 @@ from saledit.errors import UserError
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.report import Ui, render
 from saledit.report.bootstrap import wilson
+from saledit.report.page.parts import share_tiles
 from saledit.report.page import (
     Answers,
     Page,
@@ -145,6 +146,31 @@ def test_what_is_shown_is_what_the_files_say(folder: Path) -> None:
     assert "10.0 pt" in html
     assert "saledit fit &#39;a b.yaml&#39;" in html
     assert "trial-step picks layer 3" in html
+
+
+def of_tiles(results: dict[str, Any]) -> dict[str, str]:
+    return {tile.label: tile.note for tile in share_tiles(results)}
+
+
+def test_one_outcome_has_the_interval_of_its_failures(folder: Path) -> None:
+    """Resamples of one edit are all that edit, and rewordings of a failure no further failures."""
+    counts = {"fail": 200, "adapt": 800, "pass": 400}
+    shares = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
+    metrics = {**RESULTS["metrics"], **dict.fromkeys(shares, 0.6)}
+    one = {name: [1.0] for name in RESULTS["per_edit"]}
+    for per_edit in (one, {}):
+        notes = of_tiles({"metrics": metrics, "counts": counts, "per_edit": per_edit})
+        for label in ("failures fixed", "rewordings right", "edit accuracy"):
+            assert "95%: 53.1 to 66.5%" in notes[label]  # of 200
+        assert "95%: 55.1 to 64.7 pt" in notes["drawdown"]  # of 400 pass samples
+
+
+def test_a_sequence_that_ended_early_is_told(folder: Path) -> None:
+    ended = {**RESULTS, "stopped": 6, "counts": {"fail": 1000, "adapt": 0, "pass": 5}}
+    write_json(folder / "results.json", ended)
+    made = report(str(folder), None, FakeUi())  # type: ignore[arg-type]
+    html = Path(made["page"]).read_text(encoding="utf-8")
+    assert "The sequence ended after 6 failures of 1,000" in html
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:

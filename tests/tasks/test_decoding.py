@@ -249,6 +249,22 @@ def test_nothing_is_right_where_no_answer_is_known(text: str) -> None:
         assert not judge(asked, Sample("0", ("q",), ""), text).right
 
 
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [("A", ["A", " a "], ["", "the", "\n", "B", "an"]), ("-", ["-"], ["", "+", "a"])],
+)
+def test_an_answer_that_normalises_to_nothing_is_met_as_it_stands(
+    answer: str, right: list[str], wrong: list[str]
+) -> None:
+    sample = Sample("0", ("?",), answer, "", (answer,))
+    for said in right:
+        assert judge(Qa(stop="."), sample, said).right
+    for said in wrong:
+        assert judge(Qa(stop="."), sample, said) == Answer(said.strip(), False, 0.0)
+    both = replace(sample, accepted=(answer, "Vitamin A"))
+    assert judge(Qa(stop="."), both, "vitamin A").right
+
+
 def test_a_continuation_has_to_be_met_whole() -> None:
     sample = Sample("0", ("?",), "Paris, France", "", ("Paris, France", "Paris"))
     assert judge(Generation(), sample, "Paris, France").right

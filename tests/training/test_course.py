@@ -306,6 +306,7 @@ def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
     monkeypatch.setattr(session, "steps_for", steps_for)
     results = run_test(str(config.folder), [f"test.every={every}"], ui())
     assert results["n_edits"] == 4
+    assert results["stopped"] == 4 * config.schedule.batch_size
     metrics, k = results["metrics"], config.schedule.batch_size
     assert metrics["pass_accuracy_after"] < 0.5
     assert "locality_kl" not in metrics

@@ -82,6 +82,13 @@ def test_a_flat_record_of_counterfact() -> None:
     assert task.parse({**row, "ground_truth": None}, "f:1").locality[0].rival == ""
 
 
+@pytest.mark.parametrize("prompt", ["In {a}, {} is", "A brace { and {} is", "{{x}} and {} is"])
+def test_only_the_subject_s_place_is_filled_in(prompt: str) -> None:
+    row = {**FULL, "requested_rewrite": {**FULL["requested_rewrite"], "prompt": prompt}}  # type: ignore[dict-item]
+    (said,) = Qa().parse(row, "f:1").sample.inputs
+    assert said == prompt.replace("{}", "Laurent Cars")
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [

@@ -20,15 +20,16 @@ _LABELS = {
 def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
     """Edit accuracy, its parts, and drawdown, each with a 95% interval.
 
-    Bootstrap over the edits where each was judged on its own; where they piled up there is one
-    outcome, and the interval is Wilson's over the samples.
+    Bootstrap over the edits where each was judged on its own, beside the same pass samples; where
+    they piled up, or there is one, there is one outcome, and the interval is Wilson's over the
+    failures (a failure's rewordings are no further ones), or over the pass samples.
     """
     metrics, bare = results["metrics"], results.get("unedited", {})
     judged = metrics.get("generated", metrics)
     before = bare.get("generated", bare)
     per_edit = results.get("per_edit") or {}
     n = len(per_edit.get("fail", ()))
-    drawn = Resampled([n]) if n else None
+    drawn = Resampled([n]) if n > 1 else None  # resamples of one edit are all that edit
     out = []
     for name, label in _LABELS.items():
         if judged.get(name) is None or (name == "drawdown" and of_text(metrics)):
@@ -55,15 +56,12 @@ def _between(
         found = interval(drawn.shares([per_edit], name))
         if found.mean == found.mean:
             return found.low, found.high
-    sizes = {
-        "fail_accuracy": counts.get("fail", 0),
-        "adapt_accuracy": counts.get("adapt", 0),
-        "edit_accuracy": counts.get("fail", 0) + counts.get("adapt", 0),
-        "drawdown": counts.get("pass", 0),
-    }
-    if not sizes[name] or not 0 <= share <= 1:
+    size = counts.get("pass" if name == "drawdown" else "fail", 0)
+    if name == "adapt_accuracy":
+        size = min(size, counts.get("adapt", 0))
+    if not size or not 0 <= share <= 1:
         return None, None
-    return wilson(share, sizes[name])
+    return wilson(share, size)
 
 
 def _span(low: float, high: float, name: str) -> str:

@@ -8,16 +8,15 @@ from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError
-from saledit.files import one_at_a_time, read_json, write_text
+from saledit.files import one_at_a_time, write_text
 from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
 from saledit.run.cells.alike import train_once
 from saledit.run.cells.done import facts_of, is_of
-from saledit.run.peaks import highest
 from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
-from saledit.run.training import FITTED, LAST
+from saledit.run.training import LAST
 
 
 def run_cell(config: RunConfig, ui: Ui) -> None:
@@ -51,9 +50,6 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
         if source != folder:
             ui.stage(f"the editor is that of {source}, which was trained alike")
         measured = measure(prepared, load_editor(folder))
-        # A cell's peak is that of both, whichever process has trained.
-        trained = read_json(folder / FITTED, "a record of training", {"memory": {str: float}})
-        measured.results["memory"] = highest(trained["memory"], measured.results["memory"])
         measured.results["origins"] = found
         write_measured(folder, measured)
 

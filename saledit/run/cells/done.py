@@ -17,7 +17,9 @@ from saledit.files import is_file, read_json, read_text
 from saledit.report.bootstrap import SHARES
 from saledit.run.cells.summing import TIMES
 from saledit.run.measures.said import FAIL
+from saledit.run.peaks import highest
 from saledit.run.setup.origins import origins
+from saledit.run.training import FITTED
 
 _COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 _NUMBER = (float, None)
@@ -38,7 +40,7 @@ _RESULTS = {
     "course?": [
         {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
     ],
-    "collapse?": (int, None),
+    "collapse?": (int, None), "stopped?": int,
 }  # fmt: skip
 _MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
@@ -65,6 +67,10 @@ def facts_of(config: RunConfig) -> dict[str, Any] | None:
         return None
     try:
         results = read_json(folder / "results.json", "results", _RESULTS)
+        # A cell's peak is that of both, whichever process has trained.
+        if is_file(folder / FITTED):
+            trained = read_json(folder / FITTED, "a record of training", {"memory": {str: float}})
+            results["memory"] = highest(trained["memory"], results["memory"])
         if not _is_sound(results) or _are_stale(results, config):
             return None
         return _facts(results, folder)
@@ -74,9 +80,8 @@ def facts_of(config: RunConfig) -> dict[str, Any] | None:
 
 def _are_stale(results: Mapping[str, Any], config: RunConfig) -> bool:
     """Whether a file that results are of holds something else now."""
-    before = results.get("origins", {})
-    now = origins(config) if before else {}
-    return any(before.get(key, mark) != mark for key, mark in now.items())
+    before = results.get("origins", {})  # of older code they may say of nothing
+    return any(before.get(key) != mark for key, mark in origins(config).items())
 
 
 def _is_sound(results: Mapping[str, Any]) -> bool:
@@ -143,7 +148,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
-    } | {name: results[name] for name in ("course", "collapse") if name in results}
+    } | {name: results[name] for name in ("course", "collapse", "stopped") if name in results}
 
 
 def _judged(metrics: Mapping[str, Any]) -> dict[str, Any]:

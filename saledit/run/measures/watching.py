@@ -14,10 +14,9 @@ from saledit.data.choices import Choice
 from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.records import Sample
+from saledit.records import TEXT, Sample
 from saledit.session import EditMetrics, bank_batches
 from saledit.tasks.base import Task
-from saledit.tasks.prompts import TEXT
 from saledit.tasks.text import TextTask
 
 _LENGTH = 512  # tokens of a prompt at most

@@ -7,15 +7,17 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 
 from saledit import config as configuration
 from saledit.artifact import load_model, make_task
 from saledit.cache.room import Room
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.hashes import Known, number
+from saledit.data.matters import matter_key, other_matters
 from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter
-from saledit.data.splits import Limits, Part, make_part, matter_key, other_matters
+from saledit.data.splits import Limits, Part, make_part
 from saledit.data.views import Joined
 from saledit.finetune import finetuned
 from saledit.models import TaskModel
@@ -102,10 +104,15 @@ class Prepared:
         return self._part(1, self.records.test, key, d.max_test_failures, d.max_test_passes)
 
     @cached_property
-    def _trained(self) -> Known:
-        """What training sees: no other matter is of it."""
-        matters = (matter_key(s) for r in self.records.train for s in (r.sample, *r.locality))
-        return Known(number(*matter) for matter in matters)
+    def _tested(self) -> Known:
+        """What is tested, prompts near an edit among it: a validation looks at nothing of it."""
+        return _matters(self.records.test, self._other_sides[1])
+
+    @cached_property
+    def _measured(self) -> Known:
+        """What is tested or validated: training sees nothing of it."""
+        r, sides = self.records, self._other_sides
+        return _matters(r.test, sides[1], r.validation, sides[0])
 
     def counts(self) -> dict[str, dict[str, object]]:
         """Sizes of all three parts. Processes that share a run come here together."""
@@ -130,13 +137,22 @@ class Prepared:
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
         most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
-        # Records of both sides may bring the same question that is to stay as it is.
-        seen = Known() if side == 2 else self._trained
+        # Records of two sides are apart, but both may bring one question that is to stay as it is.
+        seen = (self._tested, Known(), self._measured)[side]
         with self.ui.progress(f"asking the model: {name}", most) as bar:
             return make_part(
                 self.base, task, records, limits, rewriter, self.config.cache, learned, others,
                 bar.update, seen,
             )  # fmt: skip
+
+
+def _matters(*sides: Sequence[Record]) -> Known:
+    """All questions and passages of some records."""
+    return Known(
+        number(*matter_key(sample))
+        for record in chain(*sides)
+        for sample in (record.sample, *record.rewordings, *record.locality)
+    )
 
 
 def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TESTED) -> Prepared:

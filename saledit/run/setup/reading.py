@@ -11,9 +11,8 @@ from saledit.data.partition import apart_from, partition
 from saledit.data.sources import check_texts, load_records
 from saledit.data.views import Joined
 from saledit.errors import ConfigError, DataError
-from saledit.records import Record, Sample
+from saledit.records import TEXT, Record, Sample
 from saledit.tasks.base import Task
-from saledit.tasks.prompts import TEXT
 from saledit.tasks.subjects import check_subject
 
 _NAMED = 8  # of records that are wrong
