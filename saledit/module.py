@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -20,10 +21,11 @@ from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import JobError
 from saledit.forward.suffix import Entry
-from saledit.losses import LEARNING_RATE, Multiplier, mean_of, penalty, weighted_mean, with_slopes
+from saledit.losses import Multiplier, mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, outcome
+from saledit.outcomes import Outcome, in_numbers, outcome
+from saledit.rates import adam, falling
 from saledit.requests import Held, request_for
 from saledit.session import EditMetrics
 from saledit.tasks.base import Task
@@ -74,7 +76,7 @@ class EditModule(L.LightningModule):
         self.metrics = EditMetrics()
         # Of text: right as spoken freely, not word by word after the right words.
         self.spoken = EditMetrics() if task.generates else None
-        self._val_loss = Mean()
+        self._val_loss, self._made = Mean(), Mean()
         # The base is left out of checkpoints, so its keys are missing on loading.
         self.strict_loading = False
 
@@ -152,8 +154,15 @@ class EditModule(L.LightningModule):
             share: of the mean over failures and rewordings that the part is.
             pass_share: of the mean over pass rows.
         """
+        seen = self._seen(batch, edits)
+        return self._weighed(seen, batch, share, pass_share), seen
+
+    def _seen(self, batch: EditBatch, edits: Edits) -> Outcome:
         with self.base.weights.once_more():
-            seen = outcome(self.base, self.task, self.entry, edits, batch)
+            return outcome(self.base, self.task, self.entry, edits, batch)
+
+    def _weighed(self, seen: Outcome, batch: EditBatch, share: float, pass_share: float) -> Tensor:
+        """The loss of what an edited model says."""
         c = self.loss_weights
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
         # lies between a weight that forbids large edits and one that lets each failure of
@@ -162,7 +171,8 @@ class EditModule(L.LightningModule):
             damage = self.multiplier(mean_of(seen.locality))
         else:
             damage = c.locality * mean_of(penalty(c.penalty)(seen.locality))
-        return share * c.edit * seen.edit_nll + pass_share / math.sqrt(batch.n_fail) * damage, seen
+        harm: Tensor = pass_share / math.sqrt(batch.n_fail) * damage
+        return share * c.edit * seen.edit_nll + harm
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """One optimizer step's loss.
@@ -197,12 +207,17 @@ class EditModule(L.LightningModule):
         for counted in self._counted():
             counted.reset()
         self._val_loss.reset()
+        self._made.reset()
 
     def validation_step(self, batch: EditBatch, batch_idx: int) -> dict[str, Any]:
         """Count one batch of validation edits; callbacks get them as ``edits``."""
         request = self.request(batch)
         edits = edits_for(self.editor, request, self.search)
-        loss, seen = self.loss_of(edits, batch)
+        see = partial(self._seen, batch)
+        # One edit that broke is no reason to end a training; as in a test it counts as none.
+        edits, seen, made = in_numbers(edits, self.editor.resident.detach(), see, request.agreed)
+        loss = self._weighed(seen, batch, 1.0, 1.0)
+        self._made.update(made.double())
         self.metrics.update(self.base, self.task, batch, seen)
         if self.spoken is not None:
             self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)
@@ -218,10 +233,10 @@ class EditModule(L.LightningModule):
         to nothing has a lower loss than one that mends most of them.
 
         Raises:
-            JobError: the loss is NaN or infinite; early stopping would take it for an end.
+            JobError: no edit was in numbers; early stopping would take it for an end.
         """
         loss = self._val_loss.compute()
-        self._check_finite(loss)
+        self._check_finite(loss if self._made.compute() > 0 else loss * math.nan)
         self.log("val/loss", loss)
         values = self.metrics.compute()
         judged = values
@@ -247,34 +262,16 @@ class EditModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Adam in groups: the network, the edit rates (faster), a multiplier (that rises)."""
         c = self.train_config
-        rates = [p for name, p in self.editor.named_parameters() if name.endswith("log_rate")]
-        others = [p for name, p in self.editor.named_parameters() if not name.endswith("log_rate")]
-        groups: list[dict[str, Any]] = [
-            {"params": others, "lr": c.learning_rate},
-            {"params": rates, "lr": c.rate_learning_rate},
-        ]
-        if self.multiplier:
-            groups.append(
-                {"params": [self.multiplier.weight], "lr": LEARNING_RATE, "maximize": True}
-            )
-        optimizer = torch.optim.Adam(
-            groups,
-            # One pass over the weights instead of a dozen; Lightning cannot clip what a fused
-            # optimizer unscales.
-            fused=not self._is_mixed(),
-        )
+        # Lightning cannot clip what a fused optimizer unscales.
+        optimizer, groups = adam(self.editor, self.multiplier, c, fused=not self._is_mixed())
         if not c.decay:
             return optimizer
         batches = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
-        total = c.epochs * math.ceil(c.steps_per_epoch / batches)
 
-        def share(step: int) -> float:
-            used = step / total
-            if c.seconds and self._trainer is not None:
-                used = max(used, world.told(self.seconds()) / c.seconds)
-            return max(0.02, 1 - used)
+        def seconds() -> float:
+            return 0.0 if self._trainer is None else world.told(self.seconds())
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        schedule = falling(optimizer, groups, c, batches, seconds)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

@@ -80,6 +80,18 @@ class Normalizer(nn.Module):
         return (x - self.mean) / self.std
 
 
+def whitened(u: Tensor, matrix: Tensor | None) -> Tensor:
+    """Inputs (..., D) times a whitening matrix (D, D); as they are where there is none.
+
+    At their own precision, also in a training that casts: what cancels here is what all inputs
+    share, which may be a hundred times as large as what is left.
+    """
+    if matrix is None:
+        return u
+    with torch.autocast(u.device.type, enabled=False):
+        return u @ matrix
+
+
 def whitener(moment: Tensor, ridge: float) -> Tensor:
     """The matrix that maps an input to the direction that reads it apart from others.
 

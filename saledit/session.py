@@ -191,7 +191,8 @@ class EditSession:
             failures: the failures of this step, with their right answers.
 
         Returns:
-            This step's own edits; ``edits`` holds all so far.
+            This step's own edits; ``edits`` holds all so far. Nothing where the steps before have
+            mended all of these failures as well.
 
         Raises:
             NoNumbersError: the model as edited so far gives no numbers, or the editor makes none of
@@ -200,6 +201,8 @@ class EditSession:
         self.editor.eval()
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
+        if self._steps and not self.editor.looks_by_itself and self._has_mended(bank):
+            return Edits({})
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
@@ -212,6 +215,17 @@ class EditSession:
         self._memory = self.editor.remember(request, batched)
         self._steps = self._steps + new
         return new
+
+    def _has_mended(self, bank: Bank) -> bool:
+        """Whether failures are right by now, and lose no more than is enough.
+
+        The step of a trained editor does not shrink with what is left to mend: a failure is as long
+        as Polyak's step for it, its loss over the norm of its gradient, and both vanish together.
+        """
+        right = bank_right(self.base, self.task, bank, self.task.correct)
+        losses = bank.losses_of(torch.arange(len(bank)))
+        enough = bool(right.all()) and bool((losses <= self._search.enough).all())
+        return self.base.weights.agreed(enough)
 
     def _request(self, bank: Bank, failures: Sequence[Sample]) -> Request:
         """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""

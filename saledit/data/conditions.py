@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from saledit.cache.bank import IGNORED, Bank
-from saledit.models import TaskModel
+from saledit.models import CAUSAL, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Task
 
@@ -41,11 +41,15 @@ def conditions(base: TaskModel, task: Task, bank: Bank, samples: Sequence[Sample
         said = task.logits(base, bank.outputs(index), bank.targets_of(index)).argmax(-1).cpu()
         spoken = _tokens(base, said, targets)
         right = _tokens(base, targets[targets != IGNORED], targets)
-        real = encoded.inputs["attention_mask"].bool()
+        real = encoded.inputs["attention_mask"].bool().cpu()
+        if base.kind == CAUSAL and encoded.at is not None:
+            # The right answer stands behind the prompt; the first scored position ends that.
+            end = encoded.at[:, :1].cpu()
+            real = real & (torch.arange(real.shape[1])[None] <= end)
         for ids, mask, *answers in zip(
-            encoded.inputs["input_ids"], real, spoken, right, strict=True
+            encoded.inputs["input_ids"].cpu(), real, spoken, right, strict=True
         ):
-            lines.append(torch.cat([ids[mask].cpu(), *answers]))
+            lines.append(torch.cat([ids[mask], *answers]))
     return pad_sequence(lines, batch_first=True, padding_value=NOTHING)
 
 

@@ -75,7 +75,7 @@ class KnowledgeEditor(Editor):
         rows = embedded.flatten(0, 1).to(self.summary.weight.dtype)
         packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
         _, (last, _) = self.reader(packed)  # (2, E K, hidden)
-        found: Tensor = self.summary(torch.cat([last[0], last[1]], -1))
+        found: Tensor = self.summary(torch.cat([last[0], last[1]], -1)).tanh()
         return found.view(n_edits, k, -1).mean(1)
 
 

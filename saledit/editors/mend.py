@@ -18,7 +18,7 @@ from saledit.editors.hypernet import Hypernet
 from saledit.editors.interference import decouple
 from saledit.editors.request import Request
 from saledit.errors import ConfigError, did_you_mean
-from saledit.moments import Normalizer, whitener
+from saledit.moments import Normalizer, whitened, whitener
 from saledit.site import Site
 
 STYLES = ("bottleneck", "published")
@@ -134,8 +134,7 @@ class Mend(Editor):
     def _terms(self, i: int, pair: LowRank) -> tuple[Tensor, Tensor]:
         """Terms [W u; g] (E, R, D) and which of them are real, not padding: bool (E, R)."""
         real = (pair.v != 0).any(-1)
-        matrix = getattr(self, f"whitener_{i}")
-        u = pair.u if matrix is None else pair.u @ matrix
+        u = whitened(pair.u, getattr(self, f"whitener_{i}"))
         return torch.cat([u, pair.v], -1), real
 
     @torch.no_grad()

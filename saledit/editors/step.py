@@ -10,7 +10,7 @@ from torch import Tensor
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
-from saledit.moments import whitener
+from saledit.moments import whitened, whitener
 from saledit.site import Site
 
 _LADDER = tuple(2.0**i for i in range(-10, 8))  # norms of 0.001 to 128
@@ -82,8 +82,7 @@ class Step(Editor):
         """Down the gradient, of norm 1 over all sites; zero where there is none."""
         deltas = {}
         for i, (site, pair) in enumerate(zip(self.sites, gradients, strict=True)):
-            matrix = getattr(self, f"whitener_{i}")
-            deltas[site] = LowRank(pair.u if matrix is None else pair.u @ matrix, -pair.v)
+            deltas[site] = LowRank(whitened(pair.u, getattr(self, f"whitener_{i}")), -pair.v)
         edits = Edits(deltas)
         norm = edits.norm()
         return edits * (1 / torch.where(norm > 0, norm, 1.0))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from saledit.config import TrainConfig
 from saledit.losses import ANNEAL, Multiplier
+from saledit.rates import adam, falling
 
 
 def test_the_saddle_is_the_constrained_optimum() -> None:
@@ -32,6 +34,25 @@ def test_a_kept_constraint_costs_nothing_and_the_weight_stays_at_zero() -> None:
         optimizer.step()
         multiplier.project()
     assert multiplier.weight.item() == 0
+
+
+def test_rates_fall_and_a_multiplier_s_does_not() -> None:
+    """It has to follow its margin to the end; batches that are gathered are one step."""
+    train = TrainConfig(epochs=2, steps_per_epoch=5, learning_rate=1e-3, rate_learning_rate=1e-2)
+    multiplier = Multiplier(1.0, margin=1.0)
+    for batches, steps in ((1, 10), (2, 6)):
+        optimizer, may_fall = adam(torch.nn.Linear(2, 2), multiplier, train, fused=False)
+        schedule = falling(optimizer, may_fall, train, batches, lambda: 0.0)
+        for _ in range(steps // 2):
+            optimizer.step()
+            schedule.step()
+        assert schedule.get_last_lr() == pytest.approx([5e-4, 5e-3, 0.1])
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+        assert schedule.get_last_lr() == pytest.approx([2e-5, 2e-4, 0.1])
+    plain, may_fall = adam(torch.nn.Linear(2, 2), None, train, fused=False)
+    assert len(plain.param_groups) == len(may_fall) == 2
 
 
 def test_the_margin_tightens_only_as_it_is_kept_and_not_below_its_least() -> None:

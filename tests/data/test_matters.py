@@ -17,7 +17,6 @@ from saledit.records import TEXT, Answer, Record, Sample
 from saledit.tasks.answering import answers
 from saledit.tasks.nli import Nli
 
-
 NLI = Nli()
 
 

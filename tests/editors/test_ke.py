@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import tiny_text
 import torch
 from editing import Case, E, K
 from tiny import encode
 from torch import Tensor
 
+from saledit.cache.bank import IGNORED, BankSpec
+from saledit.cache.opening import memory_bank
 from saledit.data.conditions import NOTHING, conditions
 from saledit.delta import LowRank
 from saledit.editors.ke import KnowledgeEditor
@@ -15,6 +18,7 @@ from saledit.editors.request import Request
 from saledit.forward.scoring import base_logits
 from saledit.site import Site
 from saledit.tasks.nli import Nli
+from saledit.tasks.prompts import END
 
 SITES = (Site("a", 5, 4), Site("b", 4, 6))
 N, T, D = 3, 7, 8
@@ -59,7 +63,7 @@ def test_ke_is_its_definition() -> None:
         for k in range(2):
             own = texts[e, k, : int(lengths[e, k])]
             both = torch.cat([lstm(editor.reader, own, back) for back in (False, True)])
-            h += (editor.summary.weight @ both + editor.summary.bias) / 2
+            h += (editor.summary.weight @ both + editor.summary.bias).tanh() / 2
         for i, site in enumerate(SITES):
             first, _, last = editor.nets[i]
             middle = (weight_normed(first) @ h + first.bias).tanh()
@@ -100,3 +104,22 @@ def test_a_condition_is_the_input_the_model_s_answer_and_the_right_one(family: s
         assert line[line != NOTHING].tolist() == own + answers
         assert answers
     assert case.request.condition()[0].shape[:2] == (E, K)
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_condition_holds_the_right_answer_of_a_text_once(family: str) -> None:
+    """A causal model is run on prompt and answer; what it says stands behind the prompt alone."""
+    base, qa = tiny_text.build(family), tiny_text.task()
+    samples = tiny_text.samples(5)
+    bank = memory_bank(base, qa, samples, BankSpec(base.layer(1)))
+    told = conditions(base, qa, bank, samples)
+    encoded = qa.encode(base, samples)
+    logits = qa.logits(base, bank.outputs(torch.arange(5)), encoded.targets)
+    said = torch.split(logits.argmax(-1), (encoded.targets != IGNORED).sum(1).tolist())
+    for i, line in enumerate(told):
+        scored = encoded.targets[i] != IGNORED
+        ids = encoded.inputs["input_ids"][i][encoded.inputs["attention_mask"][i].bool()].tolist()
+        if family == "llama":
+            ids = ids[: int(encoded.at[i, 0]) + 1]
+        right = [t for t in encoded.targets[i][scored].tolist() if t != END]
+        assert line[line != NOTHING].tolist() == [*ids, *said[i].tolist(), *right]

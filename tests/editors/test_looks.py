@@ -33,11 +33,13 @@ from saledit.editors.step import Step
 from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError
 from saledit.models import TaskModel
+from saledit.moments import whitened
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.requests import hold, request_for
 from saledit.session import EditSession
 from saledit.site import Layer, Site
+from saledit.tasks.answering import answers
 from saledit.tasks.base import Task
 from saledit.tasks.nli import Nli
 
@@ -323,6 +325,56 @@ def test_what_is_mended_is_left_alone_and_nothing_gets_worse(
     wild = steps_for(editor, case.request)
     found = steps_for(editor, case.request, StepSearch(enough=1e-9, looks=4))
     assert (case.request.losses(found) <= case.request.losses(wild) + 1e-6).all()
+
+
+@torch.no_grad()
+def test_a_session_leaves_alone_what_its_steps_have_mended(case_of: Callable[..., Case]) -> None:
+    """A trained editor's step is as long for a failure that is right by now."""
+    case = case_of("bert", "classifier")
+    editor = case.editor("mend")
+    session = case.session(editor, StepSearch(enough=1e9))
+    tiny_step = session.step(case.own(0)) * 1e-9
+    said = answers(case.base, case.task, case.own(1))
+    right = [replace(s, target=a.text) for s, a in zip(case.own(1), said, strict=True)]
+    wrong = [
+        replace(s, target=next(label for label in tiny.LABELS if label != a.text))
+        for s, a in zip(case.own(1), said, strict=True)
+    ]
+    for failures, enough, is_made in (
+        (right, 1e9, False),
+        (wrong, 1e9, True),
+        ([*right[:-1], *wrong[-1:]], 1e9, True),  # one that is not mended takes the others along
+        (right, 1e-9, True),
+    ):
+        session = case.session(editor, StepSearch(enough=enough))
+        session.go_on(tiny_step, {})
+        before = session.edits
+        step = session.step(failures)
+        assert bool(len(step)) == is_made
+        for site, delta in session.edits.items():
+            assert torch.equal(delta.dense(), before[site].dense()) != is_made
+    # Without a step before it there is nothing that could have mended them.
+    assert len(case.session(editor, StepSearch(enough=1e9)).step(right))
+
+
+@pytest.mark.parametrize("name", ["mend", "step"])
+@torch.no_grad()
+def test_inputs_are_whitened_at_their_own_precision(
+    case_of: Callable[..., Case], name: str
+) -> None:
+    case = case_of("bert", "classifier")
+    editor = case.editor(name)
+
+    def found() -> list[Tensor]:
+        pairs = enumerate(case.batch.gradients)
+        return [whitened(pair.u, getattr(editor, f"whitener_{i}")) for i, pair in pairs]
+
+    whole = found()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = found()
+    assert not torch.equal(whole[0], case.batch.gradients[0].u)
+    for one_, other in zip(whole, mixed, strict=True):
+        assert torch.equal(one_, other)
 
 
 @torch.no_grad()

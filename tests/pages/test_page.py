@@ -16,7 +16,6 @@ from saledit.errors import UserError
 from saledit.files import write_json, write_jsonl, write_text
 from saledit.report import Ui, render
 from saledit.report.bootstrap import wilson
-from saledit.report.page.parts import share_tiles
 from saledit.report.page import (
     Answers,
     Page,
@@ -31,6 +30,7 @@ from saledit.report.page import (
     run_page,
 )
 from saledit.report.page.model import state_of
+from saledit.report.page.parts import share_tiles
 from saledit.run import report
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"'{{ 7 * 7 }}"

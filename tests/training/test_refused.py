@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from whole_runs import ui
 
+from saledit import module
 from saledit.config import RunConfig
 from saledit.delta import Edits, LowRank
 from saledit.editors.looks import edits_for
@@ -140,3 +141,21 @@ def test_an_edit_whose_own_answers_are_no_numbers_is_none(name: str) -> None:
     assert made.tolist() == [True, False, True]
     assert left["m"].dense().flatten(1).sum(1).tolist() == [4, 0, 4]
     assert bool(getattr(seen, name).isfinite().all())
+
+
+def test_one_such_edit_in_a_validation_does_not_end_the_training(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("validated", *SMALL)
+    free = fit(config, False, ui())["validation"]
+    harm = broken(lambda part: part * math.nan, lambda n: [BAD] if n > BAD else [])
+    monkeypatch.setattr(module, "edits_for", harm)
+    found = fit(config, False, ui())["validation"]
+    assert found.keys() == free.keys()
+    assert all(math.isfinite(value) for value in found.values())
+    assert found != free
+    monkeypatch.setattr(
+        module, "edits_for", broken(lambda part: part * math.nan, lambda n: list(range(n)))
+    )
+    with pytest.raises(JobError, match="training diverged"):
+        fit(config, False, ui())
