@@ -66,6 +66,10 @@ class JobError(SaleditError):
     """The job ran and failed: NaN in training, a full disk (exit status 1)."""
 
 
+class DivergedError(JobError):
+    """A training gives no numbers: it would not at the same rates, wherever it is gone on with."""
+
+
 class NoNumbersError(JobError):
     """A model, or an edit of one, gives what is no number."""
 

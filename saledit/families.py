@@ -52,7 +52,12 @@ class Family:
 
     @property
     def mlp_module(self) -> str:
-        """The sub-module that is nothing but the MLP, below the block; "" where there is none."""
+        """The sub-module that is nothing but the MLP, below the block; "" where there is none.
+
+        Of an architecture that is not in the table its maps may as well be those of attention.
+        """
+        if not self.attention:
+            return ""
         (parent, *others) = {name.rpartition(".")[0] for name in self.mlp} or {""}
         return "" if others else parent
 

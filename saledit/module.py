@@ -19,7 +19,7 @@ from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for, edits_of_look, turn
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
-from saledit.errors import JobError
+from saledit.errors import DivergedError
 from saledit.forward.suffix import Entry
 from saledit.losses import Multiplier, mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
@@ -178,7 +178,7 @@ class EditModule(L.LightningModule):
         """One optimizer step's loss.
 
         Raises:
-            JobError: the loss is NaN or infinite.
+            DivergedError: the loss is NaN or infinite.
         """
         loss, logged = self._loss(batch)
         # The mean over processes: all of them see where one has diverged.
@@ -192,7 +192,7 @@ class EditModule(L.LightningModule):
 
     def _check_finite(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise JobError(
+            raise DivergedError(
                 f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
                 "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
             )
@@ -233,7 +233,7 @@ class EditModule(L.LightningModule):
         to nothing has a lower loss than one that mends most of them.
 
         Raises:
-            JobError: no edit was in numbers; early stopping would take it for an end.
+            DivergedError: no edit was in numbers; early stopping would take it for an end.
         """
         loss = self._val_loss.compute()
         self._check_finite(loss if self._made.compute() > 0 else loss * math.nan)

@@ -33,6 +33,7 @@ from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, request_of
 from saledit.site import Layer
 from saledit.tasks.base import Task
+from saledit.tasks.text import TextTask
 
 _LOG_MOST = 700.0
 
@@ -222,10 +223,15 @@ class EditSession:
         The step of a trained editor does not shrink with what is left to mend: a failure is as long
         as Polyak's step for it, its loss over the norm of its gradient, and both vanish together.
         """
-        right = bank_right(self.base, self.task, bank, self.task.correct)
-        losses = bank.losses_of(torch.arange(len(bank)))
-        enough = bool(right.all()) and bool((losses <= self._search.enough).all())
-        return self.base.weights.agreed(enough)
+        base, task, enough = self.base, self.task, True
+        for index, logits in bank_batches(base, task, bank):
+            targets = bank.targets_of(index)
+            right = task.correct(logits, targets)
+            if isinstance(task, TextTask):  # to its end, in the words that are spoken
+                right = task.spoken(base, logits, targets)
+            low = task.answer_losses(base, logits, targets) <= self._search.enough
+            enough &= bool((right & low).all())
+        return base.weights.agreed(enough)
 
     def _request(self, bank: Bank, failures: Sequence[Sample]) -> Request:
         """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""

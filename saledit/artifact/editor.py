@@ -38,6 +38,7 @@ from saledit.files import (
     write_tensors,
 )
 from saledit.models import TaskModel, wrap
+from saledit.models.loading import give_padding
 from saledit.records import Sample
 from saledit.session import EditSession
 from saledit.site import Layer, Site, resolve
@@ -172,6 +173,7 @@ class TrainedEditor:
             raise UserError("edit: expected tokenizer=... with a transformers model, got None")
         else:
             c = self.config.model
+            give_padding(model, tokenizer, str(model.name_or_path))
             base = wrap(model, tokenizer, str(model.name_or_path), c.stack, c.blocks)
         rows = enumerate(failures, start=1)
         samples = [self.task.parse(row, f"failures:{i}").sample for i, row in rows]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -29,7 +29,7 @@ from saledit.models.heap import give_back
 from saledit.records import TEXT, Sample
 from saledit.tasks.base import Task, task_settings
 
-_SCHEMA = 11
+_SCHEMA = 12
 _SHARD = 1024  # samples a shard at most
 _SMALLEST, _PARTS = 32, 8  # of few samples there are several, too, for several processes
 
@@ -59,6 +59,8 @@ def _key(base: TaskModel, task: Task, asked: str, spec: BankSpec) -> str:
         "model": base.reading,
         "stack": base.blocks_path,
         "sites": [site.name for site in spec.layer.sites],
+        # One model may be known by its family or by where its blocks are.
+        "entry": [*astuple(entry_of(base, spec)), base.family.attention_adds_residual],
         "rank": spec.rank,
         "moments": spec.moments,
         "task": [task.name, task_settings(task)],

@@ -126,6 +126,14 @@ def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) ->
     return logits[0] if scored is not None else logits.view(*outputs.shape[:-1], -1)
 
 
+class _Read(BaseModelOutputWithPastAndCrossAttentions):
+    """What a head reads; all else that a forward may ask for, such as routers' logits, is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
 def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Tensor:
     """Logits (1, P, C) of outputs (P, D), with all that the model does before and after its head.
 
@@ -143,7 +151,7 @@ def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Te
     if base.kind == SEQ2SEQ:
         encoded = BaseModelOutput(last_hidden_state=flat[None])
         inputs = {"decoder_input_ids": ids, "encoder_outputs": encoded}
-    result = BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=flat[None])
+    result = _Read(last_hidden_state=flat[None])
     stack = base.model.get_submodule(base.head_path)
     head: Any = base.model.get_output_embeddings()
     product = project or partial(_project, base)

@@ -102,7 +102,7 @@ def load_classifier(
         tokenizer = read_tokenizer(source)
         kind = AutoModelForSequenceClassification
         model, told = read_model(kind, source, on_disk, **extra)
-        _give_padding(model, tokenizer, name)
+        give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name, blocks=blocks)
         check_finite(model, base.n_blocks, name)
         inside = f"{model.base_model_prefix}."
@@ -143,7 +143,7 @@ def load_text_model(
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         tokenizer = read_tokenizer(source)
         model, told = read_model(kind, source, on_disk, dtype=numbers)
-        _give_padding(model, tokenizer, name)
+        give_padding(model, tokenizer, name)
         base = wrap(model, tokenizer, name, stack, blocks)
         check_finite(model, base.n_blocks, name)
         check_loaded(told["missing_keys"], "", name)
@@ -156,7 +156,7 @@ def _dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-def _give_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def give_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Batches need a padding token; what it is does not matter, for it is masked."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:

@@ -29,7 +29,7 @@ from saledit.models import TaskModel
 from saledit.records import TEXT
 from saledit.report import Ui
 from saledit.run.fixes.guarding import Bounds, Part, largest_part
-from saledit.run.fixes.making import Making
+from saledit.run.fixes.making import Making, steps_in_force
 from saledit.run.fixes.merging import check_merged
 from saledit.run.fixes.trying import Trial
 from saledit.run.ledgers import beginning, load_merged
@@ -90,8 +90,6 @@ def fix(
     options = options or FixOptions()
     options.bounds.check()
     check_made(options.settings)
-    if options.rank and options.format not in (None, "lora"):
-        raise UserError(f"--rank: only for --format lora, got {options.format}; leave it out")
     with EditFolder.opened(Path(out)) as folder:
         return _fix(folder, run_dir, failures, options, ui)
 
@@ -123,7 +121,7 @@ def _fix(
     session = trained.session(base)
     memory = now.memory(trained.config.editor.name)
     session.go_on(
-        now.steps.map(lambda tensor: tensor.to(base.device)),
+        steps_in_force(now).map(lambda tensor: tensor.to(base.device)),
         {name: tensor.to(base.device) for name, tensor in memory.items()},
     )
     ui.stage("checking before")
@@ -242,6 +240,8 @@ def _check_form(
             which is not loaded.
     """
     form = folder.head["format"] if folder.entries else options.format or "delta"
+    if options.rank and form != "lora":
+        raise UserError(f"--rank: only for --format lora, got {form}; leave it out")
     if form == "merged" and is_on_disk:
         raise UserError(
             "--format merged: expected a model that is loaded, got one that stays on disk "
@@ -286,8 +286,10 @@ def _begun(
 
 
 def _same(one: Edits, other: Edits) -> bool:
-    pairs = zip(one.tensors(), other.tensors(), strict=False)
-    return one.keys() == other.keys() and all(torch.equal(a, b) for a, b in pairs)
+    if one.keys() != other.keys():
+        return False
+    pairs = (zip(one[s].tensors(), other[s].tensors(), strict=True) for s in one)  # in any order
+    return all(torch.equal(a, b) for own in pairs for a, b in own)
 
 
 def _offer(steps: Sequence[Edits], trial: Trial, bounds: Bounds, ui: Ui) -> Part | None:

@@ -29,7 +29,7 @@ from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer
 
 SWEEP = "sweep"  # trains editors, where the others read samples
-_SCHEMA = 7  # of cached scores; to be raised with what a picker computes and how it picks
+_SCHEMA = 8  # of cached scores; to be raised with what a picker computes and how it picks
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's words
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 

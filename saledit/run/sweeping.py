@@ -14,9 +14,9 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from saledit.artifact import make_editor
-from saledit.config import RunConfig, TrainConfig
+from saledit.config import RunConfig, TestConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
-from saledit.errors import ArtifactError, ConfigError, SiteError
+from saledit.errors import ArtifactError, ConfigError, DivergedError, SiteError
 from saledit.files import keep_json, kept_json
 from saledit.run.measures.preferences import PAIRS, Pairs, Preferences, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
@@ -35,7 +35,7 @@ from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.text import TextTask
 
-_SCHEMA = 3  # of cached scores; to be raised with what a sweep does
+_SCHEMA = 4  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
 _SHARES = ("edit_accuracy", "drawdown")
 _JUDGES = {"validation": "score", "preference": S}  # which metric of a validation they read
@@ -86,7 +86,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
         for layer in list(kept):
             try:
                 found = _round(prepared, place, layer, number, compared)
-            except SiteError as error:  # where the editor cannot edit there is nothing to pick
+            except (SiteError, DivergedError) as error:  # where it cannot edit there is no pick
                 kept.remove(layer)
                 if not kept:
                     raise
@@ -218,9 +218,12 @@ def sweep_key(prepared: Prepared) -> str:
     config = prepared.config
     # Which layer a fixed choice names says nothing about the scores, nor does how long the run
     # trains in the end: one that is gone on with for longer finds them.
+    # Nothing is tested, no edit comes on top of another, and where caches lie in changes no number.
     plain = replace(
         config, site=replace(config.site, layer=0, span=1), train=_rounds(config, 0),
-        trainer=_without_end(config), model=replace(config.model, stream=False),
+        trainer=_without_end(config), model=replace(config.model, stream=False), test=TestConfig(),
+        schedule=replace(config.schedule, cumulative=False),
+        caches=replace(config.caches, memory_mb=0),
     )  # fmt: skip
     samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
     parts = (str(_SCHEMA), samples, corpus_digest(config.editor.moments))

@@ -75,7 +75,7 @@ class GradientSaliency:
     ) -> list[LayerScore]:
         """Scores of layers from one pass over samples."""
         sites = [site for layer in layers for site in layer.sites]
-        norms = {site: torch.zeros((), device=base.device) for site in sites}
+        norms = {layer.index: 0.0 for layer in layers}
         sums: dict[Site, Tensor] = {}
         tokens = self._batch_tokens or base.pass_tokens
         for batch in batches_by_length(task, base, samples, tokens):
@@ -86,17 +86,21 @@ class GradientSaliency:
                     logits = task.logits(base, outputs, seen.targets)
                     loss = task.losses(base, logits, seen.targets).sum()
                 factors = tape.factors(loss)
+            squares: dict[Site, Tensor] = {}
             for site, factor in factors.items():
                 # Squares of half precision overflow, and so do sums over a matrix.
                 pair = LowRank(wide(factor.u), wide(factor.v))
-                norms[site] += pair.norm().sum()  # (B,) -> scalar
+                squares[site] = pair.norm().square()  # (B,)
                 _accumulate(sums, site, pair)
+            for layer in layers:  # of each sample's gradient over all matrices of the layer
+                own = torch.stack([squares[site] for site in layer.sites]).sum(0)
+                norms[layer.index] += float(own.sqrt().sum())
         scores = []
         for layer in layers:
             weights = sum(site.d_in * site.d_out for site in layer.sites)
             total = sum(float(sums[s].abs().sum()) for s in layer.sites)
             mean_abs = total / weights / len(samples)
-            frobenius = float(sum(norms[s] for s in layer.sites)) / len(samples)
+            frobenius = norms[layer.index] / len(samples)
             size = _weight_norm(base, layer)
             values = {"mean_abs": mean_abs, "frobenius": frobenius}
             score = values[self._score] / (size if self._per_parameter else 1.0)

@@ -32,7 +32,7 @@ from transformers import (
 
 from saledit.artifact import load_model
 from saledit.cache.bank import BankSpec
-from saledit.cache.opening import memory_bank
+from saledit.cache.opening import bank_key, memory_bank
 from saledit.config import ModelConfig
 from saledit.errors import ModelError
 from saledit.forward.rows import run_edits
@@ -62,6 +62,15 @@ UNKNOWN: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2,
     },
     "pegasus": _BART_LIKE,
+    "mixtral": {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+    },
     "mt5": {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 3, "num_heads": 2},
 }
 
@@ -85,7 +94,29 @@ def unknown(architecture: str) -> PreTrainedModel:
     return model
 
 
-STACKS = [*((name, "decoder") for name in UNKNOWN), ("pegasus", "encoder"), ("mt5", "encoder")]
+STACKS = [
+    *((name, "decoder") for name in UNKNOWN if name != "mixtral"),
+    ("pegasus", "encoder"),
+    ("mt5", "encoder"),
+]
+
+
+def test_a_block_whose_experts_are_no_maps_is_run_as_it_is() -> None:
+    """All linear maps that are left are those of attention, which is no MLP to be cut short."""
+    model = unknown("mixtral")
+    base = wrap(model, tokenizer("gpt2"), "mine", "decoder", "model.layers")
+    assert base.family.mlp_module == ""
+    chosen = samples(4)
+    encoded = QA.encode(base, chosen)
+    layer = base.layer(2, ["self_attn.o_proj"])
+    bank = memory_bank(base, QA, chosen, BankSpec(layer, rank=4))
+    edits = random_edits(layer.sites, batch=(2,))
+    with torch.no_grad():
+        got = logits_of(base, run_edits(base, bank.entry, bank.rows(torch.arange(4)), edits))
+    want = run_whole(base, encoded, edits)
+    torch.testing.assert_close(
+        got.flatten(0, 1)[encoded.scored], want[encoded.scored], rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("architecture", "stack"), STACKS)
@@ -147,6 +178,17 @@ def test_a_wrong_path_of_blocks_gets_a_suggestion() -> None:
             ModelError, match=rf"path of a list of blocks, got '{wrong}'; .*former\.h"
         ):
             wrap(unknown("gptj"), tokenizer("gpt2"), "mine", blocks=wrong)
+
+
+def test_a_bank_of_a_known_family_is_none_of_its_blocks_alone() -> None:
+    """Runs enter behind the attention of the one and at the block of the other."""
+    known = tiny.build("bert")
+    given = wrap(known.model, known.tokenizer, "mine", "decoder", "bert.encoder.layer")
+    maps = ["intermediate.dense", "output.dense"]
+    chosen = tiny.samples(3)
+    spec, other = (BankSpec(base.layer(1, maps)) for base in (known, given))
+    assert [s.name for s in spec.layer.sites] == [s.name for s in other.layer.sites]
+    assert bank_key(known, Nli(), chosen, spec) != bank_key(given, Nli(), chosen, other)
 
 
 @pytest.mark.parametrize("block", [0, 2])

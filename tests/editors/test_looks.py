@@ -357,6 +357,38 @@ def test_a_session_leaves_alone_what_its_steps_have_mended(case_of: Callable[...
     assert len(case.session(editor, StepSearch(enough=1e9)).step(right))
 
 
+@torch.no_grad()
+def test_a_text_is_mended_where_it_is_said_to_its_end(case_of: Callable[..., Case]) -> None:
+    """By the loss of the whole answer, and not where the model says more than the answer."""
+    case = case_of("gpt2", "text")
+    editor, task = case.editor("mend"), case.task
+    tiny_step = case.session(editor, StepSearch(enough=1e9)).step(case.own(0)) * 1e-9
+    samples = tiny_text.samples(60)
+    with applied(case.base.model, tiny_step):
+        said = answers(case.base, task, samples)
+    found = [(s, a) for s, a in zip(samples, said, strict=True) if a.text]
+    asked, cut = ([(s, a) for s, a in found if a.ended is ended][:3] for ended in (True, False))
+    assert asked
+    assert cut
+
+    def is_left(sample: Sample, target: str, enough: float) -> bool:
+        session = case.session(editor, StepSearch(enough=enough))
+        session.go_on(tiny_step, {})
+        return not session.step([replace(sample, target=target, accepted=(target,))])
+
+    for sample, answer in asked:
+        assert is_left(sample, answer.text, 1e9)
+        right = [replace(sample, target=answer.text)]
+        encoded = task.encode(case.base, right)
+        bank = memory_bank(case.base, task, right, BankSpec(case.layer))
+        logits = task.logits(case.base, bank.outputs(torch.arange(1)), encoded.targets)
+        whole = float(task.answer_losses(case.base, logits, encoded.targets))
+        assert is_left(sample, answer.text, whole + 1e-2)
+        assert not is_left(sample, answer.text, whole - 1e-2)
+    for sample, answer in cut:
+        assert not is_left(sample, answer.text, 1e9)
+
+
 @pytest.mark.parametrize("name", ["mend", "step"])
 @torch.no_grad()
 def test_inputs_are_whitened_at_their_own_precision(

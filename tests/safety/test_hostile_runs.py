@@ -42,6 +42,7 @@ from saledit.facts.values import Values
 from saledit.files import write_json, write_text
 from saledit.models import TaskModel
 from saledit.report import comparison_figure, courses_figure, courses_of, render
+from saledit.run.cells import done
 from saledit.run.cells.done import _RESULTS, _facts, facts_of, is_of
 from saledit.run.cells.summing import summary
 from saledit.run.comparing import Rival, _draw, _table, _write
@@ -368,8 +369,9 @@ def results() -> dict[str, Any]:
 
 
 @pytest.fixture
-def cell(tmp_path: Path) -> RunConfig:
-    """A run that is done."""
+def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run that is done, of files that are as they were."""
+    monkeypatch.setattr(done, "origins", lambda _config: {})
     config = RunConfig(name="cell", output=str(tmp_path))
     write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     write_text(config.folder / "editor.safetensors", "")

@@ -18,6 +18,7 @@ from saledit.artifact import load_edits
 from saledit.config import RunConfig
 from saledit.delta import Edits, LowRank
 from saledit.errors import ArtifactError, UserError
+from saledit.export.lora import low_rank
 from saledit.files import write_jsonl
 from saledit.forward.scoring import base_logits
 from saledit.ledger import EditFolder
@@ -93,6 +94,51 @@ def test_bounds_that_are_none(bounds: Bounds) -> None:
     with pytest.raises(UserError, match="expected a share between 0 and 1"):
         bounds.check()
     assert Bounds(0.1).misses(1.0, float("nan"))
+
+
+def test_a_rank_without_an_adapter_is_refused(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    write_jsonl(tmp_path / "f.jsonl", fix_rows(home, 7))
+    call = (str(fitted.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"))
+    for form in (None, "delta", "merged"):
+        with pytest.raises(UserError, match=r"--rank: only for --format lora, got (delta|merged)"):
+            fix(*call, replace(ANY, format=form, rank=4), ui())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_adapter_goes_on_from_the_first_as_it_was_cut(
+    fitted: RunConfig, home: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    found = []
+    for seed in (7, 11):
+        write_jsonl(tmp_path / "f.jsonl", fix_rows(home, seed))
+        call = (str(fitted.folder), str(tmp_path / "f.jsonl"), str(out))
+        found.append(fix(*call, replace(ANY, format="lora", rank=1), ui()))
+        if seed == 7:
+            assert found[0]["rank_error"] > 0
+            cut, _ = low_rank(EditFolder.read(out).edits, 1)
+            before = answers_under(home, cut, fix_rows(home, 11))
+    assert [row["before"] for row in found[1]["rows"]] == before
+
+
+def answers_under(home: Path, edits: Edits, rows: list[dict]) -> list[str]:
+    base = load_classifier(str(home / "model"))
+    asked = [Sample(r["id"], (r["premise"], r["hypothesis"]), r["label"]) for r in rows]
+    with applied(base.model, edits):
+        best = base_logits(base, encode(base, asked)).argmax(-1).tolist()
+    return [base.model.config.id2label[i] for i in best]
+
+
+def test_edits_are_the_same_in_any_order() -> None:
+    """A file has sites by their names, an editor as they are called."""
+    sites = [Site("b", 2, 3), Site("a", 2, 3)]
+    deltas = {s: LowRank(torch.randn(1, 2), torch.randn(1, 3)) for s in sites}
+    one, other = Edits(deltas), Edits({s: deltas[s] for s in reversed(sites)})
+    assert fixing._same(one, other)
+    assert not fixing._same(one, other * 2.0)
+    assert not fixing._same(one, Edits({sites[0]: deltas[sites[0]]}))
 
 
 def test_an_edit_that_mends_nothing_is_not_written(

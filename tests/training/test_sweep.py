@@ -24,7 +24,7 @@ from saledit.cache import opening
 from saledit.config import RunConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.delta import Edits
-from saledit.errors import ConfigError, SiteError
+from saledit.errors import ConfigError, DivergedError, SiteError
 from saledit.files import write_jsonl
 from saledit.overlay import applied
 from saledit.report import render
@@ -383,6 +383,48 @@ def test_a_sweep_interrupted_in_a_later_round_goes_on(
 
 
 @pytest.mark.long
+def test_a_layer_at_which_training_diverges_is_left_out(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the layers that are left are no reason to train it once more."""
+    real, shown = sweeping.train_at, FakeUi()
+
+    def diverging(prepared: Prepared, layer: Any, resume: bool, **more: Any) -> dict[str, Any]:
+        if layer.index != 2:
+            raise DivergedError("training diverged at step 1: the loss is nan")
+        return real(prepared, layer, resume, **more)
+
+    monkeypatch.setattr(sweeping, "train_at", diverging)
+    prepared = prepare(make(home, "diverging"), shown)  # type: ignore[arg-type]
+    found = sweeping.sweep(prepared, prepared.base.layers())
+    assert [score.layer for score in found.scores] == [2]
+
+    def hopeless(*_given: Any, **_more: Any) -> None:
+        raise DivergedError("training diverged at step 1: the loss is nan")
+
+    monkeypatch.setattr(sweeping, "train_at", hopeless)
+    prepared = prepare(make(home, "diverged"), shown)  # type: ignore[arg-type]
+    with pytest.raises(DivergedError):
+        sweeping.sweep(prepared, prepared.base.layers())
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_same"),
+    [
+        ("test.every=2", True), ("schedule.cumulative=true", True), ("caches.memory_mb=77", True),
+        ("train.learning_rate=1e-3", False), ("schedule.batch_size=3", False),
+    ],
+)  # fmt: skip
+def test_a_sweep_depends_on_nothing_that_it_does_not_read(
+    home: Path, setting: str, is_same: bool
+) -> None:
+    keys = {
+        sweeping.sweep_key(prepare(make(home, "key", *given), FakeUi()))  # type: ignore[arg-type]
+        for given in ((), (setting,))
+    }
+    assert (len(keys) == 1) == is_same
+
+
 def test_a_longer_training_takes_up_the_layer_of_its_sweep(home: Path, trained: Trained) -> None:
     result = fit(make(home, "longer"), False, FakeUi())  # type: ignore[arg-type]
     trained.clear()

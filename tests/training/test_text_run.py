@@ -16,7 +16,7 @@ import torch
 from processes import TORCHRUN, check_tested_alike, command, shared_run, verb
 from quick import quick
 from tiny import save, untouched
-from whole_runs import check_answers
+from whole_runs import ANY, check_answers
 
 import saledit
 from saledit import config as configuration
@@ -140,7 +140,7 @@ def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: P
         failures = tmp_path / "failures.jsonl"
         kept = [json.loads(line) for line in Path(config.data.train).read_text().splitlines()]
         write_jsonl(failures, kept[:6])
-        fixed = run.fix(str(config.folder), str(failures), str(tmp_path / "fixed"), None, ui)
+        fixed = run.fix(str(config.folder), str(failures), str(tmp_path / "fixed"), ANY, ui)
     assert fixed["n_wrong_before"] == sum(not row["was_right"] for row in fixed["rows"])
     assert fixed["check"]["accuracy_before"] == 1
     # What is written is what was shown.
@@ -151,6 +151,11 @@ def test_fit_test_and_fix(name: str, make: Callable[..., RunConfig], tmp_path: P
         edits = saledit.load_edits(tmp_path / "fixed", base.model)
         said = [answer.text for answer in generate(base, task, asked, edits)]
     assert said == [row["after"] for row in fixed["rows"]]
+    # A bare model may know of no padding, as most language models do.
+    base.model.config.pad_token_id = base.tokenizer.pad_token = None
+    made = saledit.load_editor(config.folder).edit(base.model, kept[:2], base.tokenizer)
+    assert made.finite().all()
+    assert base.model.config.pad_token_id is not None
 
 
 @pytest.mark.gpu

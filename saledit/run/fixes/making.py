@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 
 from saledit.delta import Edits
+from saledit.export import FORMATS
+from saledit.ledger import EditFolder
 from saledit.records import Sample
 from saledit.report import Ui
 from saledit.session import EditSession
+
+
+def steps_in_force(folder: EditFolder) -> Edits:
+    """The steps of the fixes in force as they are exported: an adapter's rank may be cut."""
+    if not folder.steps:
+        return folder.steps
+    shape = FORMATS[folder.head["format"]].shape
+    edits, _ = shape(folder.ground + folder.steps, int(folder.head["rank"]))
+    return edits + folder.ground * -1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from saledit.export import FORMATS
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
+from saledit.run.fixes.making import steps_in_force
 from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.answering import answers, labels
@@ -71,7 +72,10 @@ class Trial:
         self._base, self._task, self._head = base, task, folder.head
         self._asked = _Asked(base, task, layer, samples)
         self._held = _Asked(base, task, layer, held)
-        self._so_far, self._under = folder.edits, folder.ground + folder.steps
+        self._under = folder.ground + folder.steps
+        self._so_far = Edits({})
+        if folder.in_force:
+            self._so_far = folder.ground + steps_in_force(folder)
         self.before = self._asked.answers(self._so_far)
 
     @cached_property
