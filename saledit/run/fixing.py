@@ -30,7 +30,7 @@ from saledit.records import TEXT
 from saledit.report import Ui
 from saledit.run.fixes.guarding import Bounds, Part, largest_part
 from saledit.run.fixes.making import Making, steps_in_force
-from saledit.run.fixes.merging import check_merged
+from saledit.run.fixes.merging import check_drawdown, check_merged
 from saledit.run.fixes.trying import Trial
 from saledit.run.ledgers import beginning, load_merged
 from saledit.run.setup.kept import kept_check
@@ -189,16 +189,13 @@ def _fix(
             again = load_merged(new, part)
             place(again, trainer)
             right = [s for s, row in zip(samples, found["rows"], strict=True) if row["is_right"]]
-            asked = [*samples, *held[:_COMPARED]]
             apart["logits_apart"] = check_merged(
-                again, part, base, task, layer, new.edits, asked, right
+                again, part, base, task, layer, new.edits, samples, right, held
             )
+            check_drawdown(again, task, held, found["check"], options.bounds.max_drawdown)
 
     settle(new, base, check)
     return {**result, **apart, "entry": new.entries[-1].id, "seconds": time.perf_counter() - began}
-
-
-_COMPARED = 64  # samples of the check set whose logits a merged model is compared by
 
 
 def _check_place(folder: EditFolder, options: FixOptions) -> None:

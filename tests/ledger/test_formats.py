@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from quick import quick
 from safetensors.torch import load_file, save_file
 from shelf import CLASSIFIERS, WRITERS, Shelf
-from tiny import random_edits, untouched, weights
+from tiny import LABELS, build, random_edits, samples, untouched, weights
 
 from saledit import verbs
 from saledit.artifact import load_edits, load_model
@@ -23,7 +24,12 @@ from saledit.errors import ArtifactError, JobError
 from saledit.export import FORMATS
 from saledit.ledger import EditFolder
 from saledit.overlay import applied
+from saledit.run.fixes.merging import check_drawdown
 from saledit.run.ledgers import load_again
+from saledit.tasks.answering import answers
+from saledit.tasks.nli import Nli
+
+NLI = Nli()
 
 ALL = (*CLASSIFIERS, *(f"text:{name}" for name in WRITERS))
 QUICK = ("bert", "gpt2", "text:llama", "text:t5")
@@ -218,3 +224,24 @@ def test_edits_of_another_model_or_changed_are_refused(bert: Shelf, tmp_path: Pa
     with pytest.raises(ArtifactError, match=r"see: saledit log .*fixed"):
         load_edits(folder.path, bert.base.model)
     assert EditFolder.read(folder.path).edits  # what it is made of is still there
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_rounding_breaks_counts_for_the_bound(dtype: torch.dtype, tmp_path: Path) -> None:
+    """In half precision the check set is asked of the model that is written."""
+    base = build("bert")
+    again = replace(base, model=build("bert").model.to(dtype))
+    held = samples(12)
+    said = answers(again, NLI, held)
+    right = [replace(s, target=a.text) for s, a in zip(held, said, strict=True)]
+    other = next(label for label in LABELS if label != right[0].target)
+    wrong = [replace(right[0], target=other), *right[1:]]
+    told = {"accuracy_before": 1.0, "drawdown": 0.0}
+    check_drawdown(again, NLI, right, told, 0.0)
+    check_drawdown(again, NLI, wrong, told, None)
+    check_drawdown(again, NLI, wrong, told, 0.1)
+    if dtype == torch.float32:  # there logits are held against each other
+        check_drawdown(again, NLI, wrong, told, 0.0)
+    else:
+        with pytest.raises(JobError, match=r"drawdown is 0\.0833, the edit's 0\.0000: rounded to"):
+            check_drawdown(again, NLI, wrong, told, 0.0)

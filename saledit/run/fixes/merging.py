@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,12 +22,13 @@ from saledit.site import Layer
 from saledit.tasks.answering import answers
 from saledit.tasks.base import Task
 
+_COMPARED = 64  # samples of the check set whose logits are compared
 _TOLERANCE = 1e-3  # of logits in single precision; in half precision answers alone decide
 
 
 def check_merged(
     again: TaskModel, folder: Path, base: TaskModel, task: Task, layer: Layer, edits: Edits,
-    asked: Sequence[Sample], right: Sequence[Sample],
+    asked: Sequence[Sample], right: Sequence[Sample], held: Sequence[Sample] = (),
 ) -> float:  # fmt: skip
     """Refuse a merged model that is not the base model with its edits.
 
@@ -37,8 +39,9 @@ def check_merged(
         task: asks.
         layer: where the edits are.
         edits: what was merged.
-        asked: samples whose logits are compared.
-        right: failures that the edits mend.
+        asked: failures whose logits are compared.
+        right: those that the edits mend.
+        held: samples of the check set; logits of the first of them are compared as well.
 
     Returns:
         The largest difference of logits between the merged model and the overlay.
@@ -64,7 +67,7 @@ def check_merged(
             )
     if _tied(old) != _tied(new):
         raise JobError("the merged model lost its tied weights; nothing was written")
-    apart = _apart(again, base, task, layer, edits, asked)
+    apart = _apart(again, base, task, layer, edits, [*asked, *held[:_COMPARED]])
     single = old[next(iter(sorted(sites)), next(iter(old)))].dtype == torch.float32
     if not apart < (_TOLERANCE if single else float("inf")):
         raise JobError(
@@ -77,6 +80,36 @@ def check_merged(
             "its weights' format rounds them away; use --format delta, or model.dtype=float32"
         )
     return apart
+
+
+def check_drawdown(
+    again: TaskModel, task: Task, held: Sequence[Sample], check: Mapping[str, Any],
+    most: float | None,
+) -> None:  # fmt: skip
+    """Refuse a merged model of half precision that breaks more than the edit was allowed to.
+
+    Its weights are rounded, and a check set was asked of the edit beside them.
+
+    Args:
+        again: the model as it was read back.
+        task: asks.
+        held: the check set.
+        check: what the edit did to it.
+        most: the largest drawdown; None for any.
+
+    Raises:
+        JobError: it breaks more.
+    """
+    if most is None or task.by_perplexity or again.dtype == torch.float32:
+        return
+    right = sum(answer.right for answer in answers(again, task, held))
+    drawdown = check["accuracy_before"] - right / len(held)
+    if drawdown > most:
+        raise JobError(
+            f"the merged model's drawdown is {drawdown:.4f}, the edit's {check['drawdown']:.4f}: "
+            f"rounded to {again.dtype} it breaks more than --max-drawdown {most}; use --format "
+            "delta, or model.dtype=float32"
+        )
 
 
 def _apart(
