@@ -87,6 +87,7 @@ def _command(run: Path, rows: list[dict[str, Any]], threads: int) -> dict[str, f
     with TemporaryDirectory() as folder:
         write_jsonl(Path(folder) / "one.jsonl", rows)
         words = ["fix", str(run), "--failures", f"{folder}/one.jsonl", "--out", f"{folder}/fixed"]
+        words += ["--min-fixed", "0"]
         command = [sys.executable, "-m", "saledit", *words, "--threads", str(threads)]
         began = last = time.perf_counter()
         stage, spent = "start", dict[str, float]()

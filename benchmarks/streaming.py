@@ -102,7 +102,8 @@ class Job:
             if self.verb == "test":
                 return run.test(str(folder / RUN), [], ui)
             failure = str(folder.parent / FAILURE)
-            return run.fix(str(folder / SAME), failure, str(folder / FIXED), None, ui)
+            any_edit = run.FixOptions(bounds=run.Bounds(min_fixed=0.0))
+            return run.fix(str(folder / SAME), failure, str(folder / FIXED), any_edit, ui)
 
 
 def measure(job: Job) -> None:

@@ -138,7 +138,7 @@ def make_part(
             every pass sample a hundred times is met by learning them by heart.
         locality: further samples that must stay as they are.
         progress: called with the number of records that were asked.
-        seen: ``matter_key`` of what is no pass sample here: for training what is measured.
+        seen: ``matter_key`` of what is left out: of a training's samples what is measured.
 
     Returns:
         The part.
@@ -216,6 +216,10 @@ def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, 
     return found if any(place >= 0 for place in found) else ()
 
 
+def _is_of(record: Record, seen: Container[tuple[str, ...]]) -> bool:
+    return any(matter_key(sample) in seen for sample in (record.sample, *record.rewordings))
+
+
 def _sorted_out(
     task: Task,
     records: Sequence[Record],
@@ -228,15 +232,16 @@ def _sorted_out(
     failing, right, used = array("q"), array("q"), bytearray(len(records))
     for start in range(0, len(records), CHUNK):
         found = enumerate(records[start : start + CHUNK], start=start)
-        chunk = [(i, record.sample) for i, record in found if record.sample.kind != TEXT]
+        # What is near a record of one side may be a record of another.
+        free = ((i, record) for i, record in found if not _is_of(record, seen))
+        chunk = [(i, record.sample) for i, record in free if record.sample.kind != TEXT]
         said = ask([sample for _, sample in chunk])
         for (i, sample), answer in zip(chunk, said, strict=True):
             if not answer.right:
                 failing.append(i)
                 continue
             right.append(i)
-            is_free = not task.by_perplexity and matter_key(sample) not in seen
-            if is_free and len(passing) < limits.passes:
+            if len(passing) < limits.passes and not task.by_perplexity:
                 passing.append(own(answer, sample))
         # Of texts none is right or wrong: what must stay is given apart. In training the model's
         # own answers fill up what is right.

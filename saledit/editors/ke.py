@@ -50,7 +50,7 @@ class KnowledgeEditor(Editor):
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self.reader = nn.LSTM(embedding_size, lstm, batch_first=True, bidirectional=True)
-        self.summary = nn.Linear(2 * lstm, condition)
+        self.told = nn.Linear(2 * lstm, condition)
         self.nets = nn.ModuleList(_gate(condition, hidden, site) for site in self.sites)
         self.log_rate = nn.Parameter(torch.full((len(self.sites),), math.log(rate)))
 
@@ -72,10 +72,10 @@ class KnowledgeEditor(Editor):
         """Condition h (E, H) of embeddings (E, K, T, D), bool (E, K, T): a mean over K."""
         n_edits, k = real.shape[:2]
         lengths = real.sum(-1).flatten().cpu()
-        rows = embedded.flatten(0, 1).to(self.summary.weight.dtype)
+        rows = embedded.flatten(0, 1).to(self.told.weight.dtype)
         packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
         _, (last, _) = self.reader(packed)  # (2, E K, hidden)
-        found: Tensor = self.summary(torch.cat([last[0], last[1]], -1)).tanh()
+        found: Tensor = self.told(torch.cat([last[0], last[1]], -1)).tanh()
         return found.view(n_edits, k, -1).mean(1)
 
 

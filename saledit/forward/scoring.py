@@ -127,11 +127,11 @@ def logits_of(base: TaskModel, outputs: Tensor, scored: Tensor | None = None) ->
 
 
 class _Read(BaseModelOutputWithPastAndCrossAttentions):
-    """What a head reads; all else that a forward may ask for, such as routers' logits, is None."""
+    """What a head reads; of experts, whose routers a forward may ask for, there is nothing."""
 
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("_"):
-            raise AttributeError(name)
+    router_logits: tuple[Tensor, ...] | None = None
+    encoder_router_logits: tuple[Tensor, ...] | None = None
+    decoder_router_logits: tuple[Tensor, ...] | None = None
 
 
 def _headed(base: TaskModel, flat: Tensor, project: Project | None = None) -> Tensor:

@@ -90,6 +90,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
                 kept.remove(layer)
                 if not kept:
                     raise
+                put(prepared.base, prepared.config.trainer)  # a trainer that fails takes it back
                 prepared.ui.stage(f"layer {layer.index} is left out: {error}")
                 continue
             steps = site.rung * 2**number

@@ -86,6 +86,13 @@ def test_a_right_answer_that_is_measured_is_no_pass_sample_of_the_training(tmp_p
     assert records[3].sample in free.passing
     assert records[3].sample not in left.passing
     assert len(left.passing) == 9
+    # Nor is it a failure, or a failure that it rewords.
+    near = frozenset({matter_key(records[0].sample)})
+    assert records[0].sample in free.fail
+    reworded = Record(replace(records[0].sample, id="r", inputs=("a", "b")), (records[0].sample,))
+    failing = [records[0], reworded, Record(replace(records[1].sample, target=other(said[1].text)))]
+    kept = make_part(base, NLI, [*failing, *records[2:]], limits, None, tmp_path, seen=near)
+    assert [s.id for s in kept.fail] == [records[1].sample.id]
 
 
 def other(label: str) -> str:

@@ -63,7 +63,7 @@ def test_ke_is_its_definition() -> None:
         for k in range(2):
             own = texts[e, k, : int(lengths[e, k])]
             both = torch.cat([lstm(editor.reader, own, back) for back in (False, True)])
-            h += (editor.summary.weight @ both + editor.summary.bias).tanh() / 2
+            h += (editor.told.weight @ both + editor.told.bias).tanh() / 2
         for i, site in enumerate(SITES):
             first, _, last = editor.nets[i]
             middle = (weight_normed(first) @ h + first.bias).tanh()

@@ -240,6 +240,10 @@ def test_what_rounding_breaks_counts_for_the_bound(dtype: torch.dtype, tmp_path:
     check_drawdown(again, NLI, right, told, 0.0)
     check_drawdown(again, NLI, wrong, told, None)
     check_drawdown(again, NLI, wrong, told, 0.1)
+    check_drawdown(again, NLI, wrong, told, 1 / 12)  # it is kept
+    many = [*right * 25]
+    three = [*(replace(s, target=other) for s in right[:1] * 3), *many[3:]]
+    check_drawdown(again, NLI, three, told, 0.01)
     if dtype == torch.float32:  # there logits are held against each other
         check_drawdown(again, NLI, wrong, told, 0.0)
     else:

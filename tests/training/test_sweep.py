@@ -425,6 +425,7 @@ def test_a_sweep_depends_on_nothing_that_it_does_not_read(
     assert (len(keys) == 1) == is_same
 
 
+@pytest.mark.long
 def test_a_longer_training_takes_up_the_layer_of_its_sweep(home: Path, trained: Trained) -> None:
     result = fit(make(home, "longer"), False, FakeUi())  # type: ignore[arg-type]
     trained.clear()

@@ -18,10 +18,10 @@ from saledit.session import EditSession
 
 def steps_in_force(folder: EditFolder) -> Edits:
     """The steps of the fixes in force as they are exported: an adapter's rank may be cut."""
-    if not folder.steps:
+    rank = int(folder.head.get("rank", 0)) if folder.steps else 0
+    if not rank:
         return folder.steps
-    shape = FORMATS[folder.head["format"]].shape
-    edits, _ = shape(folder.ground + folder.steps, int(folder.head["rank"]))
+    edits, _ = FORMATS[folder.head["format"]].shape(folder.ground + folder.steps, rank)
     return edits + folder.ground * -1.0
 
 
