@@ -29,6 +29,7 @@ from saledit.run.setup.caching import (
     sum_moments,
     takes_moments,
 )
+from saledit.run.setup.placing import place as put
 from saledit.run.setup.prepare import Prepared
 from saledit.run.training import LAST, train_at
 from saledit.saliency.base import LayerScore, Saliency
