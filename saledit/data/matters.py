@@ -84,11 +84,6 @@ def own(answer: Answer, sample: Sample) -> Sample:
     return replace(sample, target=answer.text, accepted=accepted)
 
 
-def matter_key(sample: Sample) -> tuple[str, ...]:
-    """What two samples of other matters share where they are the same question or passage."""
-    return (*sample.inputs, sample.target if sample.kind == TEXT else "")
-
-
 def other_matters(task: Task, records: Sequence[Record]) -> Sequence[Sample]:
     """What must stay as it is in records that are given for that: passages, or the questions."""
     if task.by_perplexity:

@@ -14,7 +14,7 @@ from pathlib import Path
 from saledit.data.asking import Asked
 from saledit.data.hashes import Known, number
 from saledit.data.made import Made, counterfactual, reworded
-from saledit.data.matters import CHUNK, Begun, add_kept, add_right, matter_key, own
+from saledit.data.matters import CHUNK, Begun, add_kept, add_right, own
 from saledit.data.rewordings import Rewriter, adapt_samples
 from saledit.data.spool import Spool, groups_in, samples_in
 from saledit.data.views import Joined, Mapped, Picked
@@ -138,7 +138,7 @@ def make_part(
             every pass sample a hundred times is met by learning them by heart.
         locality: further samples that must stay as they are.
         progress: called with the number of records that were asked.
-        seen: ``matter_key`` of what is left out: of a training's samples what is measured.
+        seen: ``Sample.words`` of what is left out: of a training's samples what is measured.
 
     Returns:
         The part.
@@ -161,7 +161,7 @@ def make_part(
     n_sources = 0 if task.generates else min(limits.made, limits.passes, len(right))
     sources = Picked(right, range(n_sources))
     known = (record.sample for record in learned)
-    add_right(passing, (s for s in known if matter_key(s) not in seen), limits.passes, ask)
+    add_right(passing, (s for s in known if s.words not in seen), limits.passes, ask)
     if len(passing) < limits.passes:
         others: Iterable[Sample] = chain(locality, (s for r in records for s in r.locality))
         if limits.own_answers and task.generates:
@@ -170,7 +170,7 @@ def make_part(
             # the failures there may be few, and a KL term learns few samples by heart.
             if not task.by_perplexity:
                 others = chain(others, (record.sample for record in failing))
-        others = (sample for sample in others if matter_key(sample) not in seen)
+        others = (sample for sample in others if sample.words not in seen)
         add_kept(
             passing, others, Begun(failing), limits.passes, ask, limits.own_answers,
             task.by_perplexity,
@@ -217,7 +217,7 @@ def _places(failing: Sequence[Record], passing: Sequence[Sample]) -> tuple[int, 
 
 
 def _is_of(record: Record, seen: Container[tuple[str, ...]]) -> bool:
-    return any(matter_key(sample) in seen for sample in (record.sample, *record.rewordings))
+    return any(sample.words in seen for sample in (record.sample, *record.rewordings))
 
 
 def _sorted_out(

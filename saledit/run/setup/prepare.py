@@ -14,7 +14,7 @@ from saledit.artifact import load_model, make_task
 from saledit.cache.room import Room
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.hashes import Known, number
-from saledit.data.matters import matter_key, other_matters
+from saledit.data.matters import other_matters
 from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter
 from saledit.data.splits import Limits, Part, make_part
@@ -149,7 +149,7 @@ class Prepared:
 def _matters(*sides: Sequence[Record]) -> Known:
     """All questions and passages of some records."""
     return Known(
-        number(*matter_key(sample))
+        number(*sample.words)
         for record in chain(*sides)
         for sample in (record.sample, *record.rewordings, *record.locality)
     )
