@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TEXT = "text"  # kind of a sample that is a passage, scored at all of its positions
+OWN = "own"  # kind of one whose target is what the model says though it is not right
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Sample:
         id: unique within a data set; a rewording's id extends its record's.
         inputs: the text fields, e.g. (premise, hypothesis) or (claim,).
         target: the right answer.
-        kind: for a rewording, how it was made ("paraphrase", "synonym", ...); "" otherwise.
+        kind: for a rewording, how it was made ("paraphrase", "synonym", ...); ``TEXT``, ``OWN`` or
+            "" otherwise.
         accepted: all answers that count as right, where there are others than the target.
         subject: what it is about, as it stands in the text; "" where the data does not say.
         rival: the answer whose probability the target's is compared with; "" for none.

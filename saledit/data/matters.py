@@ -11,7 +11,7 @@ from saledit.data.asking import Asked
 from saledit.data.hashes import Known, number
 from saledit.data.spool import Spool
 from saledit.data.views import Flat, Mapped
-from saledit.records import TEXT, Answer, Record, Sample
+from saledit.records import OWN, TEXT, Answer, Record, Sample
 from saledit.tasks.base import Task
 
 CHUNK = 256  # records asked at a time
@@ -80,8 +80,9 @@ def own(answer: Answer, sample: Sample) -> Sample:
         or (answer.right and sample.target and not sample.accepted)
     ):
         return sample
-    accepted = sample.accepted if answer.right else (answer.text,)
-    return replace(sample, target=answer.text, accepted=accepted)
+    if answer.right:
+        return replace(sample, target=answer.text)
+    return replace(sample, target=answer.text, accepted=(answer.text,), kind=OWN)
 
 
 def other_matters(task: Task, records: Sequence[Record]) -> Sequence[Sample]:

@@ -272,13 +272,16 @@ class TaskModel:
             for s in list_sites(self.model)
             if s.name.startswith(f"{inside}.")
         ]
-        names = tuple(maps) or tuple(name for name in self.family.mlp if name in known)
-        for name in names:
+        for name in maps:
             if name not in known:
                 raise SiteError(
                     f"site.maps: expected linear maps of a block, got '{name}'; "
                     + did_you_mean(name, known)
                 )
+            if list(maps).count(name) > 1:
+                raise SiteError(f"site.maps: expected every map once, got '{name}' twice")
+        # As they are called, whatever the order in which they are named.
+        names = [n for n in known if n in maps] or [n for n in self.family.mlp if n in known]
         return [resolve(self.model, f"{inside}.{name}") for name in names]
 
     def layers(self, maps: Sequence[str] = ()) -> tuple[Layer, ...]:

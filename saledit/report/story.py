@@ -69,9 +69,9 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
     Args:
         fitted: what ``run.fit`` returns.
     """
-    layer, n = fitted["layer"], fitted["n_layers"]
-    start = f"Layer {layer} (of 0 to {n - 1}, from the input up)"
     table = fitted.get("saliency")
+    layer = table["pick"] if table else fitted["layer"]  # the top one of several blocks
+    start = f"Layer {layer} (of 0 to {fitted['n_layers'] - 1}, from the input up)"
     if not table:
         return f"{start} was edited because the configuration says so (site.layer)."
     rows: Sequence[Mapping[str, Any]] = table["layers"]
@@ -95,10 +95,12 @@ def layer_sentence(fitted: Mapping[str, Any]) -> str:
             f"{number(own['locality_kl'])} nats, the best balance of all layers "
             f"(score {number(own['score'])}{second})."
         )
-    return (
-        f"{start} was edited: the gradient of the loss on sampled answers is the largest there "
-        f"(score {number(own['score'])}{second})."
-    )
+    score = f"(score {number(own['score'])}{second})."
+    if "weight_norm" in own:
+        why = "the gradient of the loss on sampled answers is the largest there"
+    else:
+        why = f"it is what {table['method'].partition(',')[0]} picks"
+    return f"{start} was edited: {why} {score}"
 
 
 def _numbers(tested: Mapping[str, Any], look: Look) -> RenderableType:

@@ -204,7 +204,10 @@ def saliency_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderabl
         )
     yield table
     if any(not row.get("final", True) for row in layers):
-        yield line("Rough: tried on a few failures only, and left out of the pick.")
+        tried = (
+            "trained for fewer steps" if "steps" in layers[0] else "tried on a few failures only"
+        )
+        yield line(f"Rough: {tried}, and left out of the pick.")
     yield line(
         f"Cost: {number(round(result['forward_passes']))} forward and "
         f"{number(round(result['backward_passes']))} backward passes of one sample, "

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from saledit.run.fixes.guarding import Bounds
     from saledit.run.fixing import FixOptions, fix
     from saledit.run.ledgers import log, undo
-    from saledit.run.picking import saliency
     from saledit.run.reporting import report
+    from saledit.run.scoring import saliency
     from saledit.run.story import quickstart
     from saledit.run.testing import test
 
@@ -29,7 +29,7 @@ _WHERE = {
     "log": "ledgers",
     "quickstart": "story",
     "report": "reporting",
-    "saliency": "picking",
+    "saliency": "scoring",
     "test": "testing",
     "undo": "ledgers",
 }

@@ -1,4 +1,4 @@
-"""Picking the layer: ``saledit saliency``, and the first step of ``saledit fit``."""
+"""Picking the layer: the first step of ``saledit fit``, and all of ``saledit saliency``."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ import torch
 from saledit import world
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import bank_key
-from saledit.config import RunConfig, SiteConfig, TrainConfig
+from saledit.config import SiteConfig, TrainConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import keep_json, kept_json, write_json
 from saledit.models.precision import precision_here
 from saledit.registry import PICKERS, look_up
-from saledit.report import Ui, saliency_figure, write_plot
-from saledit.run.setup.launching import alone
+from saledit.report import saliency_figure, write_plot
 from saledit.run.setup.placing import device_of
-from saledit.run.setup.prepare import Prepared, prepare
-from saledit.run.setup.reading import VALIDATION
-from saledit.run.sweeping import JUDGES, forget, sweep, sweep_key
+from saledit.run.setup.prepare import Prepared
+from saledit.run.sweeping import JUDGES, forget, sweep, sweep_key, swept_layers
 from saledit.saliency.base import TABLE, Picker, Probes, Saliency, check_name
 from saledit.site import Layer
 
 SWEEP = "sweep"  # trains editors, where the others read samples
-_SCHEMA = 8  # of cached scores; to be raised with what a picker computes and how it picks
+_SCHEMA = 9  # of cached scores; to be raised with what a picker computes and how it picks
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's words
 _BACKGROUND = 4  # pass samples for statistics, to one of each kind that is scored
 
@@ -95,9 +93,8 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     site = prepared.config.site
     if site.select == "fixed":  # asked for by `saledit saliency` alone
         site = replace(site, select="trial-step")
-    layers = prepared.base.layers(site.maps)
     by_training = site.select == SWEEP
-    key, score = (_swept if by_training else _probed)(prepared, site, layers)
+    key, score = (_swept if by_training else _probed)(prepared, site)
     kept = prepared.config.cache / f"layers-{key}.json"
     weights = prepared.base.weights
     with world.one_run_at_a_time(kept, in_step=weights.is_divided):  # others wait for its table
@@ -117,24 +114,27 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
 _Scoring = tuple[str, Callable[[], Saliency]]
 
 
-def _swept(prepared: Prepared, _site: SiteConfig, layers: Sequence[Layer]) -> _Scoring:
+def _swept(prepared: Prepared, site: SiteConfig) -> _Scoring:
     """Scores by training an editor at every layer."""
+    layers = swept_layers(prepared.base, site)
     return sweep_key(prepared), lambda: sweep(prepared, layers)
 
 
-def _probed(prepared: Prepared, site: SiteConfig, layers: Sequence[Layer]) -> _Scoring:
+def _probed(prepared: Prepared, site: SiteConfig) -> _Scoring:
     """Scores by a picker that reads a few samples of the training part."""
     trainer = prepared.config.trainer
     dtype = _MIXED.get(str(precision_here(trainer.get("precision"), device_of(trainer).type)))
     picker = make_picker(site, dtype)
     part, draws = prepared.train, torch.Generator().manual_seed(prepared.config.seed)
+    passing = picker.readable(part.passing)
     fail = _draw(range(len(part.fail)), site.samples, draws)
     probes = Probes(
         [part.fail[i] for i in fail],
         [part.adapt[i][0] if part.adapt[i] else part.fail[i] for i in fail],
-        _draw(part.passing, site.samples, draws),
-        _draw(part.passing, _BACKGROUND * site.samples, draws),
+        _draw(passing, site.samples, draws),
+        _draw(passing, _BACKGROUND * site.samples, draws),
     )
+    layers = prepared.base.layers(site.maps)
     key = _key(prepared, site, layers, probes, dtype)
     return key, lambda: picker(prepared.base, prepared.task, layers, probes)
 
@@ -175,28 +175,6 @@ def pick_layer(prepared: Prepared) -> tuple[Layer, dict[str, Any] | None]:
     # A pick near the input has fewer blocks below it.
     pick = int(table["pick"])
     return prepared.base.layer(pick, config.maps, min(config.span, pick + 1)), table
-
-
-def saliency(config: RunConfig, ui: Ui) -> dict[str, Any]:
-    """Score every layer; write ``saliency.json`` and ``saliency.png`` into the run's folder.
-
-    Args:
-        config: the run; ``site.select: fixed`` is scored by trial-step.
-        ui: where progress is shown.
-
-    Returns:
-        The table, see ``Saliency.as_json``.
-
-    Raises:
-        UserError: the configuration, the data or the model is wrong.
-    """
-    site = replace(config.site, layer=SiteConfig.layer)  # which is not asked for here
-    check_site(site, config.train.validation_edits)
-    edited = [VALIDATION] if config.site.select == SWEEP else []  # others leave the editor out
-    prepared = prepare(replace(config, trainer=alone(config.trainer)), ui, edited)
-    table = score_layers(prepared)
-    save_saliency(prepared, table)
-    return table
 
 
 def save_saliency(prepared: Prepared, table: dict[str, Any]) -> None:

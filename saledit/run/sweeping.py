@@ -14,10 +14,11 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from saledit.artifact import make_editor
-from saledit.config import RunConfig, TestConfig, TrainConfig
+from saledit.config import RunConfig, SiteConfig, TestConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ArtifactError, ConfigError, DivergedError, SiteError
 from saledit.files import keep_json, kept_json
+from saledit.models import TaskModel
 from saledit.run.measures.preferences import PAIRS, Pairs, Preferences, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
 from saledit.run.setup.caching import (
@@ -36,11 +37,12 @@ from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.text import TextTask
 
-_SCHEMA = 4  # of cached scores; to be raised with what a sweep does
+_SCHEMA = 5  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
 _SHARES = ("edit_accuracy", "drawdown")
 _JUDGES = {"validation": "score", "preference": S}  # which metric of a validation they read
 JUDGES = tuple(_JUDGES)
+_READ = ("train", "validation")  # parts of the data
 
 
 def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
@@ -52,12 +54,15 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     validation that training goes by, edit accuracy - 4 x drawdown - KL, or S of the same edits
     (``site.judge``), which is shown where records name rivals; the test split is never
     read. An editor that is not trained (``locate``, ``step``) has one round, which is its
-    validation at every layer. Rates do not decay: rounds would differ in it. Rounds that have ended
-    are not run again after an interruption.
+    validation at every layer; what it searches or fits itself is in the seconds, not among the
+    passes. Rates do not decay: rounds would differ in it. Rounds that have ended are not run again
+    after an interruption.
+
+    With ``site.span`` above 1 a layer is that many blocks, and goes by the number of the top one.
 
     Args:
         prepared: the task model and its samples.
-        layers: the layers, from the input up.
+        layers: the layers, from the input up, see ``swept_layers``.
 
     Returns:
         The table. Layers that a later round left out are rough, and one that the editor cannot
@@ -97,7 +102,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
             steps = site.rung * 2**number
             details = {"steps": float(steps), **_details(found)}
             score = compared.score(found)
-            scores[layer.index] = LayerScore(layer.index, score, details, final=False)
+            top = layer.index + site.span - 1
+            scores[layer.index] = LayerScore(top, score, details, final=False)
             before = steps // 2 if number else 0
             share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks
             trained += share * (steps - before) * editor.is_trained * _rows_a_step(prepared)
@@ -119,6 +125,16 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     return Saliency(name, rows, trained + judged, trained, time.perf_counter() - began)
 
 
+def swept_layers(base: TaskModel, site: SiteConfig) -> tuple[Layer, ...]:
+    """What a sweep tries: every run of ``site.span`` blocks, from the input up.
+
+    Raises:
+        SiteError: there are not so many blocks.
+    """
+    lowest = min(site.span, base.n_blocks) - 1
+    return tuple(base.layer(i, site.maps, site.span) for i in range(lowest, base.n_blocks))
+
+
 def _round(
     prepared: Prepared, place: Path, layer: Layer, number: int, compared: _Compared
 ) -> dict[str, float]:
@@ -128,11 +144,11 @@ def _round(
     with suppress(ArtifactError):
         known: dict[str, float] = kept_json(kept, "the validation of a layer")
         return known
-    further = compared.at(layer)
+    further: dict[str, Any] = {"callbacks": compared.at(layer), "parts": _READ}
     try:
-        result = train_at(own, layer, (config.folder / LAST).exists(), callbacks=further)
+        result = train_at(own, layer, (config.folder / LAST).exists(), **further)
     except ArtifactError:  # what was cut off cannot be gone on with
-        result = train_at(own, layer, False, callbacks=further)
+        result = train_at(own, layer, False, **further)
     found: dict[str, float] = result["validation"]
     keep_json(kept, found)
     return found
@@ -222,7 +238,7 @@ def sweep_key(prepared: Prepared) -> str:
     # trains in the end: one that is gone on with for longer finds them.
     # Nothing is tested, no edit comes on top of another, and where caches lie in changes no number.
     plain = replace(
-        config, site=replace(config.site, layer=0, span=1), train=_rounds(config, 0),
+        config, site=replace(config.site, layer=0), train=_rounds(config, 0),
         trainer=_without_end(config), model=replace(config.model, stream=False), test=TestConfig(),
         schedule=replace(config.schedule, cumulative=False),
         caches=replace(config.caches, memory_mb=0),
@@ -234,7 +250,8 @@ def sweep_key(prepared: Prepared) -> str:
 
 def _config(config: RunConfig, place: Path, layer: Layer, number: int) -> RunConfig:
     """The run of a layer up to the end of a round."""
-    site = replace(config.site, select="fixed", layer=layer.index, span=1)
+    top = layer.index + config.site.span - 1
+    site = replace(config.site, select="fixed", layer=top)
     # Below the cache, and with the same cache: what has been made for all layers is found there.
     name = str(place.relative_to(config.output) / f"layer-{layer.index}")
     return replace(

@@ -37,7 +37,7 @@ from saledit.run.setup.caching import banks_of, learned_by, moments_of, takes_mo
 from saledit.run.setup.kept import held_samples, write_kept
 from saledit.run.setup.launching import strategy_of
 from saledit.run.setup.placing import device_of, place
-from saledit.run.setup.prepare import Prepared
+from saledit.run.setup.prepare import PARTS, Prepared
 from saledit.site import Layer
 
 LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"
@@ -49,7 +49,7 @@ SCORE = "val/score"  # what a state is kept by
 
 def train_at(
     prepared: Prepared, layer: Layer, resume: bool, table: dict[str, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (), parts: Sequence[str] = PARTS,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the configured editor at a layer and write it into the run's folder.
 
@@ -59,6 +59,7 @@ def train_at(
         resume: go on from ``last.ckpt`` where there is one.
         table: what the layer was picked from, for the record.
         callbacks: further ones of the trainer.
+        parts: parts of the data whose sizes are told, see ``Prepared.counts``.
 
     Returns:
         What was trained, on what, and the validation metrics of the kept state.
@@ -70,7 +71,7 @@ def train_at(
     config, ui = prepared.config, prepared.ui
     folder, last = config.folder, config.folder / LAST
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
-    splits = prepared.counts()
+    splits = prepared.counts(parts)
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
     told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
     found = last if resume and last.exists() else None
@@ -89,8 +90,7 @@ def train_at(
         _fit(trainer, module, data, found)
     # Of all sessions of a run that was cut off, as are its steps.
     seconds = module.seconds() if module.editor.is_trained else time.perf_counter() - began
-    steps = trainer.global_step
-    validation = {}
+    steps, validation = trainer.global_step, {}
     if config.train.validation_edits:
         validation = _restore_best(trainer, keep, module, data)
     module.eval()

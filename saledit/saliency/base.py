@@ -134,6 +134,14 @@ class Picker(Protocol):
         """
         ...
 
+    def readable(self, passing: Sequence[Sample]) -> Sequence[Sample]:
+        """Those pass samples that it can read.
+
+        Raises:
+            DataError: it can read none of them.
+        """
+        ...
+
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
     ) -> Saliency:

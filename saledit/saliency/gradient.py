@@ -39,7 +39,8 @@ class GradientSaliency:
     """Scores all layers in one pass of forward and backward.
 
     Args:
-        score: ``mean_abs`` or ``frobenius``; both are measured, this one picks.
+        score: ``mean_abs`` or ``frobenius``. Beside the first the second is shown, not the other
+            way round: it is chosen where a sum the size of the weights is too much.
         per_parameter: divide by the Frobenius norm of the layer's weights.
         batch_tokens: padded tokens a batch; 0 for the model's own.
     """
@@ -55,6 +56,10 @@ class GradientSaliency:
         """See ``Picker.of``; gradients are never cast."""
         check_name("site.score", config.score, SCORES)
         return cls(config.score, config.per_parameter)
+
+    def readable(self, passing: Sequence[Sample]) -> Sequence[Sample]:
+        """All of them, see ``Picker.readable``."""
+        return passing
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -91,18 +96,18 @@ class GradientSaliency:
                 # Squares of half precision overflow, and so do sums over a matrix.
                 pair = LowRank(wide(factor.u), wide(factor.v))
                 squares[site] = pair.norm().square()  # (B,)
-                _accumulate(sums, site, pair)
+                if self._score == "mean_abs":  # the other needs no weight gradient
+                    _accumulate(sums, site, pair)
             for layer in layers:  # of each sample's gradient over all matrices of the layer
                 own = torch.stack([squares[site] for site in layer.sites]).sum(0)
                 norms[layer.index] += float(own.sqrt().sum())
         scores = []
         for layer in layers:
-            weights = sum(site.d_in * site.d_out for site in layer.sites)
-            total = sum(float(sums[s].abs().sum()) for s in layer.sites)
-            mean_abs = total / weights / len(samples)
-            frobenius = norms[layer.index] / len(samples)
+            values = {"frobenius": norms[layer.index] / len(samples)}
+            if sums:
+                total = sum(float(sums[s].abs().sum()) for s in layer.sites)
+                values = {"mean_abs": total / layer.n_parameters / len(samples)} | values
             size = _weight_norm(base, layer)
-            values = {"mean_abs": mean_abs, "frobenius": frobenius}
             score = values[self._score] / (size if self._per_parameter else 1.0)
             scores.append(LayerScore(layer.index, score, {**values, "weight_norm": size}))
         return scores

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from saledit.errors import DataError
 from saledit.models import CAUSAL, SEQ2SEQ, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Encoded, Task
@@ -31,15 +32,25 @@ def content(base: TaskModel, seen: Encoded) -> Tensor:
     return torch.where(own.any(1, keepdim=True), own, real)
 
 
-def about(base: TaskModel, task: Task, samples: Sequence[Sample], seen: Encoded) -> Tensor:
-    """What texts are about: bool (B, T), their subjects, of others all that they say."""
-    own = content(base, seen)
-    with_subject = [i for i, s in enumerate(samples) if stands_in(s.subject, s.inputs)]
-    spans = task.subject_spans(base, [samples[i] for i in with_subject]) if with_subject else []
-    for i, (first, last) in zip(with_subject, spans, strict=True):
-        own[i] = False
-        own[i, first : last + 1] = True
-    return own
+def about(
+    base: TaskModel, task: Task, samples: Sequence[Sample], seen: Encoded
+) -> tuple[Tensor, int]:
+    """What texts are about: bool (B, T), their subjects, of others all that they say.
+
+    Returns:
+        The mask, and how many of them have a subject in what the model reads: a long text may
+        have been cut off before it.
+    """
+    own, named = content(base, seen), 0
+    for i, sample in enumerate(samples):
+        if not stands_in(sample.subject, sample.inputs):
+            continue
+        with suppress(DataError):
+            ((first, last),) = task.subject_spans(base, [sample])
+            own[i] = False
+            own[i, first : last + 1] = True
+            named += 1
+    return own, named
 
 
 def beginning(base: TaskModel, seen: Encoded, own: Tensor, length: Tensor) -> Encoded:
@@ -86,7 +97,7 @@ def embedding_spread(
     table = text_table(base)
     found = []
     for batch in batches_by_length(task, base, samples, batch_tokens):
-        own = about(base, task, [samples[i] for i in batch.index], batch.encoded)
+        own, _ = about(base, task, [samples[i] for i in batch.index], batch.encoded)
         found.append(table(batch.encoded.inputs["input_ids"][own]).float().cpu().flatten())
     return float(torch.cat(found).std())
 

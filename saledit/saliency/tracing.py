@@ -11,49 +11,38 @@ back most of the answer's probability, the indirect effect, is picked.
 by token (1, 1-2, 1-3, ...), and again with one layer masked, for every layer. The layer whose
 masking takes most of the answer's probability is picked.
 
-Both read samples that are answered well. What is corrupted is the subject, as published, where a
-sample names one that stands in its text; of others, and what is read token by token, is the text
-itself: all its tokens but the special ones, of a causal model those of the prompt.
+Both read questions that are answered rightly. What is corrupted is the subject, as published, where
+samples name one that stands in their text, and then no others are read; without any, and what is
+read token by token, it is the text itself: all its tokens but the special ones, of a causal model
+those of the prompt. An answer's probability is the geometric mean of its tokens', without its end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import torch
-from torch import Tensor
 
 from saledit.config import SiteConfig
-from saledit.errors import ConfigError
-from saledit.forward.places import changed
-from saledit.forward.scoring import forward
-from saledit.models import SEQ2SEQ, TaskModel
+from saledit.errors import ConfigError, DataError
+from saledit.models import TaskModel
+from saledit.records import OWN, TEXT, Sample
 from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
-from saledit.saliency.interventions import (
-    about,
-    beginning,
-    content,
-    embedding_spread,
-    noised,
-    rows_of,
-)
+from saledit.saliency.interventions import about, embedding_spread
+from saledit.saliency.traced import TOKENS, Draws, Traced
 from saledit.site import Layer
-from saledit.tasks.base import Encoded, Task
+from saledit.tasks.base import Task
 from saledit.tasks.batching import batches_by_length
+from saledit.tasks.subjects import stands_in
+from saledit.tasks.text import TextTask
 
 PROTOCOLS = ("rome", "masking")
 WHAT = ("mlp", "state")
 AT = ("last", "all")
 CORRUPT = ("subject", "text")
 _BLOCKS, _WINDOW = 48, 10  # GPT-2 XL, and the window that it was traced with
-_TOKENS = 8192  # padded tokens a run
-
-#: Changes what a layer gives, (R, T, D) -> (R, T, D), by its number.
-_Change = Callable[[int, Tensor], Tensor]
 
 
 class CausalTracing:
@@ -94,6 +83,21 @@ class CausalTracing:
             raise ConfigError(f"site.trace.noise: expected a number above 0, got {trace.noise:g}")
         return cls(**asdict(trace))
 
+    def readable(self, passing: Sequence[Sample]) -> Sequence[Sample]:
+        """Questions that are answered rightly, with a subject where it is what is corrupted.
+
+        See ``Picker.readable``. Neither passages, nor what the model says where it is wrong.
+        """
+        right = [sample for sample in passing if sample.kind not in (OWN, TEXT)]
+        if not right:
+            raise DataError(
+                "site.select: expected questions that are answered rightly for causal-tracing, got "
+                f"none among {len(passing)} pass samples; pick by trial-step, or give more data"
+            )
+        if (self._protocol, self._corrupt) != ("rome", "subject"):
+            return right
+        return [sample for sample in right if stands_in(sample.subject, sample.inputs)] or right
+
     @torch.no_grad()
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -101,21 +105,25 @@ class CausalTracing:
         """Score every layer on the pass samples."""
         began = time.perf_counter()
         samples = list(probes.passing)
+        if isinstance(task, TextTask):
+            task = task.unended()  # the probability of an answer, as published, not of its end too
         if self._corrupt == "text":
             samples = [replace(sample, subject="") for sample in samples]
         effects = torch.zeros(len(samples), len(layers))
         clean, broken = torch.zeros(len(samples)), torch.zeros(len(samples))
-        tracing = _Tracing(base, task, layers, (self._protocol, self._what) == ("rome", "state"))
-        spread = self._noise * embedding_spread(base, task, samples, _TOKENS)
-        passes = 0
+        tracing = Traced(base, task, layers, (self._protocol, self._what) == ("rome", "state"))
+        rome = self._protocol == "rome"
+        spread = self._noise * embedding_spread(base, task, samples, TOKENS) if rome else 0.0
+        passes = subjects = 0
         rows = len(layers) + 1
-        for batch in batches_by_length(task, base, samples, max(1, _TOKENS // rows)):
+        for batch in batches_by_length(task, base, samples, max(1, TOKENS // rows)):
             seen = batch.encoded
             places = torch.tensor(batch.index)
-            if self._protocol == "rome":
+            if rome:
                 clean[places] = tracing.clean(seen)
-                draws = _Draws(spread, self._draws, batch.index)
-                own = about(base, task, [samples[i] for i in batch.index], seen)
+                draws = Draws(spread, self._draws, batch.index)
+                own, named = about(base, task, [samples[i] for i in batch.index], seen)
+                subjects += named
                 found = tracing.restored(seen, own, draws, self._width(base), self._at)
                 passes += len(batch.index)
             else:
@@ -123,7 +131,7 @@ class CausalTracing:
                 clean[places] = torch.stack([one[-1, 0] for one in found])
             for i, one in zip(batch.index, found, strict=True):  # (V, 1 + L)
                 change = one[:, 1:] - one[:, :1]
-                effects[i] = (change if self._protocol == "rome" else -change).mean(0)
+                effects[i] = (change if rome else -change).mean(0)
                 broken[i] = one[:, 0].mean()
                 passes += one.numel()
         errors = effects.std(0, unbiased=False) / max(1, len(samples)) ** 0.5
@@ -133,7 +141,11 @@ class CausalTracing:
             LayerScore(layer.index, mean, {"standard_error": error})
             for layer, mean, error in zip(layers, means, errors.tolist(), strict=True)
         )
-        how = "with noise" if self._protocol == "rome" else "while the text grows"
+        how = "while the text grows"
+        if rome:
+            texts = len(samples) - subjects
+            where = ((subjects, "subjects"), (texts, "whole texts"))
+            how = "with noise on " + " and ".join(f"{n} {what}" for n, what in where if n)
         return Saliency(
             f"{self._name(base)}; probability {clean.mean():.3f}, {broken.mean():.3f} {how}",
             scores, float(passes), 0.0, time.perf_counter() - began,
@@ -151,149 +163,3 @@ class CausalTracing:
         if self._window:
             return self._window
         return 1 if self._what == "state" else max(1, round(base.n_blocks * _WINDOW / _BLOCKS))
-
-
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """Draws of the noise, for each text its own, so that it is the same whatever the batches are.
-
-    Attributes:
-        spread: their standard deviation.
-        count: draws V of a text.
-        seeds: of the texts (B,).
-    """
-
-    spread: float
-    count: int
-    seeds: Sequence[int]
-
-    def of(self, number: int, tokens: int, size: int) -> Tensor:
-        """The draws of a text (V, tokens, size)."""
-        generator = torch.Generator().manual_seed(self.seeds[number])
-        return self.spread * torch.randn((self.count, tokens, size), generator=generator)
-
-
-class _Tracing:
-    """Probabilities of right answers in runs of which each row is changed in its own way."""
-
-    def __init__(
-        self, base: TaskModel, task: Task, layers: Sequence[Layer], of_blocks: bool
-    ) -> None:
-        self.base, self._task, self._layers = base, task, layers
-        names = [
-            base.block_name(layer.index) if of_blocks else layer.sites[-1].name for layer in layers
-        ]
-        self._modules = [base.model.get_submodule(name) for name in names]
-
-    def clean(self, seen: Encoded) -> Tensor:
-        """Probabilities (B,) in an ordinary run, whose states are kept for ``restored``."""
-        self._kept: list[Tensor] = [torch.empty(0)] * len(self._layers)
-
-        def keep(layer: int, x: Tensor) -> Tensor:
-            self._kept[layer] = x
-            return x
-
-        return self._run(seen, keep)
-
-    def restored(
-        self, seen: Encoded, own: Tensor, draws: _Draws, window: int, at: str
-    ) -> list[Tensor]:
-        """Probabilities under noise, and with a window of layers put back.
-
-        Args:
-            seen: B samples, of which ``clean`` was run.
-            own: what is corrupted, bool (B, T).
-            draws: of the noise on each text.
-            window: layers put back together.
-            at: "last" or "all".
-
-        Returns:
-            For each sample (V, 1 + L): with nothing restored, and about each layer.
-        """
-        places = self._places(seen, own, at)  # (B, T of the stack)
-        n_layers, n_draws, size = len(self._layers), draws.count, self.base.embedding_size
-        noise = [draws.of(b, n, size) for b, n in enumerate(own.sum(1).tolist())]
-        numbers = torch.arange(n_layers)
-        low = (numbers - window // 2)[:, None]
-        covered = (numbers >= low) & (numbers < low + window)  # (scored, restored)
-        covered = torch.cat([covered.new_zeros(1, n_layers), covered])  # nothing, then each
-        rows = torch.cartesian_prod(
-            torch.arange(len(own)), torch.arange(n_draws), torch.arange(n_layers + 1)
-        )
-        found = []
-        for part in torch.split(rows, max(1, _TOKENS // own.shape[1])):
-            of, draw, scored = part.unbind(1)
-            picked = rows_of(seen, of)
-            added = torch.zeros(*picked.inputs["input_ids"].shape, size)
-            added[own[of].cpu()] = torch.cat(
-                [noise[b][v] for b, v in zip(of.tolist(), draw.tolist(), strict=True)]
-            )
-            here, back = places[of], covered[scored]
-
-            def restore(
-                layer: int, x: Tensor, of: Tensor = of, here: Tensor = here, back: Tensor = back
-            ) -> Tensor:
-                chosen = here & back[:, layer, None].to(here.device)
-                return torch.where(chosen[..., None], self._kept[layer][of], x)
-
-            with noised(self.base, added.to(self.base.device)):
-                found.append(self._run(picked, restore))
-        together = torch.cat(found).view(len(own), n_draws, n_layers + 1)
-        return list(together)
-
-    def masked(self, seen: Encoded) -> list[Tensor]:
-        """Probabilities of growing beginnings of the text, and of the same without each layer.
-
-        Returns:
-            For each sample (V, 1 + L), V tokens: with all layers, and without each.
-        """
-        own = content(self.base, seen)
-        lengths = own.sum(1).tolist()
-        n_layers = len(self._layers)
-        rows = torch.cat(
-            [
-                torch.cartesian_prod(
-                    torch.tensor([b]), torch.arange(1, n + 1), torch.arange(n_layers + 1)
-                )
-                for b, n in enumerate(lengths)
-            ]
-        )
-        found = []
-        for part in torch.split(rows, max(1, _TOKENS // own.shape[1])):
-            of, length, without = part.unbind(1)
-            read = beginning(self.base, rows_of(seen, of), own[of], length.to(own.device))
-
-            def mask(layer: int, x: Tensor, without: Tensor = without) -> Tensor:
-                left_out = (without == layer + 1).to(x.device)[:, None, None]
-                return x.masked_fill(left_out, 0.0)
-
-            found.append(self._run(read, mask))
-        parts = torch.split(torch.cat(found), [n * (n_layers + 1) for n in lengths])
-        return [part.view(-1, n_layers + 1) for part in parts]
-
-    def _places(self, seen: Encoded, own: Tensor, at: str) -> Tensor:
-        """Where something is put back: bool (B, T of the edited stack)."""
-        if self.base.kind == SEQ2SEQ and not self.base.in_encoder:
-            assert seen.at is not None
-            shown = torch.ones_like(seen.inputs["decoder_input_ids"], dtype=torch.bool)
-            if at == "all":
-                return shown
-            return torch.arange(shown.shape[1], device=shown.device) == seen.at[:, :1]
-        if at == "all":
-            return seen.inputs["attention_mask"].bool()
-        numbers = torch.arange(own.shape[1], device=own.device)
-        return numbers == (own * numbers).amax(1, keepdim=True)
-
-    def _run(self, seen: Encoded, change: _Change) -> Tensor:
-        """Probability (R,) of each row's answer, of text the geometric mean of its tokens'."""
-        with ExitStack() as hooks:
-            for number, module in enumerate(self._modules):
-                own = partial(_at_layer, change, number)
-                hooks.enter_context(changed(module, len(seen.targets), own))
-            outputs = forward(self.base, seen.inputs, seen.at)
-        logits = self._task.logits(self.base, outputs, seen.targets)
-        return (-self._task.losses(self.base, logits, seen.targets)).exp().float().cpu()
-
-
-def _at_layer(change: _Change, number: int, _given: Tensor, gives: Tensor) -> Tensor:
-    return change(number, gives)

@@ -43,6 +43,7 @@ _FIRST_ROUND = 6  # failures on which all layers of a deep model are tried
 _FINALISTS = 6  # layers at least that are tried on all failures
 #: A step that mends five failures of a hundred more says nothing about what training reaches.
 _TOLERANCE = 0.05
+_LOST = 1e3  # nats for a pass row whose logits are no numbers after a step: it is lost at any price
 
 
 class TrialStep:
@@ -54,7 +55,8 @@ class TrialStep:
     step, the best of them on all failures about the step that was best. Only these may be picked.
 
     Both count from 0 to 1 a row: a pass row that is lost costs what a mended failure gains,
-    however many nats it moved. (Without the bound one near twin of a failure decides.)
+    however many nats it moved. (Without the bound one near twin of a failure decides.) A step too
+    long for the numbers of the weights mends nothing and loses what it meets.
 
     Args:
         whiten: relative ridge of the whitening, see ``saledit.moments.whitener``; 0 for
@@ -80,6 +82,10 @@ class TrialStep:
     def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> TrialStep:
         """See ``Picker.of``."""
         return cls(config.whiten, dtype=dtype)
+
+    def readable(self, passing: Sequence[Sample]) -> Sequence[Sample]:
+        """All of them, see ``Picker.readable``."""
+        return passing
 
     def __call__(
         self, base: TaskModel, task: Task, layers: Sequence[Layer], probes: Probes
@@ -206,14 +212,15 @@ class TrialStep:
                 targets = bank.targets_of(places)
                 with self._cast(base):
                     logits = task.logits(base, _cut(bank, outputs[:, column], targets), targets)
-                right[column].append(task.correct(logits, targets).float())
+                whole = task.losses(base, logits, targets).isfinite()
+                right[column].append((task.correct(logits, targets) & whole).float())
             wanted = passing.targets_of(held)
             after = _cut(passing, outputs[:, 2:], wanted)
             with self._cast(base):
                 both = task.logits_beside(base, passing.outputs(held), after, wanted)
             kl.append(task.divergence(*both, wanted))
         mended = torch.stack([torch.cat(part) for part in right]).mean(0)
-        return mended, torch.cat(kl)
+        return mended, torch.cat(kl).nan_to_num(nan=_LOST, posinf=_LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import replace
 
@@ -350,6 +351,37 @@ def test_half_precision_does_not_overflow() -> None:
         table = GradientSaliency("frobenius")(base, TASK, base.layers(), probes(build("llama")))
         scores.append(torch.tensor([s.score for s in table.scores]))
     torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_step_too_long_for_half_precision_is_no_pick(family: str) -> None:
+    base = build(family)
+    maps = [base.model.get_submodule(site.name) for site in base.layer(1).sites]
+    with torch.no_grad():  # what is between the maps is large: a change of the second overflows
+        for inner in maps[:-1][-1:]:
+            inner.weight.mul_(6000)
+        maps[-1].weight.div_(6000)
+    base.model.to(torch.float16)
+    table = TrialStep()(base, TASK, base.layers(), probes(build(family)))
+    for score in table.scores:
+        assert all(map(math.isfinite, (score.score, score.error, *score.details.values())))
+    long = TrialStep(steps=(1e38,))(build(family), TASK, base.layers(), probes(build(family)))
+    assert all(score.details["mended"] == 0 for score in long.scores)
+    assert all(score.score == pytest.approx(-1) for score in long.scores)
+
+
+def test_the_norm_of_gradients_needs_no_sum_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build("bert")
+    both = GradientSaliency("mean_abs")(base, TASK, base.layers(), probes(base))
+
+    def none(*_args: object) -> None:
+        raise AssertionError("a weight gradient")
+
+    monkeypatch.setattr("saledit.saliency.gradient._accumulate", none)
+    table = GradientSaliency("frobenius")(base, TASK, base.layers(), probes(base))
+    for one, other in zip(table.scores, both.scores, strict=True):
+        assert one.score == pytest.approx(other.details["frobenius"])
+        assert "mean_abs" not in one.details
 
 
 def test_whitening_is_by_the_background_where_there_is_one() -> None:

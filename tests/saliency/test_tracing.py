@@ -14,10 +14,10 @@ from tiny import N_BLOCKS, build, samples, untouched
 from torch import Tensor
 
 from saledit.config import SiteConfig, TraceConfig
-from saledit.errors import ConfigError
+from saledit.errors import ConfigError, DataError
 from saledit.forward.scoring import forward
 from saledit.models import SEQ2SEQ, TaskModel
-from saledit.records import Sample
+from saledit.records import OWN, TEXT, Sample
 from saledit.run.picking import make_picker
 from saledit.saliency.base import Probes
 from saledit.saliency.interventions import beginning, content, embedding_spread, text_table
@@ -32,7 +32,7 @@ WRITERS = ("gpt2", "llama", "opt", "gemma2", "t5", "bart", "t5/encoder")
 def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
     if name.startswith("nli "):
         return build(name.removeprefix("nli ")), Nli(), samples(n, seed=2)
-    return text.build(name), text.task(), text.samples(n)
+    return text.build(name), text.task().unended(), text.samples(n)
 
 
 QUICK = ("nli bert", "gpt2", "llama", "t5")
@@ -203,6 +203,46 @@ def test_a_subject_that_is_not_in_the_text_is_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["rome", "masking"])
+def test_a_subject_that_was_cut_off_is_none(protocol: str) -> None:
+    base, _, chosen = case("nli bert", 3)
+    short = Nli(max_length=6)
+    behind = [replace(s, subject=s.inputs[1].split()[-1]) for s in chosen]
+    tables = [
+        CausalTracing(protocol, draws=2)(base, short, base.layers(), Probes([], [], own))
+        for own in (chosen, behind)
+    ]
+    assert tables[0].scores == tables[1].scores
+    assert tables[0].method == tables[1].method
+
+
+@pytest.mark.parametrize("protocol", ["rome", "masking"])
+def test_an_answers_end_has_no_say(protocol: str) -> None:
+    base, chosen = text.build("llama"), text.samples(3)
+    tables = [
+        CausalTracing(protocol, draws=2)(base, task, base.layers(), Probes([], [], chosen))
+        for task in (text.task(), text.task().unended())
+    ]
+    assert text.task().encode(base, chosen).targets.shape[1] > 1  # there is one to be left out
+    assert tables[0].scores == tables[1].scores
+    assert tables[0].method == tables[1].method
+
+
+def test_right_answers_about_something_are_read() -> None:
+    """Not what the model says where it is wrong, no passages, and with a subject if any has one."""
+    plain = text.samples(6)
+    right, named = plain[:2], [about_a_word(sample, 1) for sample in plain[2:4]]
+    wrong = [replace(about_a_word(sample, 1), kind=OWN) for sample in plain[4:]]
+    passage = Sample("p", ("",), "a b c", TEXT)
+    every = [*right, *wrong, passage, *named]
+    assert CausalTracing("rome").readable(every) == named
+    assert CausalTracing("rome", corrupt="text").readable(every) == [*right, *named]
+    assert CausalTracing("masking").readable(every) == [*right, *named]
+    assert CausalTracing("rome").readable([*right, passage]) == right
+    with pytest.raises(DataError, match="answered rightly for causal-tracing, got none among 3"):
+        CausalTracing("masking").readable([*wrong, passage])
+
+
+@pytest.mark.parametrize("protocol", ["rome", "masking"])
 @pytest.mark.parametrize("name", quick(["llama"], ["nli bert", "llama", "t5"]))
 def test_scores_do_not_depend_on_the_batches(
     name: str, protocol: str, monkeypatch: pytest.MonkeyPatch
@@ -211,7 +251,8 @@ def test_scores_do_not_depend_on_the_batches(
     read = Probes([], [], chosen)
     tables = []
     for tokens in (8192, 40):
-        monkeypatch.setattr("saledit.saliency.tracing._TOKENS", tokens)
+        for module in ("tracing", "traced"):
+            monkeypatch.setattr(f"saledit.saliency.{module}.TOKENS", tokens)
         tables.append(CausalTracing(protocol, draws=3)(base, task, base.layers(), read))
     for one, other in zip(*(table.scores for table in tables), strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-3, abs=1e-6)
@@ -222,7 +263,7 @@ def test_all_states_put_back_bring_the_answer_back() -> None:
     picker = CausalTracing("rome", "state", "all", 3.0, 2, window=2 * N_BLOCKS)
     table = picker(base, task, base.layers(), Probes([], [], chosen))
     clean = torch.tensor([probability(base, task, task.encode(base, [s])) for s in chosen]).mean()
-    broken = float(table.method.removesuffix(" with noise").rpartition(" ")[2])
+    broken = float(table.method.removesuffix(" with noise on 4 whole texts").rpartition(" ")[2])
     assert table.scores[1].score == pytest.approx(float(clean) - broken, abs=1e-3)
 
 

@@ -196,6 +196,53 @@ def test_an_interrupted_sweep_goes_on(home: Path, monkeypatch: pytest.MonkeyPatc
     assert again["layers"] == whole["layers"]
 
 
+def test_a_sweep_of_several_blocks_tries_runs_of_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = sweeping.train_at, []
+
+    def noted(prepared: Prepared, layer: Any, resume: bool, **more: Any) -> dict[str, Any]:
+        seen.append((prepared.config.site.layer, len(layer.sites)))
+        return real(prepared, layer, resume, **more)
+
+    monkeypatch.setattr(sweeping, "train_at", noted)
+    config = make(home, "spans", "editor.name=step", "site.span=2")
+    table = saliency(config, FakeUi())  # type: ignore[arg-type]
+    assert seen == [(1, 4), (2, 4)]  # the top one of two blocks of two maps
+    assert [row["layer"] for row in table["layers"]] == [1, 2]
+    assert not any("test" in json.loads(f.read_text()) for f in home.glob("spans/**/fit.json"))
+    seen.clear()
+    one = make(home, "spans", "editor.name=step")
+    assert [row["layer"] for row in saliency(one, FakeUi())["layers"]] == [0, 1, 2]  # type: ignore[arg-type]
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    with pytest.raises(SiteError, match=r"site\.span: expected 1 to 3 blocks"):
+        saliency(make(home, "spans", "site.span=4"), FakeUi())  # type: ignore[arg-type]
+
+
+def test_the_test_is_not_asked_for_in_a_sweep(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(_self: object) -> None:
+        raise AssertionError("the test's samples were made")
+
+    monkeypatch.setattr(Prepared, "test", property(asked))
+    saliency(make(home, "untested", "editor.name=step", "seed=3"), FakeUi())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.foo=1", "unknown argument of lightning.Trainer"),
+        ("loss.penalty=typo", "loss.penalty"),
+        ("editor.name=locate", "schedule.batch_size: rome solves for one failure at a time"),
+    ],
+)
+def test_a_sweeps_settings_are_refused_before_anything_is_read(
+    tmp_path: Path, override: str, line: str
+) -> None:
+    config = make(tmp_path, "none", "schedule.batch_size=2", "editor.locate.solver=rome", override)
+    with pytest.raises(ConfigError, match=line):
+        saliency(config, FakeUi())  # type: ignore[arg-type]
+
+
 def test_a_fit_trains_at_the_layer_that_was_found(home: Path, trained: Trained) -> None:
     result = fit(make(home, "fitted"), False, FakeUi())  # type: ignore[arg-type]
     assert result["layer"] == result["saliency"]["pick"] == 1

@@ -29,6 +29,8 @@ from saledit.run.setup.placing import accelerator_left, device_of
 from saledit.run.setup.reading import FITTED_AND_TESTED, RunRecords, read_records
 from saledit.tasks.base import Task
 
+PARTS = ("train", "validation", "test")
+
 
 @dataclass
 class Prepared:
@@ -114,10 +116,9 @@ class Prepared:
         r, sides = self.records, self._other_sides
         return _matters(r.test, sides[1], r.validation, sides[0])
 
-    def counts(self) -> dict[str, dict[str, object]]:
-        """Sizes of all three parts. Processes that share a run come here together."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: part.counts() for name, part in parts.items()}
+    def counts(self, parts: Sequence[str] = PARTS) -> dict[str, dict[str, object]]:
+        """Sizes of some parts, which are made. Processes that share a run come here together."""
+        return {name: getattr(self, name).counts() for name in parts}
 
     def _part(
         self,
