@@ -153,8 +153,10 @@ class TaskModel:
         return len(head.weight)
 
     def head_weights(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Matrix and bias of the language-model head in a type, converted once: they are frozen."""
+        """Matrix and bias of the language-model head in a type, converted once where frozen."""
         head: Any = self.model.get_output_embeddings()
+        if head.weight.requires_grad:  # in fine-tuning they learn, and change with every step
+            return head.weight.to(dtype), None if head.bias is None else head.bias.to(dtype)
         kept = self._converted.get(dtype)
         if kept is None or kept[0].device != head.weight.device:
             bias = None if head.bias is None else head.bias.detach().to(dtype)

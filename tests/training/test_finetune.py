@@ -16,10 +16,11 @@ from tiny import LABELS, build, samples, save
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, SiteError
 from saledit.finetune import _key, finetuned
-from saledit.forward.scoring import base_logits
+from saledit.forward.scoring import base_logits, forward
 from saledit.models import TaskModel, load_classifier
 from saledit.records import Record, Sample
 from saledit.tasks.nli import Nli
+from saledit.tasks.prompts import END, IGNORED
 
 CONFIG = FinetuneConfig(enabled=True, epochs=12, batch_size=8, learning_rate=0.003)
 
@@ -141,3 +142,42 @@ def test_where_it_is_trained(
     monkeypatch.setattr("saledit.finetune.L.Trainer", trainer)
     with pytest.raises(KeyboardInterrupt):
         run(device=torch.device(device))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "t5", "bart"])
+def test_every_weight_learns_by_the_models_own_loss(family: str) -> None:
+    """The head too, tied or not: it is frozen in every other use of these models."""
+    base, task = tiny_text.build(family), tiny_text.task().unended()
+    seen = task.encode(base, tiny_text.samples(3))
+    base.model.requires_grad_(True)
+    outputs = forward(base, seen.inputs, seen.at)
+    wanted = seen.targets.masked_fill(seen.targets == END, IGNORED)  # one of several tokens
+    logits = task.logits(base, outputs, wanted)
+    task.losses(base, logits, wanted).sum().backward()
+    found = {name: p.grad for name, p in base.model.named_parameters()}
+    base.model.zero_grad()
+    assert all(p.grad is None for p in base.model.parameters())
+    whole = base.model(**seen.inputs).logits  # (B, T, C)
+    places = seen.at[..., None].expand(-1, -1, whole.shape[-1])
+    scored = wanted != IGNORED
+    nll = torch.nn.functional.cross_entropy(
+        whole.gather(1, places)[scored], wanted[scored], reduction="none"
+    )
+    counts = scored.sum(1)
+    (nll / counts.repeat_interleave(counts)).sum().backward()
+    for name, p in base.model.named_parameters():
+        assert (found[name] is None) == (p.grad is None), name
+        if p.grad is not None:
+            assert p.grad.abs().max() > 0, name
+            torch.testing.assert_close(found[name], p.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_head_that_learns_is_read_as_it_is_now() -> None:
+    base = tiny_text.build("gpt2")
+    weight = base.model.get_output_embeddings().weight
+    x = torch.randn(2, weight.shape[1])
+    frozen = base.project(x, torch.bfloat16)
+    weight.requires_grad_(True)
+    with torch.no_grad():
+        weight.mul_(3)
+    torch.testing.assert_close(base.project(x, torch.bfloat16), 3 * frozen, rtol=0.02, atol=0.02)
