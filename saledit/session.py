@@ -35,7 +35,7 @@ from saledit.site import Layer
 from saledit.tasks.base import Task
 from saledit.tasks.text import TextTask
 
-_LOG_MOST = 700.0
+_LOG_MOST = 690.0  # of perplexities, which stay below what a comparison can add up
 
 #: Whether answers (...) are right, from logits as ``Task.logits`` gives them and targets.
 Judge = Callable[[Tensor, Tensor], Tensor]

@@ -242,11 +242,11 @@ class TestConfig:
     fluency: int = 40
     """text: failures on which the edited model is let write, to see how fluent it is; 0 for none"""
     every: int = 0
-    """sequences: edits between two looks at what holds and is forgotten; 0: the end alone"""
+    """sequences: edited failures between two looks at what holds; 0: the end alone"""
     texts: str = ""
     """qa: data file of text whose perplexity is watched in a sequence"""
     n_texts: int = 100
-    """passages of it"""
+    """passages of it, its first ones, each cut at task.max_length tokens"""
     abilities: str = "bundled:data/abilities/prompts.jsonl.gz"
     """text: prompts with choices that are watched in a sequence; '' for none"""
     n_abilities: int = 0

@@ -17,6 +17,7 @@ from saledit.report.look import (
     duration,
     heading,
     line,
+    not_made,
     number,
     of_text,
     percent,
@@ -80,6 +81,8 @@ def compare_tables(result: Mapping[str, Any], look: Look) -> Iterator[Renderable
             )  # fmt: skip
         yield table
     yield from _courses(result["cells"], look)
+    for where, told in remarks_of(result["cells"]):
+        yield line(Text(f"{clean(where)}: {told}", style="yellow"))
     for row in result["cells"]:
         if "error" in row:
             where = f"{row['editor']}, seed {row['seed']}: {row['error']}"
@@ -141,8 +144,19 @@ def _preferences(rows: Sequence[Mapping[str, Any]], look: Look) -> Iterator[Rend
         yield table
 
 
+def remarks_of(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What has to be known beside the numbers: edits that were not made, by cell.
+
+    An edit that was not made breaks nothing, so such an editor looks the safer for it.
+    """
+    told = (
+        (f"{row['editor']}, seed {row['seed']}", not_made(row)) for row in cells if "counts" in row
+    )
+    return [(where, said) for where, said in told if said]
+
+
 _COURSE = (
-    "editor", "seed", "edits", "current", "earlier", "pass", "perplexity", "others", "collapsed"
+    "editor", "seed", "failures", "current", "earlier", "pass", "perplexity", "others", "collapsed"
 )  # fmt: skip
 
 

@@ -137,6 +137,17 @@ def not_made(results: Mapping[str, Any]) -> str:
     )
 
 
+def sizes(results: Mapping[str, Any]) -> str:
+    """How many edits a test made of how many failures, in words."""
+    n, k = results["n_edits"], results["schedule"]["batch_size"]
+    words, failures = count(n, "edit"), results.get("counts", {}).get("fail", k)
+    if failures < k:
+        return f"{words} of {count(failures, 'failure')} (fewer than the {number(k)} asked for)"
+    last = failures % k
+    rest = f", the last of {number(last)}" if last and failures > k else ""
+    return f"{words}, {count(k, 'failure')} each{rest}"
+
+
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points; '-' for none."""
     if value is None:

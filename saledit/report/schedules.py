@@ -52,7 +52,7 @@ def schedules_figure(table: Mapping[str, Any]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     if panels:
         grid[0, 0].legend(fontsize=7, frameon=False, ncols=2)
-    sizes = sorted({row["schedule"]["batch_size"] for row in rows})
+    sizes = sorted({_failures(row) for row in rows})
     grid[-1, 0].set_xticks(sizes, [str(k) for k in sizes])
     grid[-1, 0].xaxis.set_minor_locator(NullLocator())
     grid[-1, 0].set_xlabel("failures an edit")
@@ -69,5 +69,11 @@ def _against_k(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, f
     for row in rows:
         value = row.get("preference", {}).get(key) if key == "score" else row[key]["mean"]
         if value is not None:
-            found.append((row["schedule"]["batch_size"], 100 * value))
+            found.append((_failures(row), 100 * value))
     return sorted(found)
+
+
+def _failures(row: Mapping[str, Any]) -> int:
+    """Failures of an edit: no more than there are."""
+    k: int = row["schedule"]["batch_size"]
+    return min(k, row.get("n_failures") or k)

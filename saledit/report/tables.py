@@ -22,6 +22,7 @@ from saledit.report.look import (
     of_text,
     percent,
     points,
+    sizes,
 )
 
 _METRICS = {
@@ -91,12 +92,10 @@ def fit_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType
 def test_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
     """What ``results.json`` holds."""
     metrics, bare = result["metrics"], result.get("unedited", {})
-    schedule = result["schedule"]
     where = f", layer {result['layer']}" if "layer" in result else ""
     yield line(
         heading(f"{result['editor']} on {result['base_model']['name']}"),
-        f" ({result['task']}{where}): {count(result['n_edits'], 'edit')}, "
-        f"{count(schedule['batch_size'], 'failure')} each, schedule {schedule['mode']}",
+        f" ({result['task']}{where}): {sizes(result)}, schedule {result['schedule']['mode']}",
     )
     if told := not_made(result):
         yield Text(told, style="yellow")

@@ -39,6 +39,7 @@ from saledit.run.setup.placing import device_of
 from saledit.run.setup.reading import check_data
 
 #: Of a cell that ended well.
+_COUNTED = ("n_edits", "n_refused", "stopped")  # of a cell: edits made, not made, cut short
 _NOTHING = (
     "expected results of this configuration in the cell's folder, got none; does another "
     "comparison write there?"
@@ -268,7 +269,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
     peaks = ("peak_rss_mb", "peak_device_mb", "editor_mb")
     writer.writerow(
         ["editor", "seed", "mode", "batch_size", "layer", *SHARES, "locality_kl", *named, *TIMES,
-         *peaks, "error"]
+         *peaks, *_COUNTED, "error"]
     )  # fmt: skip
     for row, own in zip(cells, compared, strict=True):
         metrics, timing, schedule = (row.get(key, {}) for key in ("metrics", "timing", "schedule"))
@@ -276,7 +277,7 @@ def _write(folder: Path, table: Mapping[str, Any]) -> None:
             [row["editor"], row["seed"], schedule.get("mode"), schedule.get("batch_size"),
              row.get("layer"), *(metrics.get(k) for k in (*SHARES, "locality_kl")),
              *(own.get(k) for k in named), *(timing.get(k) for k in TIMES),
-             *(row.get(k) for k in peaks), row.get("error")]
+             *(row.get(k) for k in (*peaks, *_COUNTED)), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
 

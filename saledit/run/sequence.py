@@ -22,13 +22,15 @@ from saledit.run.measures.course import Course
 from saledit.run.measures.tally import Tally
 from saledit.run.measures.watching import Abilities, Passages, Watched
 from saledit.run.setup.caching import opener
+from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import Prepared
 from saledit.run.unfinished import mark_of
 from saledit.session import EditSession
 from saledit.tasks.text import TextTask
 
 Points = list[dict[str, Any]]
-_NOTHING: tuple[int, float, Points] = (0, 0.0, [])
+_Facts = tuple[int, int, float, Points]
+_NOTHING: _Facts = (0, 0, 0.0, [])
 _KEEP = 60.0  # seconds after which a sequence is put on disk
 
 
@@ -43,13 +45,14 @@ def pile_up(
     no edit can be made of what it gives: that is what it was to show.
 
     Returns:
-        How many edits were made, and after how many failures it ended early; None where it did not.
+        How many edits were made, without steps whose failures the earlier ones had mended; and
+        after how many failures it ended early, None where it did not.
     """
-    part, every = prepared.test, prepared.config.test.every
+    part, every = prepared.test, prepared.config.test.every  # failures, whatever K
     session, k = trained.session(prepared.base), prepared.config.schedule.batch_size
     starts = range(0, len(part.fail), k)
     points = [] if course is None else course.points
-    edited = kept.restore(session, points)
+    edited, made = kept.restore(session, points)
     looked = points[-1]["n_failures"] if points else 0
     if course is not None and not points:
         course.look(Edits({}), 0, 0)
@@ -62,24 +65,24 @@ def pile_up(
             if is_broken or (course is not None and course.is_lost):
                 break
             try:
-                session.step(part.fail[start : start + k])
+                made += bool(session.step(part.fail[start : start + k]))
                 now = min(start + k, len(part.fail))
             except NoNumbersError as error:
                 prepared.ui.stage(f"the sequence ends before edit {done}: {error}")
                 is_broken = True
             is_last = is_broken or done == len(starts)
             # What has broken is looked at where it ends, whenever that is.
-            due = course is not None and now > looked and (is_last or done % every == 0)
+            due = course is not None and now > looked and (is_last or now - looked >= every)
             if course is not None and due:
                 course.look(session.edits, now, looked)
                 looked = now
             if due or is_last or time.monotonic() - last > _KEEP:
-                kept.keep(session, points, now)
+                kept.keep(session, points, now, made)
                 last = time.monotonic()
             bar.update(done, "" if course is None else course.said())
     prepared.ui.stage("judging all edits together")
     tally.count_final(session.edits)
-    return -(-now // k), now if now < len(part.fail) else None
+    return made, now if now < len(part.fail) else None
 
 
 def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> Course | None:
@@ -98,7 +101,7 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     return Course(base, task, prepared.test, banks, layer, watched)
 
 
-_KEPT = {"edited": int, "seconds": float, "points": [{"n_failures": int}], "seal": str}
+_KEPT = {"edited": int, "made": int, "seconds": float, "points": [{"n_failures": int}], "seal": str}
 
 
 class Kept:
@@ -110,27 +113,37 @@ class Kept:
 
     def __init__(self, prepared: Prepared, trained: TrainedEditor) -> None:
         self._base, self._began, self.seconds_before = prepared.base, time.monotonic(), 0.0
-        self._folder = prepared.config.cache / f"sequence-{mark_of(prepared, trained)}"
+        # Its looks are held against each other, so they are all of the same texts and prompts.
+        watched = {k: v for k, v in origins(prepared.config).items() if k.startswith("test.")}
+        mark = seal_of([mark_of(prepared, trained), watched])
+        self._folder = prepared.config.cache / f"sequence-{mark}"
 
-    def keep(self, session: EditSession, points: Points, edited: int) -> None:
-        """Put things on disk as they are; the folder appears whole."""
+    def keep(self, session: EditSession, points: Points, edited: int, made: int) -> None:
+        """Put things on disk as they are; the folder appears whole.
+
+        Args:
+            session: the edits so far.
+            points: what the course found so far.
+            edited: failures.
+            made: edits.
+        """
         steps, memory = session.state
         told = {"fingerprint": self._base.fingerprint}
         seconds = self.seconds_before + time.monotonic() - self._began
-        facts = {"edited": edited, "seconds": seconds, "points": points}
-        facts["seal"] = seal_of([edited, seconds, points])
+        facts = {"edited": edited, "made": made, "seconds": seconds, "points": points}
+        facts["seal"] = seal_of([edited, made, seconds, points])
         if world.is_main():
             save_edits(self._folder, steps, {"base_model": told, **facts}, memory)
 
-    def restore(self, session: EditSession, points: Points) -> int:
-        """Take up what is there; how many failures have been edited, 0 where there is nothing."""
-        edited, seconds, found = world.told(self._facts() if world.is_main() else _NOTHING)
+    def restore(self, session: EditSession, points: Points) -> tuple[int, int]:
+        """Take up what is there; failures edited and edits made, 0 where there is nothing."""
+        edited, made, seconds, found = world.told(self._facts() if world.is_main() else _NOTHING)
         if not edited:
-            return 0
+            return 0, 0
         try:
             steps, memory = load_edits(self._folder, self._base.model), load_memory(self._folder)
         except UserError:
-            return 0
+            return 0, 0
         device = self._base.device
         session.go_on(
             steps.map(lambda tensor: tensor.to(device)),
@@ -138,15 +151,15 @@ class Kept:
         )
         points.extend(found)
         self.seconds_before = seconds
-        return edited
+        return edited, made
 
-    def _facts(self) -> tuple[int, float, Points]:
+    def _facts(self) -> _Facts:
         """How far it has come; nowhere if nothing is there, or it is damaged: it begins anew."""
         try:
             facts = read_json(self._folder / EDITS_FACTS, "a sequence of edits", _KEPT)
         except UserError:
             return _NOTHING
-        own = (facts["edited"], facts["seconds"], facts["points"])
+        own = (facts["edited"], facts["made"], facts["seconds"], facts["points"])
         return own if facts["seal"] == seal_of([*own]) else _NOTHING
 
     def remove(self) -> None:

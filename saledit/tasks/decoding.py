@@ -117,6 +117,9 @@ def _say(
         For each sample its text, and whether that came to an end of its own.
     """
     prompts = task.prompt_tokens(base, samples)
+    if edits is not None and edits.batch_shape == (1,):
+        # One of everything may be as large as the matrices: a copy a row would be many of them.
+        edits, which = Edits({site: delta[0] for site, delta in edits.items()}), None
     out = [("", True)] * len(samples)
     kinds: dict[tuple[str, int], list[int]] = {}
     for i, (stop, most) in enumerate(zip(stops, wanted, strict=True)):

@@ -288,7 +288,7 @@ def test_sequences_are_drawn_over_one_another(shared: Path) -> None:
     settings = [
         "name=course",
         "schedule.cumulative=true",
-        "test.every=2",
+        "test.every=4",
         "data.adapt.rewrite=false",
     ]
     table = compare(str(shared), ["ft", "lora-ft"], [0], settings, FakeUi(), runner=here)  # type: ignore[arg-type]
@@ -381,6 +381,29 @@ def test_fit_and_compare_refuse_the_same(setting: str, message: str, shared: Pat
     with pytest.raises(ConfigError, match=re.escape(message)):
         fit(configuration.load(shared, [setting]), False, ui())
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("test.texts=nowhere.jsonl", "nowhere.jsonl: expected"),
+        ("test.abilities=nowhere.jsonl", "nowhere.jsonl: expected"),
+        ("test.n_texts=0", "test.n_texts: expected at least 1, got 0"),
+        ("test.every=-2", "test.every: expected at least 0, got -2"),
+    ],
+)
+def test_what_a_sequence_looks_at_is_read_before_anything_runs(
+    setting: str, message: str, shared: Path
+) -> None:
+    def never(_path: Path) -> None:
+        raise AssertionError("a cell ran")
+
+    own = ["name=watched", "schedule.cumulative=true"]
+    own += [setting] if "every" in setting else [setting, "test.every=4"]
+    with pytest.raises(UserError, match=message):
+        compare(str(shared), ["step"], [0], own, FakeUi(), runner=never)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message):
+        fit(configuration.load(shared, own), False, ui())
 
 
 @pytest.mark.parametrize(

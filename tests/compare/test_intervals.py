@@ -13,6 +13,8 @@ from whole_runs import FakeUi, compared
 
 from saledit.report import render
 from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.report.look import sizes
+from saledit.report.schedules import schedules_figure
 from saledit.run import report
 from saledit.run.cells.done import _judged
 from saledit.run.cells.summing import summary
@@ -142,6 +144,53 @@ def test_editors_of_other_schedules_say_so(tmp_path: Path) -> None:
     said, page, _ = shown([cell_of("memit", 0, [2], **sequence)], tmp_path)
     assert "64 failures an edit; sequential-batched" in said
     assert "64 failures an edit; sequential-batched" in page
+
+
+def test_what_was_not_made_is_told_beside_the_numbers(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 10}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+        "counts": {"fail": 1000}, "n_edits": 100, "n_refused": 0,
+    }  # fmt: skip
+    said, page, cells = shown([cell_of("a", 0, [1], **facts)], tmp_path)
+    assert "NaN" not in said + page
+    rows = [cell_of("a", 0, [1], **facts | {"n_refused": 30}),
+            cell_of("b", 0, [1], **facts | {"stopped": 40, "n_edits": 4})]  # fmt: skip
+    said, page, cells = shown(rows, tmp_path)
+    for text in (said, page):
+        words = " ".join(text.split())
+        assert "a, seed 0" in words
+        assert "30 edits gave NaN or infinity and counted as the model without an edit" in words
+        assert "The sequence ended after 40 failures of 1,000" in words
+    assert [(row["n_edits"], row["n_refused"], row["stopped"]) for row in cells] == [
+        ("100", "30", ""), ("4", "0", "40"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("k", "failures", "n", "words"),
+    [
+        (1, 5, 5, "5 edits, 1 failure each"),
+        (64, 100, 2, "2 edits, 64 failures each, the last of 36"),
+        (1024, 100, 1, "1 edit of 100 failures (fewer than the 1,024 asked for)"),
+        (10, 100, 10, "10 edits, 10 failures each"),
+    ],
+)
+def test_how_many_failures_an_edit_was_of(k: int, failures: int, n: int, words: str) -> None:
+    results = {"n_edits": n, "schedule": {"batch_size": k}, "counts": {"fail": failures}}
+    assert sizes(results) == words
+
+
+def test_schedules_are_drawn_where_their_edits_are(tmp_path: Path) -> None:
+    facts = {"peak_rss_mb": 1.0, "editor_mb": 1.0, "counts": {"fail": 100}}
+    rows = [
+        cell_of("a", 0, [1], **facts, schedule={"mode": "batch", "batch_size": k})
+        for k in (64, 1024)
+    ]
+    table = {"editors": [summary("a", [row], "a", [0]) for row in rows]}
+    for row in table["editors"]:
+        row["preset"] = "a"
+    ticks = schedules_figure(table).axes[-1].get_xticklabels()
+    assert [tick.get_text() for tick in ticks] == ["64", "100"]
 
 
 def test_the_measures_of_the_field_are_shown_where_there_are_any(tmp_path: Path) -> None:

@@ -165,6 +165,12 @@ def test_one_outcome_has_the_interval_of_its_failures(folder: Path) -> None:
         assert "95%: 55.1 to 64.7 pt" in notes["drawdown"]  # of 400 pass samples
 
 
+def test_texts_that_a_broken_model_gives_no_number_for() -> None:
+    metrics = {"fail_accuracy": 0.5, "perplexity_before": 20.0}
+    tiles = {t.label: t for t in share_tiles({"metrics": metrics, "counts": {"fail": 9}})}
+    assert tiles["drawdown"].note == "perplexity of pass texts 20 to -"
+
+
 def test_a_sequence_that_ended_early_is_told(folder: Path) -> None:
     ended = {**RESULTS, "stopped": 6, "counts": {"fail": 1000, "adapt": 0, "pass": 5}}
     write_json(folder / "results.json", ended)

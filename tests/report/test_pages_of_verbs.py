@@ -56,7 +56,7 @@ def test_the_test_page_holds_the_numbers():
     assert re.search(edited, text)
     assert re.search(r"wording +\| +95.0% \| 1,502 \| #+", text)
     assert "1 min 32 s at 173.2 edits/s; 21 ms for one edit; peak memory 812 MB" in flat(text)
-    assert "82 edits, 10 failures each, schedule batch" in flat(text)
+    assert "82 edits, 10 failures each, the last of 2, schedule batch" in flat(text)
 
 
 def test_the_test_page_does_without_rewordings_and_shows_generation():

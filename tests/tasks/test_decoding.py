@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from tiny_text import (
 
 from saledit.delta import Edits
 from saledit.models import TaskModel
-from saledit.overlay import merge
+from saledit.overlay import applied, merge
 from saledit.records import Answer, Sample
 from saledit.tasks import decoding
 from saledit.tasks.decoding import continue_freely, generate, judge
@@ -107,6 +108,21 @@ def test_one_edit_acts_on_all_samples(name: str) -> None:
     with untouched(base.model):
         found = generate(base, QA, chosen, edits)
     assert found == generate(with_edit(base, edits), QA, chosen)
+
+
+def test_one_edit_of_many_samples_is_not_copied_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sequence has added up may be as large as the matrices."""
+    base, chosen, shapes = build("llama"), samples(6), []
+    edits = random_edits(base.layer(2).sites)
+
+    def noted(model: Any, given: Edits) -> Any:
+        shapes.append(given.batch_shape)
+        return applied(model, given)
+
+    monkeypatch.setattr("saledit.tasks.decoding.applied", noted)
+    which = torch.zeros(6, dtype=torch.long)
+    assert generate(base, QA, chosen, edits.expand(1), which) == generate(base, QA, chosen, edits)
+    assert set(shapes) == {()}
 
 
 # Settings that models bring along for their own generation; greedy decoding has none of them.

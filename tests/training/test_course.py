@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from quick import quick
 from whole_runs import ui
 
+from saledit import config as configuration
 from saledit import session
 from saledit.cache.bank import BankSpec
 from saledit.config import RunConfig
@@ -187,7 +189,7 @@ def test_choices_that_are_none_are_refused(
 def test_a_sequence_leaves_its_course(make: Callable[..., RunConfig]) -> None:
     config = make("course", "schedule.cumulative=true", "train.epochs=1")
     fit(config, False, ui())
-    results = run_test(str(config.folder), ["test.every=2"], ui())
+    results = run_test(str(config.folder), ["test.every=4"], ui())
     (path,) = config.folder.glob("results-*.json")
     assert json.loads(path.read_text())["course"] == results["course"]
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
@@ -221,7 +223,7 @@ def test_a_sequence_that_was_cut_off_goes_on(
 ) -> None:
     config = make("cut", "schedule.cumulative=true", "train.epochs=1", *own)
     fit(config, False, ui())
-    looks = [f"test.every={every}"]
+    looks = [f"test.every={every * config.schedule.batch_size}"]
     whole = run_test(str(config.folder), looks, ui())
     assert not list(config.cache.glob("sequence-*"))
     monkeypatch.setattr(sequence, "_KEEP", 60.0 if every else 0.0)
@@ -304,7 +306,8 @@ def test_a_sequence_that_breaks_the_model_ends_there_and_is_told(
         return real(*given) * (1e30 if len(calls) == 4 else 1.0)
 
     monkeypatch.setattr(session, "steps_for", steps_for)
-    results = run_test(str(config.folder), [f"test.every={every}"], ui())
+    looks = [f"test.every={every * config.schedule.batch_size}"]
+    results = run_test(str(config.folder), looks, ui())
     assert results["n_edits"] == 4
     assert results["stopped"] == 4 * config.schedule.batch_size
     metrics, k = results["metrics"], config.schedule.batch_size
@@ -340,12 +343,41 @@ def test_a_lost_model_takes_no_edit_when_its_sequence_is_gone_on_with(
     with monkeypatch.context() as faulty:
         faulty.setattr(Tally, "count_final", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            run_test(str(config.folder), ["test.every=2"], ui())
+            run_test(str(config.folder), ["test.every=4"], ui())
     assert len(calls) == 2
     monkeypatch.setattr(sequence.EditSession, "step", lambda *_: pytest.fail("an edit was made"))
     monkeypatch.setattr(testing, "_fix_seconds", lambda *_: 0.0)
-    results = run_test(str(config.folder), ["test.every=2"], ui())
+    results = run_test(str(config.folder), ["test.every=4"], ui())
     assert results["n_edits"] == 2
+
+
+def test_a_kept_sequence_is_of_the_texts_and_prompts_it_was_looked_at_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they held before and after are two things: a collapse is told by their perplexity."""
+    texts = tmp_path / "texts.jsonl"
+    settings = ["schedule.cumulative=true", f"test.texts={texts}", f"output={tmp_path}"]
+    config, base = configuration.load(None, settings), text.build("llama")
+    monkeypatch.setattr(sequence, "mark_of", lambda *_: "the same edits")
+    prepared: Any = SimpleNamespace(config=config, base=base)
+
+    def folder() -> Path:
+        return sequence.Kept(prepared, None)._folder  # type: ignore[arg-type]
+
+    write_jsonl(texts, [{"text": "ba be bi"}])
+    before = folder()
+    assert folder() == before
+    write_jsonl(texts, [{"text": "bo bu"}])
+    assert folder() != before
+
+
+def test_steps_that_were_not_needed_are_no_edits(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("needless", "schedule.cumulative=true", "train.epochs=1")
+    fit(config, False, ui())
+    monkeypatch.setattr(EditSession, "_has_mended", lambda *_: True)
+    assert run_test(str(config.folder), [], ui())["n_edits"] == 1
 
 
 def test_the_plot_of_a_collapse(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ def test_tf_idf_by_hand() -> None:
     assert found.similarity("old RIVER", "river") == pytest.approx(want)
     assert found.similarity("river river", "river") == pytest.approx(1)
     assert found.similarity("hill", "river") == 0
+    # Words that no document holds are no part of a vector, as scikit-learn's transform drops them.
+    assert found.similarity("river zebra quokka", "river") == pytest.approx(1)
+    assert found.similarity("zebra", "zebra") == 0
     assert found.similarity("", "river") == found.similarity("a", "river") == 0
 
 

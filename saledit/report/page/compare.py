@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from saledit.report.comparison import k_of, preferences_of, schedules_of
+from saledit.report.comparison import k_of, preferences_of, remarks_of, schedules_of
 from saledit.report.figures import comparison_figure, courses_figure, courses_of
 from saledit.report.look import drawdown, duration, number, of_text, percent, points
 from saledit.report.page.model import Chart, Page, Section, Table
@@ -79,6 +79,9 @@ def compare_page(table: Mapping[str, Any]) -> Page:
     if courses:
         chart = Chart("course", courses_figure(courses), "what holds as edits pile up")
         sections.append(Section("Forgetting", [chart]))
+    if remarks := remarks_of(table["cells"]):
+        told = [[where, said] for where, said in remarks]
+        sections.append(Section("Not made", [Table(("cell", ""), told, frozenset({0, 1}))]))
     failed = [cell for cell in table["cells"] if cell.get("error")]
     if failed:
         rows = [[c["editor"], str(c["seed"]), c["error"]] for c in failed]

@@ -42,7 +42,9 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
         shown = drawdown(share, text=False) if name == "drawdown" else percent(share)
         out.append(Tile(label, shown, "; ".join(notes)))
     if of_text(metrics):
-        pair = " to ".join(number(metrics[f"perplexity_{when}"]) for when in ("before", "after"))
+        pair = " to ".join(
+            number(metrics.get(f"perplexity_{when}")) for when in ("before", "after")
+        )
         shown = drawdown(metrics.get("drawdown"), text=True)
         out.append(Tile("drawdown", shown, f"perplexity of pass texts {pair}"))
     return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saledit.report.figures import course_figure, saliency_figure, training_figure
-from saledit.report.look import count, drawdown, duration, not_made, number, of_text, percent
+from saledit.report.look import count, drawdown, duration, not_made, number, of_text, percent, sizes
 from saledit.report.page.model import Answers, Chart, Page, Section, Table
 from saledit.report.page.parts import (
     command_of,
@@ -70,11 +70,7 @@ def run_page(files: RunFiles) -> Page:
 
 
 def _test(files: RunFiles, name: str, results: Mapping[str, Any], alone: bool) -> Sequence[Section]:
-    schedule = results["schedule"]
-    said = (
-        f"{count(results['n_edits'], 'edit')} of {count(schedule['batch_size'], 'failure')} each, "
-        f"schedule {schedule['mode']}."
-    )
+    said = f"{sizes(results)}, schedule {results['schedule']['mode']}."
     suffix = "" if alone else f" ({name})"
     out = []
     answers = files.answers.get(name)

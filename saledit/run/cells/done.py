@@ -40,8 +40,10 @@ _RESULTS = {
     "course?": [
         {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
     ],
-    "collapse?": (int, None), "stopped?": int,
+    "collapse?": (int, None), "stopped?": int, "n_edits?": int, "n_refused?": int,
+    "counts?": {"fail": int},
 }  # fmt: skip
+_AS_THEY_ARE = ("course", "collapse", "stopped", "n_edits", "n_refused", "counts")
 _MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
 _FAILURE = ("edit", "id", "inputs", "target")
@@ -148,7 +150,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
-    } | {name: results[name] for name in ("course", "collapse", "stopped") if name in results}
+    } | {name: results[name] for name in _AS_THEY_ARE if name in results}
 
 
 def _judged(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def summary(
     if not found:
         return out
     out["schedule"] = next(iter(found.values())).get("schedule")
+    out["n_failures"] = max(row.get("counts", {}).get("fail", 0) for row in found.values())
     out |= _intervals([found[s] for s in seeds if s in found])
     for key in _COSTS:
         cost = ((row["timing"] if key in TIMES else row).get(key) for row in found.values())

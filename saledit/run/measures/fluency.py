@@ -45,7 +45,7 @@ class TfIdf:
     """Texts as vectors of words, weighed by how few of some documents hold them.
 
     tf-idf as scikit-learn's ``TfidfVectorizer`` has it by default: counts times
-    ln((1 + N) / (1 + n)) + 1, divided by the norm.
+    ln((1 + N) / (1 + n)) + 1, divided by the norm; words that no document holds do not count.
 
     Args:
         documents: N texts.
@@ -63,7 +63,11 @@ class TfIdf:
     def _vector(self, text: str) -> dict[str, float]:
         counts = Counter(_words(text))
         all_ = 1 + self._n
-        found = {w: n * (math.log(all_ / (1 + self._in[w])) + 1) for w, n in counts.items()}
+        found = {
+            word: n * (math.log(all_ / (1 + self._in[word])) + 1)
+            for word, n in counts.items()
+            if word in self._in
+        }
         norm = math.sqrt(sum(v * v for v in found.values())) or 1.0
         return {word: value / norm for word, value in found.items()}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from saledit.artifact import make_task, needs_subjects
 from saledit.config import EditorConfig, RunConfig
+from saledit.data.choices import load_choices
 from saledit.data.partition import apart_from, partition
 from saledit.data.sources import check_texts, load_records
 from saledit.data.views import Joined
@@ -60,8 +61,8 @@ def read_records(
 
     Raises:
         ConfigError: no data are named.
-        DataError: broken data, too few of them, a corpus without text, or a record without the
-            subject that the editor needs.
+        DataError: broken data, too few of them, a corpus without text, something else where a
+            sequence is to look, or a record without the subject that the editor needs.
         JobError: the cache's folder cannot be written.
     """
     d, f = config.data, config.model.finetune
@@ -69,6 +70,8 @@ def read_records(
         raise ConfigError("data.train: expected a file or a hub name, got nothing; name your data")
     if VALIDATION in edited:
         _check_corpus(config)
+    if TEST in edited:
+        _check_watched(config)
 
     def load(source: str, limit: int) -> Sequence[Record]:
         return load_records(task, source, limit=limit, folder=config.cache)
@@ -122,6 +125,7 @@ def check_data(configs: Iterable[RunConfig]) -> None:
     seen = []
     for config in configs:
         _check_corpus(config)
+        _check_watched(config)
         seed = config.seed if needs_subjects(config.editor) else None
         source = (config.task, config.data, config.model.finetune, seed)
         if source not in seen:
@@ -132,6 +136,17 @@ def check_data(configs: Iterable[RunConfig]) -> None:
 def _check_corpus(config: RunConfig) -> None:
     if corpus := config.editor.moments.corpus:
         check_texts(corpus)
+
+
+def _check_watched(config: RunConfig) -> None:
+    """Refuse what a sequence is to look at, before hours of training end there."""
+    t = config.test
+    if not (t.every and config.schedule.cumulative):
+        return
+    if t.texts:
+        check_texts(t.texts)
+    if t.abilities:
+        load_choices(t.abilities, t.n_abilities)
 
 
 def check_subjects(editor: EditorConfig, samples: Iterable[Sample], source: str) -> None:
