@@ -28,8 +28,7 @@ from saledit.outcomes import Outcome, in_numbers, outcome
 from saledit.rates import adam, falling
 from saledit.requests import Held, request_for
 from saledit.session import EditMetrics
-from saledit.tasks.base import Task
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import Task, in_words
 
 _BASE = "model."
 _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
@@ -256,7 +255,7 @@ class EditModule(L.LightningModule):
         return [self.metrics] if self.spoken is None else [self.metrics, self.spoken]
 
     def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
-        assert isinstance(self.task, TextTask)
+        assert in_words(self.task)
         return self.task.spoken(self.base, logits, targets)
 
     def configure_optimizers(self) -> Any:

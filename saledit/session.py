@@ -32,8 +32,7 @@ from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, request_of
 from saledit.site import Layer
-from saledit.tasks.base import Task
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import Task, in_words
 
 _LOG_MOST = 690.0  # of perplexities, which stay below what a comparison can add up
 
@@ -227,7 +226,7 @@ class EditSession:
         for index, logits in bank_batches(base, task, bank):
             targets = bank.targets_of(index)
             right = task.correct(logits, targets)
-            if isinstance(task, TextTask):  # to its end, in the words that are spoken
+            if in_words(task):  # to its end, in the words that are spoken
                 right = task.spoken(base, logits, targets)
             low = task.answer_losses(base, logits, targets) <= self._search.enough
             enough &= bool((right & low).all())

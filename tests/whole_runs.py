@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_text
 import torch
 from tiny import encode
 from torch import Tensor
@@ -24,6 +25,8 @@ from saledit.models import TaskModel
 from saledit.module import EditModule
 from saledit.records import Sample
 from saledit.run import Bounds, FixOptions
+from saledit.tasks.answering import answers
+from saledit.tasks.qa import Qa
 
 EPOCHS, STEPS = 3, 3
 
@@ -83,6 +86,26 @@ def rows(base: TaskModel, chosen: Sequence[Sample], wrong_share: float = 0.5) ->
                 ],
             }
         )
+    return out
+
+
+def sentence(rng: random.Random) -> str:
+    return " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(2, 6)))
+
+
+def questions(base: TaskModel, n: int, seed: int) -> list[dict[str, Any]]:
+    """Questions of which the model answers every second one right, by construction."""
+    rng = random.Random(seed)
+    asked = [Sample(str(i), (sentence(rng),), "x", "", ("x",)) for i in range(n)]
+    task = Qa(stop=tiny_text.STOP, max_new_tokens=4)
+    out = []
+    for i, (sample, said) in enumerate(zip(asked, answers(base, task, asked), strict=True)):
+        right = bool(i % 2) and bool(said.text)
+        answer = said.text if right else " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(1, 2)))
+        words = sample.inputs[0].split()
+        rephrases = [" ".join(rng.sample(words, len(words))) for _ in range(i % 3)]
+        row = {"id": f"q{seed}-{i}", "question": sample.inputs[0], "answer": answer}
+        out.append(row | {"rephrases": rephrases})
     return out
 
 

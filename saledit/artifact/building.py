@@ -23,6 +23,7 @@ from saledit.models import TaskModel, load_classifier, load_text_model
 from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
 from saledit.tasks.base import Task
+from saledit.tasks.fields import refuse_settings
 
 SCHEMA = 1
 
@@ -34,6 +35,7 @@ def make_task(config: TaskConfig) -> Task:
         ConfigError: no such task, or a setting that it does not have.
     """
     kind: type[Task] = look_up(TASKS, config.name, "task.name")
+    refuse_settings(config, kind.settings)
     return kind.of(config)
 
 

@@ -13,8 +13,17 @@ from saledit.errors import ModelError
 from saledit.files import known_hash
 from saledit.models import find_weights, model_files
 from saledit.records import Sample
+from saledit.tasks.base import Task
 
 _Similarity = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+
+
+def by_rules(config: AdaptConfig, task: Task) -> bool:
+    """Whether rules reword a task's samples.
+
+    They know statements and pairs of them, not questions or unfinished sentences.
+    """
+    return config.rewrite and not task.generates
 
 
 class RuleRewriter:

@@ -26,7 +26,7 @@ from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import Prepared
 from saledit.run.unfinished import mark_of
 from saledit.session import EditSession
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import in_words
 
 Points = list[dict[str, Any]]
 _Facts = tuple[int, int, float, Points]
@@ -95,7 +95,7 @@ def course_of(prepared: Prepared, trained: TrainedEditor, banks: PartBanks) -> C
     if c.texts and task.generates and not task.by_perplexity:
         texts = list(islice(stream_texts(c.texts), c.n_texts))
         watched.append(Passages(base, task, texts, opener(prepared, layer, "passages")))
-    if c.abilities and isinstance(task, TextTask):
+    if c.abilities and in_words(task):
         choices = load_choices(c.abilities, c.n_abilities)
         watched.append(Abilities(base, task, choices, opener(prepared, layer, "small prompts")))
     return Course(base, task, prepared.test, banks, layer, watched)

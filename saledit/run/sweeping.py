@@ -35,7 +35,7 @@ from saledit.run.setup.prepare import Prepared
 from saledit.run.training import LAST, train_at
 from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import in_words
 
 _SCHEMA = 5  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
@@ -181,7 +181,7 @@ class _Compared:
         part = prepared.validation
         k, n = config.schedule.batch_size, config.train.validation_edits
         self._pairs, self.n_rows = Pairs([], [], []), 0
-        if isinstance(prepared.task, TextTask):
+        if in_words(prepared.task):
             dealt = dealt_failures(len(part.fail), k, n, config.seed)
             self._pairs = pairs_of(part, {*dealt})
             self.n_rows = sum(2 * len(self._pairs.own[i]) for i in dealt)
@@ -199,13 +199,13 @@ class _Compared:
     def fill(self, layers: Sequence[Layer]) -> None:
         """Get the samples of all layers ready in one pass."""
         task = self._prepared.task
-        if isinstance(task, TextTask) and self._pairs.samples:
+        if in_words(task) and self._pairs.samples:
             plain_banks(self._prepared, task.unended(), self._pairs.samples, layers, PAIRS)
 
     def at(self, layer: Layer) -> list[Callback]:
         """What a trainer needs for it."""
         p, task = self._prepared, self._prepared.task
-        if not self.n_rows or not isinstance(task, TextTask):
+        if not self.n_rows or not in_words(task):
             return []
         return [Preferred(Preferences(p.base, task, self._pairs, opener(p, layer, PAIRS)))]
 

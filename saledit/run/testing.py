@@ -43,7 +43,7 @@ from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.setup.reading import TEST
 from saledit.run.tested import run_folder, slug, tuned
 from saledit.run.unfinished import SlowEdits, Unfinished
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import in_words
 
 
 def test(target: str, overrides: Sequence[str], ui: Ui) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     said = Said(prepared.base, task, part, config.cache)
     began = time.perf_counter()
     compared = None
-    if isinstance(task, TextTask):
+    if in_words(task):
         opened = opener(prepared, trained.layer, PAIRS)
         compared = Preferences(prepared.base, task, pairs_of(part), opened)
     tally = Tally(prepared.base, task, part, banks, said, config.test.fluency, compared)

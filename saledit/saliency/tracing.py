@@ -33,10 +33,9 @@ from saledit.saliency.base import LayerScore, Probes, Saliency, check_name
 from saledit.saliency.interventions import about, embedding_spread
 from saledit.saliency.traced import TOKENS, Draws, Traced
 from saledit.site import Layer
-from saledit.tasks.base import Task
+from saledit.tasks.base import Task, in_words
 from saledit.tasks.batching import batches_by_length
 from saledit.tasks.subjects import stands_in
-from saledit.tasks.text import TextTask
 
 PROTOCOLS = ("rome", "masking")
 WHAT = ("mlp", "state")
@@ -105,7 +104,7 @@ class CausalTracing:
         """Score every layer on the pass samples."""
         began = time.perf_counter()
         samples = list(probes.passing)
-        if isinstance(task, TextTask):
+        if in_words(task):
             task = task.unended()  # the probability of an answer, as published, not of its end too
         if self._corrupt == "text":
             samples = [replace(sample, subject="") for sample in samples]

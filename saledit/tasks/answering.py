@@ -13,11 +13,9 @@ from saledit.forward.scoring import forward
 from saledit.models import TaskModel
 from saledit.overlay import applied
 from saledit.records import Answer, Sample
-from saledit.tasks.base import Task
+from saledit.tasks.base import LabelTask, Task, in_labels, in_words
 from saledit.tasks.batching import batches_by_length
 from saledit.tasks.decoding import generate
-from saledit.tasks.nli import Nli
-from saledit.tasks.text import TextTask
 
 _CHUNK = 256  # samples between two reports
 
@@ -42,22 +40,21 @@ def answers(
     Returns:
         An answer to each sample.
     """
-    if isinstance(task, Nli):
+    if in_labels(task):
         task.targets(base, samples)  # what it cannot be asked is told before it is
     out: list[Answer] = []
     for start in range(0, len(samples), _CHUNK):
         chunk = samples[start : start + _CHUNK]
-        if isinstance(task, TextTask):
+        if in_words(task):
             out += generate(base, task, chunk, edits)
-        else:
-            assert isinstance(task, Nli)
+        elif in_labels(task):
             out += _labels(base, task, chunk, edits)
         progress(len(out))
     return out
 
 
 def _labels(
-    base: TaskModel, task: Nli, samples: Sequence[Sample], edits: Edits | None
+    base: TaskModel, task: LabelTask, samples: Sequence[Sample], edits: Edits | None
 ) -> list[Answer]:
     found: dict[int, Answer] = {}
     with ExitStack() as stack:
@@ -70,7 +67,7 @@ def _labels(
     return [found[i] for i in range(len(samples))]
 
 
-def labels(base: TaskModel, task: Nli, logits: Tensor, targets: Tensor) -> list[Answer]:
+def labels(base: TaskModel, task: LabelTask, logits: Tensor, targets: Tensor) -> list[Answer]:
     """A classifier's answers of logits (B, C) to samples of right labels (B,)."""
     right = task.correct(logits, targets).tolist()
     words = task.label_names(base, logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeGuard
 
 import torch
 from torch import Tensor
@@ -46,8 +46,11 @@ class Encoded:
 class Task(Protocol):
     """The one definition of "right" for splits, training, tests and fixes.
 
+    A task is of one of two kinds, ``LabelTask`` or ``WordTask``, which have a little more.
+
     Attributes:
         name: as in the registry.
+        settings: keys of ``TaskConfig`` that it reads beside those that all tasks have.
         generates: True where the model answers in words, so that answers are also scored under
             free generation.
         by_perplexity: True where what must not change is text, measured by its perplexity.
@@ -56,6 +59,7 @@ class Task(Protocol):
     """
 
     name: str
+    settings: tuple[str, ...]
     generates: bool
     by_perplexity: bool
     kl_price: float
@@ -164,6 +168,68 @@ class Task(Protocol):
         ``losses``.
         """
         ...
+
+
+class LabelTask(Task, Protocol):
+    """A task that a classifier's logits answer."""
+
+    def targets(self, base: TaskModel, samples: Sequence[Sample]) -> Tensor:
+        """Numbers (B,) of the samples' labels.
+
+        Raises:
+            DataError: a label that the model does not know.
+        """
+        ...
+
+    def label_names(self, base: TaskModel, logits: Tensor) -> list[str]:
+        """Names of the labels that logits (B, C) say."""
+        ...
+
+
+class WordTask(Task, Protocol):
+    """A task whose answers a model generates, token by token.
+
+    Attributes:
+        stop: characters that end an answer; "" where nothing but the model's end token does.
+        max_new_tokens: tokens of an answer at most.
+    """
+
+    stop: str
+    max_new_tokens: int
+
+    def prompt_tokens(self, base: TaskModel, samples: Sequence[Sample]) -> list[list[int]]:
+        """Tokens of the prompts that samples are asked by.
+
+        Raises:
+            DataError: a prompt that is too long for the model.
+        """
+        ...
+
+    def spoken(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
+        """Whether free greedy generation gives just this answer and ends it: bool (...)."""
+        ...
+
+    def unended(self) -> Self:
+        """The same task where an answer's end is not part of it, as the field compares answers."""
+        ...
+
+    def bare(self, max_length: int) -> Self:
+        """The same where a prompt is a sample's text and nothing else, and no end is asked for.
+
+        Args:
+            max_length: longest prompt in tokens.
+        """
+        ...
+
+
+def in_words(task: Task) -> TypeGuard[WordTask]:
+    """Whether a task is answered in words, see ``Task.generates``."""
+    return task.generates
+
+
+def in_labels(task: Task) -> TypeGuard[LabelTask]:
+    """Whether a task is answered by labels, see ``Task.generates``."""
+    return not task.generates
 
 
 def task_settings(task: Task) -> dict[str, object]:

@@ -17,10 +17,10 @@ from saledit.delta import Edits
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.records import Answer, Sample
+from saledit.tasks.base import WordTask
 from saledit.tasks.batching import by_length
 from saledit.tasks.ends import end_tokens, stop_tables
 from saledit.tasks.prompts import decoder_start
-from saledit.tasks.text import TextTask
 
 _NO_PUNCTUATION = str.maketrans("", "", punctuation)
 _BATCH_TOKENS = 2048  # padded tokens of prompts at a time
@@ -29,7 +29,7 @@ _BATCH_TOKENS = 2048  # padded tokens of prompts at a time
 @torch.no_grad()
 def generate(
     base: TaskModel,
-    task: TextTask,
+    task: WordTask,
     samples: Sequence[Sample],
     edits: Edits | None = None,
     which: Tensor | None = None,
@@ -59,7 +59,7 @@ def generate(
 @torch.no_grad()
 def continue_freely(
     base: TaskModel,
-    task: TextTask,
+    task: WordTask,
     samples: Sequence[Sample],
     edits: Edits | None,
     which: Tensor,
@@ -83,17 +83,17 @@ def continue_freely(
     return [text for text, _ in said]
 
 
-def _stops_for(task: TextTask, sample: Sample) -> str:
+def _stops_for(task: WordTask, sample: Sample) -> str:
     answers = "".join(sample.accepted or (sample.target,))
     return "".join(c for c in task.stop if c not in answers)
 
 
-def _is_counted(base: TaskModel, task: TextTask) -> bool:
+def _is_counted(base: TaskModel, task: WordTask) -> bool:
     """Whether nothing ends an answer but its number of tokens."""
     return not task.stop and base.kind != SEQ2SEQ
 
 
-def _wanted(base: TaskModel, task: TextTask, samples: Sequence[Sample]) -> list[int]:
+def _wanted(base: TaskModel, task: WordTask, samples: Sequence[Sample]) -> list[int]:
     """How many tokens an answer may have: where nothing ends it, as many as its target."""
     if not samples or not _is_counted(base, task):
         return [task.max_new_tokens] * len(samples)
@@ -104,7 +104,7 @@ def _wanted(base: TaskModel, task: TextTask, samples: Sequence[Sample]) -> list[
 
 def _say(
     base: TaskModel,
-    task: TextTask,
+    task: WordTask,
     samples: Sequence[Sample],
     stops: Sequence[str],
     wanted: Sequence[int],
@@ -206,7 +206,7 @@ def _greedily(base: TaskModel, ends: Sequence[int], new_tokens: int) -> Iterator
         base.model.generation_config = own
 
 
-def judge(task: TextTask, sample: Sample, text: str) -> Answer:
+def judge(task: WordTask, sample: Sample, text: str) -> Answer:
     """Hold a text against the accepted answers.
 
     An answer ends at a stop character; where several stand in the text, at whichever makes it

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saledit.config import TaskConfig
 from saledit.errors import ConfigError, DataError, did_you_mean
+
+_OF_ALL = ("name", "fields", "subjects", "max_length")  # settings of every task
 
 
 def named_fields(given: Mapping[str, str], known: Sequence[str]) -> dict[str, str]:
@@ -25,15 +28,20 @@ def named_fields(given: Mapping[str, str], known: Sequence[str]) -> dict[str, st
     return {name: given.get(name, name) for name in known}
 
 
-def refuse_settings(config: TaskConfig, names: Sequence[str]) -> None:
+def refuse_settings(config: TaskConfig, own: Sequence[str]) -> None:
     """Refuse settings that a task does not have, where they are not at their default.
 
+    Args:
+        config: the task.
+        own: settings that it has beside those of all tasks.
+
     Raises:
-        ConfigError: one of them is set.
+        ConfigError: another one is set.
     """
     default = TaskConfig()
-    for name in names:
-        if getattr(config, name) != getattr(default, name):
+    for name in (field.name for field in dataclasses.fields(config)):
+        known = name in _OF_ALL or name in own
+        if not known and getattr(config, name) != getattr(default, name):
             raise ConfigError(
                 f"task.{name}: task '{config.name}' has no such setting, got "
                 f"{getattr(config, name)!r}; leave it out"

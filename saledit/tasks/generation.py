@@ -7,8 +7,8 @@ from typing import Any
 
 from saledit.config import TaskConfig
 from saledit.records import TEXT, Record, Sample
-from saledit.tasks.fields import refuse_settings, text_of, values_of
-from saledit.tasks.text import TextTask
+from saledit.tasks.fields import text_of, values_of
+from saledit.tasks.text import OPTIONAL, TextTask
 
 _PROMPT_WORDS, _TARGET_WORDS = 24, 8
 _LEAST_WORDS = _PROMPT_WORDS + _TARGET_WORDS
@@ -25,27 +25,16 @@ class Generation(TextTask):
 
     name = "generation"
     by_perplexity = True
-    names = (
-        "prompt",
-        "target",
-        "answers",
-        "rephrases",
-        "locality",
-        "locality_answer",
-        "subject",
-        "rival",
-        "generation",
-        "references",
-    )
+    settings = ("max_new_tokens",)
+    names = ("prompt", "target", *OPTIONAL)
 
     @classmethod
     def of(cls, config: TaskConfig) -> Generation:
         """The task that a configuration describes.
 
         Raises:
-            ConfigError: a field or a setting that this task does not have.
+            ConfigError: a field that this task does not have.
         """
-        refuse_settings(config, ("template", "chat", "stop"))
         return cls(
             config.fields, config.subjects, config.max_length, "", False, "", config.max_new_tokens
         )

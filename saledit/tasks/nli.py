@@ -15,7 +15,7 @@ from saledit.losses import locality_kl
 from saledit.models import TaskModel
 from saledit.records import Record, Sample
 from saledit.tasks.base import Encoded
-from saledit.tasks.fields import named_fields, refuse_settings, text_of, values_of
+from saledit.tasks.fields import named_fields, text_of, values_of
 from saledit.tasks.subjects import Span, span, stands_in, subject_of
 from saledit.widths import wide
 
@@ -31,6 +31,7 @@ class Nli:
     """
 
     name = "nli"
+    settings = ()
     generates = False
     by_perplexity = False
     # What a step disturbs an editor learns to leave alone, best at the top, where training is quick
@@ -53,9 +54,8 @@ class Nli:
         """The task that a configuration describes.
 
         Raises:
-            ConfigError: a field or a setting that this task does not have.
+            ConfigError: a field that this task does not have.
         """
-        refuse_settings(config, ("template", "chat", "stop", "max_new_tokens"))
         return cls(config.fields, config.subjects, config.max_length)
 
     def parse(self, row: Mapping[str, Any], where: str) -> Record:

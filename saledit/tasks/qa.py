@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saledit.config import TaskConfig
-from saledit.tasks.text import TextTask
+from saledit.tasks.text import OPTIONAL, TextTask
 
 
 class Qa(TextTask):
@@ -18,18 +18,7 @@ class Qa(TextTask):
     """
 
     name = "qa"
-    names = (
-        "question",
-        "answer",
-        "answers",
-        "rephrases",
-        "locality",
-        "locality_answer",
-        "subject",
-        "rival",
-        "generation",
-        "references",
-    )
+    names = ("question", "answer", *OPTIONAL)
 
     @classmethod
     def of(cls, config: TaskConfig) -> Qa:

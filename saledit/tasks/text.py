@@ -25,10 +25,14 @@ from saledit.tasks.counterfact import flattened
 from saledit.tasks.ends import stop_tables
 from saledit.tasks.fields import filled, named_fields, text_of, texts_of, values_of
 from saledit.tasks.prompts import END, IGNORED, QUESTION, Prompter
+from saledit.tasks.scored import all_by_sample, least_by_sample, mean_by_sample
 from saledit.tasks.subjects import Span, stands_in, subject_of
 
 #: Fields of every task of this kind, behind the prompt and the answer.
-OPTIONAL = ("answers", "rephrases", "locality", "locality_answer", "subject", "rival")
+OPTIONAL = (
+    "answers", "rephrases", "locality", "locality_answer", "subject", "rival", "generation",
+    "references",
+)  # fmt: skip
 
 
 class TextTask(ABC):
@@ -45,6 +49,7 @@ class TextTask(ABC):
     """
 
     name = TEXT
+    settings: tuple[str, ...] = ("template", "chat", "stop", "max_new_tokens")
     generates = True
     by_perplexity = False
     # Of tens of thousands of tokens a small change of all probabilities already moves some answer,
@@ -233,7 +238,7 @@ class TextTask(ABC):
         if bool(last.any()):
             ends = stop_tables(base, self.stop)[0].nonzero().squeeze(1).to(logits.device)
             chosen = chosen.masked_scatter(last, logits[last][:, ends].logsumexp(-1))
-        return _mean_by_sample(logits.logsumexp(-1) - chosen, targets)
+        return mean_by_sample(logits.logsumexp(-1) - chosen, targets)
 
     def answer_losses(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Negative log-likelihood of whole answers (...): the sum over their positions."""
@@ -241,12 +246,12 @@ class TextTask(ABC):
 
     def divergence(self, base_logits: Tensor, edited: Tensor, targets: Tensor) -> Tensor:
         """Mean KL(base || edited) a position (...), logits (P, C), targets (..., A)."""
-        return _mean_by_sample(locality_kl(base_logits.float(), edited.float()), targets)
+        return mean_by_sample(locality_kl(base_logits.float(), edited.float()), targets)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether all answer tokens are right under teacher forcing, the end not counted."""
         wanted = targets[targets != IGNORED]
-        return _all_by_sample((logits.argmax(-1) == wanted) | (wanted == END), targets)
+        return all_by_sample((logits.argmax(-1) == wanted) | (wanted == END), targets)
 
     def spoken(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether free greedy generation gives just this answer and ends it: bool (...).
@@ -257,7 +262,7 @@ class TextTask(ABC):
         """
         wanted, best = targets[targets != IGNORED], logits.argmax(-1)
         ended = stop_tables(base, self.stop)[0].to(best.device)[best]
-        return _all_by_sample(torch.where(wanted == END, ended, best == wanted), targets)
+        return all_by_sample(torch.where(wanted == END, ended, best == wanted), targets)
 
     def leads(self, base: TaskModel, logits: Tensor, targets: Tensor) -> Tensor:
         """Nats by which each answer is spoken rather than another (...), see ``Task.leads``.
@@ -275,23 +280,4 @@ class TextTask(ABC):
         over = logits[at_end]
         stays = over.masked_fill(ends, -torch.inf).amax(-1)
         lead[at_end] = over.masked_fill(~ends, -torch.inf).amax(-1) - stays
-        return _least_by_sample(lead, targets)
-
-
-def _least_by_sample(values: Tensor, targets: Tensor) -> Tensor:
-    """Minima (...) of values (P,) over each sample's positions, targets (..., A)."""
-    placed = values.new_full(targets.shape, torch.inf).masked_scatter(targets != IGNORED, values)
-    return placed.amin(-1)
-
-
-def _mean_by_sample(values: Tensor, targets: Tensor) -> Tensor:
-    """Means (...) of values (P,) over each sample's positions, targets (..., A)."""
-    real = targets != IGNORED
-    placed = values.new_zeros(targets.shape).masked_scatter(real, values)
-    return placed.sum(-1) / real.sum(-1).clamp_min(1)
-
-
-def _all_by_sample(values: Tensor, targets: Tensor) -> Tensor:
-    """Whether values (P,) hold at all of each sample's positions: bool (...)."""
-    real = targets != IGNORED
-    return torch.ones_like(real).masked_scatter(real, values).all(-1)
+        return least_by_sample(lead, targets)

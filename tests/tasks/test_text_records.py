@@ -14,7 +14,6 @@ from saledit.config import TaskConfig
 from saledit.errors import ConfigError, DataError
 from saledit.models import TaskModel
 from saledit.records import Sample
-from saledit.registry import TASKS, look_up
 from saledit.tasks.decoding import generate
 from saledit.tasks.generation import Generation
 from saledit.tasks.qa import Qa
@@ -164,28 +163,6 @@ def test_a_passage_is_a_prompt_a_target_and_a_text() -> None:
 def test_a_template_needs_a_place_for_the_question() -> None:
     with pytest.raises(ConfigError, match=r"task\.template: expected a text with '\{question\}'"):
         Qa(template="Question: {prompt}")
-
-
-@pytest.mark.parametrize(
-    ("name", "setting", "value"),
-    [
-        ("nli", "template", "x {question}"),
-        ("nli", "chat", True),
-        ("nli", "stop", "."),
-        ("nli", "max_new_tokens", 3),
-        ("generation", "template", "x {question}"),
-        ("generation", "chat", True),
-        ("generation", "stop", "."),
-    ],
-)
-def test_settings_that_a_task_does_not_have_are_refused(
-    name: str, setting: str, value: object
-) -> None:
-    of = look_up(TASKS, name, "task.name")
-    assert of.of(TaskConfig(name=name)).name == name
-    message = rf"task\.{setting}: task '{name}' has no such setting, got {re.escape(repr(value))}"
-    with pytest.raises(ConfigError, match=message):
-        of.of(TaskConfig(name=name, **{setting: value}))
 
 
 def test_questions_have_them_all() -> None:

@@ -14,9 +14,8 @@ import pytest
 import tiny_text
 import torch
 from test_preferences import likelihood
-from test_text_run import rows as questions
 from tiny import N_BLOCKS, build, samples, save
-from whole_runs import FakeUi, rows
+from whole_runs import FakeUi, questions, rows
 
 from saledit import config as configuration
 from saledit.artifact import load_editor

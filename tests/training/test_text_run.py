@@ -16,7 +16,7 @@ import torch
 from processes import TORCHRUN, check_tested_alike, command, shared_run, verb
 from quick import quick
 from tiny import save, untouched
-from whole_runs import ANY, check_answers
+from whole_runs import ANY, check_answers, questions, sentence
 
 import saledit
 from saledit import config as configuration
@@ -60,26 +60,6 @@ SMALL = (
 )
 
 
-def sentence(rng: random.Random) -> str:
-    return " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(2, 6)))
-
-
-def rows(base: TaskModel, n: int, seed: int) -> list[dict[str, Any]]:
-    """Questions of which the model answers every second one right, by construction."""
-    rng = random.Random(seed)
-    asked = [Sample(str(i), (sentence(rng),), "x", "", ("x",)) for i in range(n)]
-    task = Qa(stop=STOP, max_new_tokens=4)
-    out = []
-    for i, (sample, said) in enumerate(zip(asked, answers(base, task, asked), strict=True)):
-        right = bool(i % 2) and bool(said.text)
-        answer = said.text if right else " ".join(rng.choices(tiny_text.WORDS, k=rng.randint(1, 2)))
-        words = sample.inputs[0].split()
-        rephrases = [" ".join(rng.sample(words, len(words))) for _ in range(i % 3)]
-        row = {"id": f"q{seed}-{i}", "question": sample.inputs[0], "answer": answer}
-        out.append(row | {"rephrases": rephrases})
-    return out
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("text")
@@ -94,8 +74,8 @@ def make(home: Path, tmp_path: Path) -> Callable[..., RunConfig]:
         if not folder.exists():
             base = tiny_text.build(name)
             save(base, folder / "model")
-            write_jsonl(folder / "data.jsonl", rows(base, N, 0))
-            write_jsonl(folder / "others.jsonl", rows(base, N_BYSTANDERS, 1))
+            write_jsonl(folder / "data.jsonl", questions(base, N, 0))
+            write_jsonl(folder / "others.jsonl", questions(base, N_BYSTANDERS, 1))
         own = [
             f"output={home}",
             f"name={tmp_path.name}-{folder.name}",
@@ -340,8 +320,8 @@ def test_a_test_file_sorted_by_topic_is_no_test_of_its_first_topic(
     make: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
     data, rng = tmp_path / "test.jsonl", random.Random(7)
-    questions = [f"{topic} {sentence(rng)} {i}" for topic in ("first", "last") for i in range(30)]
-    write_jsonl(data, [{"question": q, "answer": "bi bi bi bi bi"} for q in questions])
+    asked = [f"{topic} {sentence(rng)} {i}" for topic in ("first", "last") for i in range(30)]
+    write_jsonl(data, [{"question": q, "answer": "bi bi bi bi bi"} for q in asked])
     config = make("llama", f"data.test={data}", "data.max_test_failures=12")
     with Ui(quiet=True) as ui:
         failures = prepare(config, ui).test.fail

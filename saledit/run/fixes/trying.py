@@ -20,8 +20,7 @@ from saledit.run.fixes.making import steps_in_force
 from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.answering import answers, labels
-from saledit.tasks.base import Task
-from saledit.tasks.nli import Nli
+from saledit.tasks.base import Task, in_labels
 
 
 class _Asked:
@@ -41,7 +40,7 @@ class _Asked:
 
     def answers(self, edits: Edits) -> list[Answer]:
         base, task = self._base, self._task
-        if not isinstance(task, Nli) or not self.samples:
+        if not in_labels(task) or not self.samples:
             return answers(base, task, self.samples, edits if len(edits) else None)
         found: dict[int, Answer] = {}
         for index, logits in bank_batches(base, task, self.bank, edits if len(edits) else None):

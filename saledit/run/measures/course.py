@@ -22,8 +22,7 @@ from saledit.models import TaskModel
 from saledit.run.measures.watching import Watched, perplexity
 from saledit.session import Judge, bank_batches
 from saledit.site import Layer
-from saledit.tasks.base import Task
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import Task, in_words
 
 #: A model has collapsed where it answers less than half of what it did, or is ten times as
 #: perplexed by text.
@@ -33,7 +32,7 @@ _LEAST, _MOST = 0.5, 10.0
 class Course:
     """Looks at a model again and again as edits pile up.
 
-    Right is, for text, what free generation gives (``TextTask.spoken``).
+    Right is, for text, what free generation gives (``WordTask.spoken``).
 
     Args:
         base: the task model.
@@ -50,7 +49,7 @@ class Course:
     ) -> None:  # fmt: skip
         self._base, self._task, self._banks = base, task, banks
         self._judge: Judge = task.correct
-        if isinstance(task, TextTask):
+        if in_words(task):
             self._judge = lambda logits, targets: task.spoken(base, logits, targets)
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure

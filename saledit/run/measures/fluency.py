@@ -18,8 +18,8 @@ from saledit.delta import Edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.tasks.base import WordTask
 from saledit.tasks.decoding import continue_freely
-from saledit.tasks.text import TextTask
 
 _TOKENS = 100  # of a continuation, as in the CounterFact evaluation
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # of the entropies of n-grams
@@ -98,7 +98,7 @@ class Fluency:
         most: failures to look at; 0 for none.
     """
 
-    def __init__(self, base: TaskModel, task: TextTask, part: Part, most: int) -> None:
+    def __init__(self, base: TaskModel, task: WordTask, part: Part, most: int) -> None:
         self._base, self._part = base, part
         self._task = task if task.by_perplexity else task.bare(min(_LENGTH, base.max_length))
         self._tfidf = TfIdf([text for own in part.writing for text in own.references])

@@ -20,7 +20,7 @@ from saledit.forward.rows import run_edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import WordTask
 
 #: Failures, their rewordings, and the samples of other matters that their records bring.
 KINDS = ("efficacy", "paraphrase", "neighborhood")
@@ -79,7 +79,7 @@ class Preferences:
         opened: gives the bank of their samples, at the edited layer.
     """
 
-    def __init__(self, base: TaskModel, task: TextTask, pairs: Pairs, opened: Opener) -> None:
+    def __init__(self, base: TaskModel, task: WordTask, pairs: Pairs, opened: Opener) -> None:
         self._base, self._task = base, task.unended()
         self._kinds, self._own = pairs.kinds, pairs.own
         self._bank = opened(self._task, pairs.samples) if pairs.samples else None

@@ -15,8 +15,7 @@ from saledit.data.splits import Part
 from saledit.data.views import Flat
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
-from saledit.tasks.base import Task
-from saledit.tasks.nli import Nli
+from saledit.tasks.base import Task, in_labels
 
 #: Part of a test that an answer is of.
 FAIL, ADAPT, PASS = "fail", "adapt", "pass"
@@ -113,7 +112,7 @@ def labelled(
     """
     right = task.correct(logits, targets)
     wrong = (~right).nonzero()
-    if not isinstance(task, Nli) or not len(wrong):
+    if not in_labels(task) or not len(wrong):
         return Seen(part, index, right, {}, weights)
     names = task.label_names(base, logits[wrong[:, 0], wrong[:, 1]])
     words = {(e, i): name for (e, i), name in zip(wrong.tolist(), names, strict=True)}

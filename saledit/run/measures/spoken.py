@@ -17,15 +17,15 @@ from saledit.outcomes import Outcome
 from saledit.records import Answer, Sample
 from saledit.run.measures.said import ADAPT, FAIL, PASS, Seen
 from saledit.session import EditMetrics, bank_right
+from saledit.tasks.base import WordTask
 from saledit.tasks.decoding import generate
-from saledit.tasks.text import TextTask
 
 
 class Spoken:
     """Counts what is right under free greedy generation.
 
     A known answer needs no generation: greedy decoding gives it if and only if its words are the
-    likeliest one after another (``TextTask.spoken``). So what an edit leaves as it was, and
+    likeliest one after another (``WordTask.spoken``). So what an edit leaves as it was, and
     what it mends to the letter, is known already; only the other samples are generated.
 
     Args:
@@ -38,7 +38,7 @@ class Spoken:
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, part: Part, banks: PartBanks,
+        self, base: TaskModel, task: WordTask, part: Part, banks: PartBanks,
         samples: Mapping[str, Sequence[Sample]], before: Sequence[Answer] = (),
     ) -> None:  # fmt: skip
         self._base, self._task, self._part, self._banks = base, task, part, banks

@@ -25,8 +25,7 @@ from saledit.run.measures.preferences import Preferences
 from saledit.run.measures.said import ADAPT, FAIL, PASS, Said, Seen, labelled
 from saledit.run.measures.spoken import Spoken
 from saledit.session import EditMetrics, Judge, bank_batches, bank_right
-from saledit.tasks.base import Task
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import Task, in_words
 
 
 @dataclass(slots=True)
@@ -76,10 +75,10 @@ class Tally:
         self._base, self._task, self._part, self._banks = base, task, part, banks
         self._all = EditMetrics()
         self._fluency = None
-        if isinstance(task, TextTask):
+        if in_words(task):
             self._fluency = Fluency(base, task, part, fluency)
         self._spoken = None
-        if isinstance(task, TextTask):
+        if in_words(task):
             self._spoken = Spoken(base, task, part, banks, said.samples, said.reworded)
         self._decided = None if task.by_perplexity else Decided(base, task, banks.passing)
         self._kinds = [sys.intern(sample.kind) for sample in said.samples[ADAPT]]

@@ -16,8 +16,7 @@ from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import TEXT, Sample
 from saledit.session import EditMetrics, bank_batches
-from saledit.tasks.base import Task
-from saledit.tasks.text import TextTask
+from saledit.tasks.base import Task, WordTask
 
 _LENGTH = 512  # tokens of a prompt at most
 
@@ -72,7 +71,7 @@ class Abilities:
     """
 
     def __init__(
-        self, base: TaskModel, task: TextTask, choices: Sequence[Choice], opened: Opener
+        self, base: TaskModel, task: WordTask, choices: Sequence[Choice], opened: Opener
     ) -> None:
         self._base, self._task = base, task.bare(min(_LENGTH, base.max_length))
         self._kinds = [choice.kind for choice in choices]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from saledit.artifact import make_task
 from saledit.config import RunConfig
+from saledit.data.rewriter import by_rules
 from saledit.data.sources import source_files
 from saledit.errors import SaleditError
 from saledit.files import known_hash
@@ -24,7 +26,7 @@ def origins(config: RunConfig) -> dict[str, str]:
     named |= {"test.texts": config.test.texts, "test.abilities": config.test.abilities}
     files = {}
     models = {"model.name": config.model.name}
-    if d.adapt.rewrite and config.task.name == "nli":  # nothing else is reworded by rules
+    if by_rules(d.adapt, make_task(config.task)):
         models["data.adapt.similarity_model"] = d.adapt.similarity_model
     for key, model in models.items():
         with suppress(SaleditError, OSError):

@@ -16,7 +16,7 @@ from saledit.config import RunConfig, SiteConfig
 from saledit.data.hashes import Known, number
 from saledit.data.matters import other_matters
 from saledit.data.partition import partition
-from saledit.data.rewriter import RuleRewriter
+from saledit.data.rewriter import RuleRewriter, by_rules
 from saledit.data.splits import Limits, Part, make_part
 from saledit.data.views import Joined
 from saledit.finetune import finetuned
@@ -132,9 +132,7 @@ class Prepared:
     ) -> Part:
         adapt, task = self.config.data.adapt, self.task
         limits = Limits(key, failures, passes, adapt.per_failure, made, own_answers=side == 2)
-        # Rules know statements and pairs of them, not questions or unfinished sentences.
-        wanted = adapt.rewrite and not task.generates
-        rewriter = RuleRewriter(adapt, self.base.device) if wanted else None
+        rewriter = RuleRewriter(adapt, self.base.device) if by_rules(adapt, task) else None
         others = other_matters(task, self._other_sides[side])
         name = ("validation", "test", "training")[side]
         most = len(learned) + len(others) + sum(1 + len(r.locality) for r in records)
