@@ -220,9 +220,12 @@ class TaskModel:
         config = self.model.config
         # T5 has no table; its positions are relative.
         table = getattr(config, "max_position_embeddings", getattr(config, "n_positions", 512))
-        # RoBERTa keeps two rows of its position table for padding.
-        table -= 2 if config.model_type == "roberta" else 0
-        return int(min(table, self.tokenizer.model_max_length))
+        # RoBERTa and its kin count positions from behind the one of padding.
+        words = self.model.get_input_embeddings()
+        tables = (m for m in self.model.modules() if isinstance(m, nn.Embedding) and m is not words)
+        padding = [m.padding_idx for m in tables if m.num_embeddings == table]
+        taken = max((1 + place for place in padding if place is not None), default=0)
+        return int(min(table - taken, self.tokenizer.model_max_length))
 
     @cached_property
     def _blocks(self) -> nn.ModuleList:

@@ -151,8 +151,8 @@ def _key(
     head = [_SCHEMA, settings, str(dtype), [s.name for layer in layers for s in layer.sites]]
     spec = BankSpec(layers[0])
     head += [bank_key(prepared.base, prepared.task, samples, spec) for samples in kinds]
-    if config.select == "causal-tracing":  # corrupts subjects, which no bank holds
-        head += [[sample.subject for sample in samples] for samples in kinds]
+    # A picker may read what no bank holds: causal tracing corrupts subjects.
+    head += [[sample.subject for sample in samples] for samples in kinds]
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()
 
 

@@ -99,6 +99,14 @@ def test_the_longest_input_fits_the_position_table() -> None:
         assert base.model(**inputs).logits.isfinite().all()
 
 
+def test_positions_of_padding_are_known_without_a_models_name() -> None:
+    """XLM-R, CamemBERT and others have RoBERTa's table."""
+    base = build("roberta")
+    base.model.config.model_type = "camembert"
+    assert base.model.config.max_position_embeddings == 66
+    assert base.max_length == 64
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
