@@ -11,7 +11,8 @@ back most of the answer's probability, the indirect effect, is picked.
 by token (1, 1-2, 1-3, ...), and again with one layer masked, for every layer. The layer whose
 masking takes most of the answer's probability is picked.
 
-Both read questions that are answered rightly. What is corrupted is the subject, as published, where
+Both read questions that are answered rightly, and where these are few also what the model says to
+others: of counterfactual data what it knows is never right. What is corrupted is the subject, as published, where
 samples name one that stands in their text, and then no others are read; without any, and what is
 read token by token, it is the text itself: all its tokens but the special ones, of a causal model
 those of the prompt. An answer's probability is the geometric mean of its tokens', without its end.
@@ -58,15 +59,16 @@ class CausalTracing:
         window: of ``rome``: layers restored together, about the scored one; 0 for the published
             share of the model (10 of 48), 1 for "state".
         corrupt: of ``rome``: "subject", where a sample names one, or all of its "text".
+        enough: right answers that suffice; with fewer the model's own words are read as well.
     """
 
     def __init__(
         self, protocol: str = "rome", what: str = "mlp", at: str = "last", noise: float = 3.0,
-        draws: int = 10, window: int = 0, corrupt: str = "subject",
+        draws: int = 10, window: int = 0, corrupt: str = "subject", enough: int = 32,
     ) -> None:  # fmt: skip
         self._protocol, self._what, self._at = protocol, what, at
         self._noise, self._draws, self._window = noise, draws, window
-        self._corrupt = corrupt
+        self._corrupt, self._enough = corrupt, enough
 
     @classmethod
     def of(cls, config: SiteConfig, dtype: torch.dtype | None = None) -> CausalTracing:
@@ -80,22 +82,20 @@ class CausalTracing:
                 raise ConfigError(f"site.trace.{key}: expected at least {least}, got {value}")
         if not trace.noise > 0:
             raise ConfigError(f"site.trace.noise: expected a number above 0, got {trace.noise:g}")
-        return cls(**asdict(trace))
+        return cls(**asdict(trace), enough=config.samples)
 
     def readable(self, passing: Sequence[Sample]) -> Sequence[Sample]:
-        """Questions that are answered rightly, with a subject where it is what is corrupted.
-
-        See ``Picker.readable``. Neither passages, nor what the model says where it is wrong.
-        """
-        right = [sample for sample in passing if sample.kind not in (OWN, TEXT)]
-        if not right:
+        """Questions, with a subject where it is what is corrupted; see ``Picker.readable``."""
+        asked = [sample for sample in passing if sample.kind != TEXT]
+        if not asked:
             raise DataError(
-                "site.select: expected questions that are answered rightly for causal-tracing, got "
-                f"none among {len(passing)} pass samples; pick by trial-step, or give more data"
+                "site.select: expected questions that are answered for causal-tracing, got "
+                f"{len(passing)} passages; pick by trial-step, or name questions in data.locality"
             )
-        if (self._protocol, self._corrupt) != ("rome", "subject"):
-            return right
-        return [sample for sample in right if stands_in(sample.subject, sample.inputs)] or right
+        if (self._protocol, self._corrupt) == ("rome", "subject"):
+            asked = [s for s in asked if stands_in(s.subject, s.inputs)] or asked
+        right = [sample for sample in asked if sample.kind != OWN]
+        return right if len(right) >= self._enough else asked
 
     @torch.no_grad()
     def __call__(

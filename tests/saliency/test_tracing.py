@@ -228,18 +228,21 @@ def test_an_answers_end_has_no_say(protocol: str) -> None:
 
 
 def test_right_answers_about_something_are_read() -> None:
-    """Not what the model says where it is wrong, no passages, and with a subject if any has one."""
+    """No passages, with a subject if any has one, and the model's own words where few are right."""
     plain = text.samples(6)
     right, named = plain[:2], [about_a_word(sample, 1) for sample in plain[2:4]]
     wrong = [replace(about_a_word(sample, 1), kind=OWN) for sample in plain[4:]]
     passage = Sample("p", ("",), "a b c", TEXT)
     every = [*right, *wrong, passage, *named]
-    assert CausalTracing("rome").readable(every) == named
-    assert CausalTracing("rome", corrupt="text").readable(every) == [*right, *named]
-    assert CausalTracing("masking").readable(every) == [*right, *named]
-    assert CausalTracing("rome").readable([*right, passage]) == right
-    with pytest.raises(DataError, match="answered rightly for causal-tracing, got none among 3"):
-        CausalTracing("masking").readable([*wrong, passage])
+    few: dict[str, Any] = {"enough": 2}
+    assert CausalTracing("rome", **few).readable(every) == named
+    assert CausalTracing("rome", corrupt="text", **few).readable(every) == [*right, *named]
+    assert CausalTracing("masking", **few).readable(every) == [*right, *named]
+    assert CausalTracing("rome", **few).readable([*right, passage]) == right
+    assert CausalTracing("rome", enough=3).readable(every) == [*wrong, *named]
+    assert CausalTracing("masking", enough=5).readable(every) == [*right, *wrong, *named]
+    with pytest.raises(DataError, match="answered for causal-tracing, got 1 passages"):
+        CausalTracing("masking").readable([passage])
 
 
 @pytest.mark.parametrize("protocol", ["rome", "masking"])
