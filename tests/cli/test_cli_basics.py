@@ -18,7 +18,7 @@ import pytest
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import saledit
-from saledit import cli, config, verbs
+from saledit import cli, config, run, verbs
 from saledit.errors import DataError, JobError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,26 +35,33 @@ CALLS = {
     "log": ["log", "o"],
     "undo": ["undo", "o", "2"],
 }
+# How the real functions are declared; read before a test puts another module in their place.
+SIGNATURES = {verb: inspect.signature(getattr(run, verb)) for verb in RUN_VERBS}
+FixOptions, Bounds = run.FixOptions, run.Bounds
 HEAVY = ("torch", "lightning", "transformers", "datasets", "matplotlib", "numpy")
 
 
 class Runs(types.ModuleType):
-    """Stands in for ``saledit.run``: notes its calls, and answers or raises as told."""
+    """Stands in for ``saledit.run``: notes its calls, and answers or raises as told.
+
+    What is called is noted by the names of the real function's parameters; what that would not take
+    is an error here too.
+    """
 
     def __init__(self) -> None:
         super().__init__("saledit.run")
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.calls: list[tuple[str, dict[str, Any]]] = []
         self.act: Callable[[], dict[str, Any]] = dict
-        self.FixOptions = self.Bounds = lambda *args: args
+        self.FixOptions, self.Bounds = FixOptions, Bounds
         for verb in RUN_VERBS:
             setattr(self, verb, self._function(verb))
 
     def _function(self, verb: str) -> Callable[..., dict[str, Any]]:
-        def run(*args: Any) -> dict[str, Any]:
-            self.calls.append((verb, args))
+        def call(*args: Any, **named: Any) -> dict[str, Any]:
+            self.calls.append((verb, SIGNATURES[verb].bind(*args, **named).arguments))
             return self.act()
 
-        return run
+        return call
 
 
 @pytest.fixture
@@ -261,7 +268,7 @@ def test_a_real_ctrl_c(tmp_path: Path):
         # A shell's background job, as a CI may be, inherits a SIGINT that is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "run = types.ModuleType('saledit.run')\n"
-        "def test(*args):\n"
+        "def test(**args):\n"
         "    sys.stderr.write('ready\\n'); sys.stderr.flush(); time.sleep(60)\n"
         "run.test = test\n"
         "sys.modules['saledit.run'] = saledit.run = run\n"
@@ -299,55 +306,93 @@ def test_a_full_disk_under_stdout_is_said():
 # ----------------------------------------------------------------------------------- calls
 
 
-def test_run_is_called_as_it_is_declared(runs: Runs):
-    for words in CALLS.values():
-        assert cli.main([*words, "--quiet"]) == 0
-    parameters = {
-        "quickstart": ["out", "task", "ui"],
-        "fit": ["config", "resume", "ui"],
-        "test": ["target", "overrides", "ui"],
-        "saliency": ["config", "ui"],
-        "compare": [
-            "config",
-            "editors",
-            "seeds",
-            "overrides",
-            "ui",
-            "edits",
-            "seconds",
-            "jobs",
-            "schedules",
-        ],
-        "report": ["target", "out", "ui"],
-        "fix": ["run_dir", "failures", "out", "options", "ui"],
-        "log": ["out", "ui"],
-        "undo": ["out", "number", "ui"],
-    }
-    for verb, args in runs.calls:
-        assert len(args) == len(parameters[verb])
-        assert args[parameters[verb].index("ui")].quiet is True
-    given = {verb: args[:-1] for verb, args in runs.calls}
-    compared = dict(zip(parameters["compare"], dict(runs.calls)["compare"], strict=True))
-    assert compared["editors"] == ["salem", "step"]
-    assert compared["seeds"] == [0]
-    assert given["report"] == ("some/run", None)
-    assert given["quickstart"] == (None, "nli")
-    assert given["fit"] == (config.load("nli/quickstart"), False)
-    assert given["test"] == ("some/run", [])
-    options = (None, None, 0, (None, None), False, False, ["editor.looks=2"])
-    assert given["fix"] == ("some/run", "f.jsonl", "o", options)
-    assert given["log"] == ("o",)
-    assert given["undo"] == ("o", 2)
+# Each option with a value of its own, so that none can stand in for another.
+FULL = {
+    "quickstart": ("--out o --task qa", {"out": "o", "task": "qa"}),
+    "fit": ("nli/quickstart seed=3 --resume", {"config": ("seed=3",), "resume": True}),
+    "test": ("some/run seed=2", {"target": "some/run", "overrides": ["seed=2"]}),
+    "saliency": ("nli/quickstart seed=4", {"config": ("seed=4",)}),
+    "compare": (
+        ("nli/quickstart seed=5 --editors salem,step --seeds 6 7 --schedules batch:8 --edits 9 "
+        "--seconds 10.5 --jobs 11"),
+        {
+            "target": "nli/quickstart", "overrides": ["seed=5"], "editors": ["salem", "step"],
+            "seeds": [6, 7], "schedules": ["batch:8"], "edits": 9, "seconds": 10.5, "jobs": 11,
+        },
+    ),
+    "fix": (
+        ("some/run editor.looks=2 --failures f --out o --check c --format lora --rank 3 "
+        "--max-drawdown 0.25 --min-fixed 0.5 --stream"),
+        {
+            "run_dir": "some/run", "failures": "f", "out": "o",
+            "options": FixOptions(
+                check="c", format="lora", rank=3, bounds=Bounds(max_drawdown=0.25, min_fixed=0.5),
+                part=False, stream=True, settings=["editor.looks=2"],
+            ),
+        },
+    ),
+    "log": ("o", {"out": "o"}),
+    "undo": ("o 2", {"out": "o", "number": 2}),
+    "report": ("some/run --out r.html", {"target": "some/run", "out": "r.html"}),
+}  # fmt: skip
+# What the functions get where no option is given.
+BARE = {
+    "quickstart": {"out": None, "task": "nli"},
+    "fit": {"config": (), "resume": False},
+    "test": {"target": "some/run", "overrides": []},
+    "saliency": {"config": ()},
+    "compare": {
+        "target": "nli/quickstart", "overrides": [], "editors": ["salem", "step"], "seeds": [0],
+        "schedules": [], "edits": 0, "seconds": 0.0, "jobs": 1,
+    },
+    "fix": {
+        "run_dir": "some/run", "failures": "f.jsonl", "out": "o",
+        "options": FixOptions(settings=["editor.looks=2"]),
+    },
+    "log": {"out": "o"},
+    "undo": {"out": "o", "number": 2},
+    "report": {"target": "some/run", "out": None},
+}  # fmt: skip
 
 
-def test_the_real_functions_take_these_arguments():
-    run = pytest.importorskip("saledit.run")
-    numbers = {
-        "quickstart": 3, "fit": 3, "test": 3, "saliency": 2, "report": 3, "fix": 5, "log": 2,
-        "undo": 3,
-    }  # fmt: skip
-    for verb, n in numbers.items():
-        assert len(inspect.signature(getattr(run, verb)).parameters) == n
+def called(runs: Runs, verb: str, words: list[str]) -> dict[str, Any]:
+    """The arguments of the verb's function, all but the progress, by name."""
+    assert cli.main([verb, *words, "--quiet"]) == 0
+    name, given = runs.calls[-1]
+    assert name == verb
+    given = dict(given)
+    assert given.pop("ui").quiet is True
+    return given
+
+
+def loaded(expected: dict[str, Any]) -> dict[str, Any]:
+    """What is expected, with the configuration that its settings make."""
+    if "config" not in expected:
+        return expected
+    return expected | {"config": config.load("nli/quickstart", list(expected["config"]))}
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_every_option_reaches_its_parameter(verb: str, runs: Runs):
+    words, expected = FULL[verb]
+    assert called(runs, verb, words.split()) == loaded(expected)
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_without_options_the_defaults_are_passed(verb: str, runs: Runs):
+    assert called(runs, verb, CALLS[verb][1:]) == loaded(BARE[verb])
+
+
+def test_a_flag_is_no_other_flag(runs: Runs):
+    words = FULL["fix"][0].replace("--stream", "--part").split()
+    options = called(runs, "fix", words)["options"]
+    assert (options.part, options.stream) == (True, False)
+
+
+@pytest.mark.parametrize("verb", RUN_VERBS)
+def test_no_option_is_left_out_above(verb: str):
+    names = {a.name for a in verbs.VERBS[verb].arguments if a.name.startswith("--")}
+    assert names - {"--part"} == {word for word in FULL[verb][0].split() if word.startswith("--")}
 
 
 def test_options_stand_anywhere(runs: Runs, capsys: pytest.CaptureFixture[str]):
@@ -357,8 +402,9 @@ def test_options_stand_anywhere(runs: Runs, capsys: pytest.CaptureFixture[str]):
         ["fit", "nli/quickstart", "--resume", "seed=3", "train.epochs=2", "--json"],
     ):
         assert cli.main(words) == 0
-        loaded, resume, ui = runs.calls[-1][1]
-        assert (loaded.seed, loaded.train.epochs, resume, ui.quiet) == (3, 2, True, False)
+        given = runs.calls[-1][1]
+        assert (given["config"].seed, given["config"].train.epochs) == (3, 2)
+        assert (given["resume"], given["ui"].quiet) == (True, False)
         assert capsys.readouterr().out == "{}\n"
 
 
@@ -376,11 +422,6 @@ def test_several_words_stand_apart_or_with_commas(words: list[str]):
     assert args.editors == ["salem", "mend", "mine/x.yaml"]
     assert args.seeds == [0, 1]
     assert args.overrides == ["seed.x=[1,2]"]
-
-
-def test_overrides_reach_test(runs: Runs):
-    assert cli.main(["test", "some/run", "schedule.batch_size=1", "seed=2"]) == 0
-    assert runs.calls[0][1][:2] == ("some/run", ["schedule.batch_size=1", "seed=2"])
 
 
 # ---------------------------------------------------------------------------------- output
@@ -418,7 +459,7 @@ def test_people_get_the_page_of_the_verb(verb: str, runs: Runs, capsys: pytest.C
 def test_quiet_keeps_the_result_and_drops_the_rest(runs: Runs, capsys: pytest.CaptureFixture[str]):
     def act() -> dict[str, Any]:
         print("a library speaks")
-        runs.calls[-1][1][-1].stage("testing")
+        runs.calls[-1][1]["ui"].stage("testing")
         return {}
 
     runs.act = act
