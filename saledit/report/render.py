@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from saledit.report.comparison import compare_tables
 from saledit.report.fixes import fix_tables
@@ -61,6 +62,7 @@ def render(verb: str, result: Mapping[str, Any], stream: TextIO) -> str:
     )
     with page.capture() as capture:
         for part in _TABLES[verb](result, look):
-            page.print(part)
+            # A command is to be copied: printed as any text it would be broken, whatever it says.
+            page.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     text = "\n".join(row.rstrip() for row in capture.get().splitlines()) + "\n"
     return text.encode(place.encoding, "replace").decode(place.encoding)

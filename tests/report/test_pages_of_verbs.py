@@ -192,6 +192,12 @@ def test_the_story_is_whole():
     assert text.count("country") == 10
 
 
+@pytest.mark.parametrize("fancy", [False, True])
+def test_a_command_is_never_broken(fancy: bool):
+    command = f"saledit fix {'a/long/path' * 20} --failures YOUR_FAILURES.jsonl --out my-fix"
+    assert f"  {command}\n" in shown("quickstart", {**STORY, "next": [command]}, fancy)
+
+
 def test_the_layer_is_explained_for_every_picker():
     assert "gradient of the loss" in layer_sentence({**FIT, "saliency": GRADIENT, "layer": 1})
     assert "because the configuration says so" in layer_sentence({**FIT, "saliency": None})
