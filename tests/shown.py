@@ -9,6 +9,7 @@ from typing import Any
 from saledit.report import (
     render,
 )
+from saledit.run.cells.summing import summary
 
 TRIAL = {
     "schema": 1,
@@ -126,7 +127,88 @@ STORY = {
     "seconds": 181.0,
     "next": ["saledit fix checkpoints/quickstart --failures YOUR_FAILURES.jsonl --out my-fix"],
 }
-ALL = {"fit": FIT, "test": TEST, "saliency": TRIAL, "fix": FIX, "quickstart": STORY}
+
+
+def cell(editor: str, seed: int, right: int, **other: Any) -> dict[str, Any]:
+    """What a comparison knows of a cell of 16 edits, each of two failures."""
+    edits = {"fail": right, "fail_of": 2, "adapt": right, "adapt_of": 2, "lost": 1, "lost_of": 50}
+    shares = {f"{name}_accuracy": right / 2 for name in ("fail", "adapt", "edit")}
+    return {
+        "editor": editor, "seed": seed, "run": f"checkpoints/worldfacts-{editor}-s{seed}",
+        "layer": 3, "n_sites": 2, "schedule": {"mode": "sequential-batched", "batch_size": 2},
+        "metrics": {
+            **shares, "drawdown": 0.02, "locality_kl": 0.0123 + 0.001 * seed,
+            "preference": {"efficacy": 0.9, "paraphrase": 0.8, "neighborhood": 0.7, "score": 0.79},
+        },
+        "per_edit": {name: [n] * 16 for name, n in edits.items()}, "failures": f"{seed}",
+        "timing": {"train_seconds": 92.4, "edits_per_second": 173.2, "fix_seconds_per_edit": 0.021},
+        "peak_rss_mb": 812.3, "peak_device_mb": None, "editor_mb": 1.234, **other,
+    }  # fmt: skip
+
+
+COURSE = {
+    "course": [
+        {"n_failures": 32, "current": 1.0, "earlier": 0.75, "pass_accuracy": 0.9,
+         "perplexity": 12.3456, "abilities": {"sums": 0.5, "spelling": 1.0}}
+    ],
+    "collapse": 16, "stopped": 24,
+}  # fmt: skip
+CELLS = [
+    cell("salem", 0, 2), cell("salem", 1, 1, **COURSE), cell("malmen-whitened", 0, 1),
+    {"editor": "ft", "seed": 0, "run": "", "error": "killed by SIGKILL, out of memory?"},
+]  # fmt: skip
+COMPARE = {
+    "schema": 1,
+    "config": "worldfacts",
+    "task": "nli",
+    "command": "saledit compare nli/worldfacts --editors salem malmen-whitened ft --seeds 0 1",
+    "schedule": {"batch_size": 2, "cumulative": True},
+    "schedules": [],
+    "editors": [
+        summary(name, CELLS[:3], "salem", [0, 1]) for name in ("salem", "malmen-whitened", "ft")
+    ],
+    "cells": CELLS,
+    "folder": "checkpoints/worldfacts-compare",
+}
+LOG = {
+    "out": "my-fix",
+    "base_model": FIT["base_model"],
+    "layer": 3,
+    "format": "delta",
+    "entries": [
+        {"id": 1, "time": "2026-01-02T03:04:05+00:00", "action": "fix", "in_force": False,
+         "undone_by": 3, "editor": {"name": "mend"},
+         "metrics": {"n_fixed": 1234, "n_wrong_before": 1300, "drawdown": 0.0123}},
+        {"id": 2, "time": "2026-01-02T04:04:05+00:00", "action": "fix", "in_force": True,
+         "undone_by": None, "editor": {"name": "malmen"},
+         "metrics": {"n_fixed": 2, "n_wrong_before": 2}},
+        {"id": 3, "time": "2026-01-02T05:04:05+00:00", "action": "undo", "in_force": False,
+         "undone_by": None, "of": 1},
+    ],
+    "changed": True,
+    "norm": 0.98765432,
+}  # fmt: skip
+UNDO = {
+    "out": "my-fix", "undone": 1, "entry": 3, "format": "delta", "in_force": [2], "n_fixes": 2,
+}  # fmt: skip
+REPORT = {
+    "page": "checkpoints/quickstart/report.html",
+    "title": "quickstart",
+    "plots": [f"checkpoints/quickstart/plots/{n}.png" for n in ("saliency", "training", "kinds")],
+    "megabytes": 0.2345,
+}
+#: A result of every verb that shows one.
+ALL = {
+    "compare": COMPARE,
+    "fit": FIT,
+    "fix": FIX,
+    "log": LOG,
+    "quickstart": STORY,
+    "report": REPORT,
+    "saliency": TRIAL,
+    "test": TEST,
+    "undo": UNDO,
+}
 
 
 class Terminal(io.TextIOWrapper):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shown import shown
 from whole_runs import FakeUi
 
 from saledit.errors import UserError
@@ -134,6 +135,9 @@ def test_a_page_holds_all_it_needs_and_no_text_gets_out_of_its_place(folder: Pat
     plots = {Path(plot).name for plot in made["plots"]}
     assert plots == {f"{n}.{kind}" for n in ("saliency", "training") for kind in ("png", "svg")}
     assert all(Path(plot).stat().st_size > 500 for plot in made["plots"])
+    said = shown("report", made)
+    assert "my run: one page of" in said
+    assert all(name in said.replace("\n", "") for name in plots)  # a long path is folded
 
 
 def test_what_is_shown_is_what_the_files_say(folder: Path) -> None:

@@ -22,7 +22,13 @@ from saledit.report import (
     write_results,
 )
 from saledit.report.look import Look, clean, duration, number, percent, points
+from saledit.report.render import _TABLES
 from saledit.report.story import layer_sentence
+from saledit.verbs import VERBS
+
+
+def test_every_verb_that_shows_a_result_has_one_here():
+    assert ALL.keys() == _TABLES.keys() == VERBS.keys() - {"config"}
 
 
 @pytest.mark.parametrize("fancy", [False, True])

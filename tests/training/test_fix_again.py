@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from quick import quick
+from shown import shown
 from test_fix import fix_rows
 from tiny import encode
 from whole_runs import ANY, ui
@@ -50,10 +51,13 @@ def test_fixes_pile_up(form: str, fitted: RunConfig, home: Path, tmp_path: Path)
         logits = base_logits(merged, encode(merged, chosen))
         torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
         assert found[1]["logits_apart"] < 1e-3
-    rows = log(str(out), ui())["entries"]
+    told = log(str(out), ui())
+    assert "2 of 2 fixes in force" in shown("log", told)
+    rows = told["entries"]
     assert [row["id"] for row in rows] == [1, 2]
     assert [row["metrics"]["n_fixed"] for row in rows] == [f["n_fixed"] for f in found]
-    undo(str(out), 1, ui())
+    assert "Fix 1 was taken back; in force: 2." in shown("undo", undo(str(out), 1, ui()))
+    assert "undone by 3" in shown("log", log(str(out), ui()))
     assert [entry.id for entry in EditFolder.read(out).in_force] == [2]
     other = next(f for f in ("delta", "lora") if f != form)
     with pytest.raises(UserError, match=rf"--format {other}: expected .* \({form}\)"):
