@@ -18,15 +18,16 @@ _LINK = re.compile(r"\]\(\s*<?([^()\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _FENCE = re.compile(r"^\s*(```+|~~~+|:::+)")
 _CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$")
-_BEYOND = re.compile(r"(\]\(<?)(\.\./[^()\s>]+\.md)(?=[)>])")
+_UP = re.compile(r"(\]\(<?)((?:\.\./)+)([^()\s>]+\.md)(?=[)>])")
 _ELSEWHERE = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def pages(root: Path = ROOT) -> list[Path]:
     """The pages whose links are followed: those at the top, the site's, and the data's."""
-    found = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("docs/*.ipynb")]
+    found = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("docs/**/*.ipynb")]
     found += [*root.glob("data/*/*.md"), *root.glob("checkpoints/*.md")]
-    return sorted(found)
+    built = root / "docs" / "_build"
+    return sorted(page for page in found if built not in page.parents)
 
 
 def broken(root: Path = ROOT) -> list[str]:
@@ -48,6 +49,21 @@ def faults(page: Path) -> Iterator[str]:
                 yield f"{number}: '{target}' leads to no file"
             elif anchor and place.suffix == ".md" and anchor not in anchors(place):
                 yield f"{number}: '{target}' leads to no heading of {place.name}"
+
+
+def beyond(page: str, text: str) -> str:
+    """A page's text with its links to Markdown beyond ``docs/`` marked as links to files.
+
+    Args:
+        page: its name in the site, e.g. ``results/facts``: how deep it lies.
+        text: what is in it.
+    """
+
+    def marked(link: re.Match[str]) -> str:
+        start, up, rest = link.groups()
+        return f"{start}path:{up}{rest}" if up.count("../") > page.count("/") else link.group()
+
+    return _UP.sub(marked, text)
 
 
 def anchors(page: Path) -> set[str]:
@@ -101,7 +117,7 @@ def setup(app: Any) -> dict[str, Any]:
 
     def leave(_app: Any, page: str, source: list[str]) -> None:
         # Markdown beyond docs/ is no page of the site: it is handed over as a file.
-        source[0] = _BEYOND.sub(r"\1path:\2", source[0])
+        source[0] = beyond(page, source[0])
 
     app.connect("builder-inited", check)
     app.connect("source-read", leave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -20,12 +21,45 @@ def test_every_link_leads_somewhere() -> None:
 def test_the_pages_are_found() -> None:
     names = {page.relative_to(ROOT).as_posix() for page in links.pages(ROOT)}
     assert {"README.md", "docs/index.md", "docs/editors.md", "docs/first_fix.ipynb"} <= names
+    assert "docs/results/facts.md" in names
+
+
+def test_what_a_build_leaves_is_no_page(tmp_path: Path) -> None:
+    for folder in ("deep/er", "_build/html"):
+        (tmp_path / "docs" / folder).mkdir(parents=True)
+        (tmp_path / "docs" / folder / "page.md").touch()
+    assert links.pages(tmp_path) == [tmp_path / "docs/deep/er/page.md"]
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "marked"),
+    [
+        ("page", "[x](../README.md)", "[x](path:../README.md)"),
+        ("page", "[x](other.md)", "[x](other.md)"),
+        ("deep/page", "[x](../other.md)", "[x](../other.md)"),
+        ("deep/page", "[x](../../README.md)", "[x](path:../../README.md)"),
+        ("deep/page", "[x](<../../data/README.md>)", "[x](<path:../../data/README.md>)"),
+    ],
+)
+def test_links_that_leave_the_site_are_marked(page: str, text: str, marked: str) -> None:
+    assert links.beyond(page, text) == marked
 
 
 def test_every_page_of_the_site_is_in_its_contents() -> None:
-    listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
-    pages = {page.stem for page in links.pages(ROOT) if page.parent.name == "docs"}
-    assert not pages - {"index"} - set(listed)
+    docs = ROOT / "docs"
+    names = {
+        page.relative_to(docs).with_suffix("") for page in links.pages(ROOT) if docs in page.parents
+    }
+    listed = {"index"}
+    for name in names:
+        # The contents of a page of a folder's name, e.g. results.md, name the folder's pages.
+        path = (docs / name).with_suffix(".md")
+        if path.exists():
+            for block in re.findall(
+                r"^```{toctree}\n(.*?)^```", path.read_text("utf-8"), re.M | re.S
+            ):
+                listed |= {(name.parent / word).as_posix() for word in block.split()}
+    assert not {name.as_posix() for name in names} - listed
 
 
 @pytest.fixture
