@@ -79,7 +79,13 @@ def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int
     kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
     asks = kind.needs_text or kind.needs_anchor
     told = {"embedding_size": embedding_size} if asks else {}
-    return kind(sites, **told, **_settings(config))
+    editor = kind(sites, **told, **_settings(config))
+    learns = any(parameter.requires_grad for parameter in editor.parameters())
+    assert kind.is_trained == learns, (
+        f"{kind.__name__}: expected is_trained = {learns} of an editor "
+        f"{'with' if learns else 'without'} parameters, got {kind.is_trained}"
+    )
+    return editor
 
 
 def check_editor(config: EditorConfig, k: int = 1) -> None:

@@ -37,7 +37,8 @@ class Editor(nn.Module, ABC):
             (``saledit.delta.anchor``); it is given that size, too. (Of the data
             ``needs_subjects`` may ask for more.)
         needs_calibration: True where the size of the first step is to be found by trial.
-        is_trained: True where there is anything to learn.
+        is_trained: True where there is anything to learn; of the class, as it is asked before there
+            is an editor.
         looks_by_itself: True where the editor sees, while it makes an edit, what has come of it;
             ``editor.looks`` is for all others.
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -16,6 +19,7 @@ from tiny import untouched
 
 from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for
+from saledit.errors import ConfigError
 from saledit.registry import EDITORS, PICKERS, TASKS
 from saledit.report.results import KEYS
 from saledit.verbs import VERBS
@@ -87,6 +91,13 @@ def test_blocks_of_data_can_be_read(page: str) -> None:
             assert isinstance(json.loads(line), dict)
 
 
+def test_the_page_on_extending_has_every_attribute_of_an_editor() -> None:
+    page = text_of("extending.md")
+    for name, value in vars(Editor).items():
+        if isinstance(value, bool):
+            assert f"| `{name}` | {value} |" in page, name
+
+
 def test_the_editor_of_the_page_on_extending_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     source = next(block for block in blocks("extending.md", "python") if "(Editor)" in block)
     module = types.ModuleType("curvature")
@@ -94,6 +105,9 @@ def test_the_editor_of_the_page_on_extending_is_one(monkeypatch: pytest.MonkeyPa
     exec(compile(source, "docs/extending.md", "exec"), vars(module))
     case = Case("bert")
     torch.manual_seed(0)
+    module.Curvature.check({"rate": 0.5})
+    with pytest.raises(ConfigError, match=r"editor\.curvature\.rate: expected above 0, got -1\.0"):
+        module.Curvature.check({"rate": -1.0})
     editor = module.Curvature(case.layer.sites)
     assert isinstance(editor, Editor)
     with untouched(case.base.model):
@@ -102,3 +116,63 @@ def test_the_editor_of_the_page_on_extending_is_one(monkeypatch: pytest.MonkeyPa
     assert case.losses(edits).mean() < 0.8 * losses[0]
     assert list(edits) == list(case.layer.sites)
     assert edits.batch_shape == (E,)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the repository, to be changed."""
+    junk = shutil.ignore_patterns("__pycache__", "_build", "_bundled")
+    for name in ("saledit", "configs", "docs", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=junk)
+    for name in ("data", "pyproject.toml", "README.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def insert(path: Path, text: str, before: str) -> None:
+    found = path.read_text(encoding="utf-8")
+    assert found.count(before) == 1
+    path.write_text(found.replace(before, text + before), encoding="utf-8")
+
+
+@pytest.mark.long
+def test_the_page_on_extending_is_enough(copy: Path) -> None:
+    source, line, options, entry = blocks("extending.md", "python")
+    (preset,), (section,) = blocks("extending.md", "yaml"), blocks("extending.md", "markdown")
+    (copy / "saledit/editors/curvature.py").write_text(source, encoding="utf-8")
+    (copy / "configs/editors/curvature.yaml").write_text(preset, encoding="utf-8")
+    insert(copy / "saledit/registry.py", line, before='        "mend": ')
+    insert(copy / "docs/editors.md", f"{section}\n", before="### `malmen`\n")
+    config, head = (
+        copy / "saledit/config/editors.py",
+        "@dataclass(frozen=True)\nclass EditorConfig:\n",
+    )
+    insert(config, f"{options}\n\n", before=head)
+    with config.open("a", encoding="utf-8") as stream:
+        stream.write(entry.removeprefix(f"{head}    ...\n"))
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+
+    looking = [
+        "editors/test_contract.py",
+        "cli/test_configs.py",
+        "docs/test_pages.py",
+        "test_architecture.py",
+    ]
+    tests = call(
+        "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-k", "curvature or preset",
+        *(f"tests/{name}" for name in looking),
+    )  # fmt: skip
+    assert tests.returncode == 0, tests.stdout[-3000:]
+    assert int(re.findall(r"(\d+) passed", tests.stdout)[-1]) > 10, "the editor was found"
+    for gate in (["check"], ["format", "--check"]):
+        assert (done := call("ruff", *gate, "saledit")).returncode == 0, done.stdout
+    rate = "editor.curvature.rate=-1"
+    fit = call("saledit", "fit", "nli/quickstart", "editor.name=curvature", rate)
+    assert "editor.curvature.rate: expected above 0, got -1.0" in fit.stderr
+    assert fit.returncode == 2

@@ -17,6 +17,7 @@ from saledit.delta import Edits, LowRank
 from saledit.delta.routed import Routed
 from saledit.editors.looks import edits_for
 from saledit.files import read_tensors, write_tensors
+from saledit.registry import EDITORS, look_up
 
 case_of = cache(Case)
 
@@ -128,3 +129,14 @@ def test_zero_terms_are_padding(case: Case, name: str) -> None:
         want = numbers(plain[site])
         scale = float(want.abs().max())
         torch.testing.assert_close(numbers(more[site]), want, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("name", "says"), [("step", True), ("mend", False)])
+def test_what_says_the_wrong_thing_about_being_trained_is_refused(
+    name: str, says: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_up(EDITORS, name, "editor.name"), "is_trained", says)
+    found = "without" if says else "with"
+    message = f"expected is_trained = {not says} of an editor {found} parameters, got {says}"
+    with pytest.raises(AssertionError, match=message):
+        fresh(name, case_of("bert").base, case_of("bert").layer)
