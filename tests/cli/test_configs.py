@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from editing import PRESETS
 from saledit import config as configuration
 from saledit.artifact import make_task
 from saledit.config import EditorConfig
+from saledit.editors.locating import FactSpec
+from saledit.registry import EDITORS, look_up
 from saledit.run.checks import check
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -67,3 +70,18 @@ def test_published_numbers(editor: str, layer: int, span: int, numbers: dict[str
     assert (config.site.layer, config.site.span) == (layer, span)
     for name, value in numbers.items():
         assert getattr(config.editor.locate, name) == value
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_setting_left_out_in_python_is_the_configuration_s(name: str) -> None:
+    own = inspect.signature(look_up(EDITORS, name, "editor.name")).parameters
+    section = asdict(getattr(EditorConfig(), name))
+    assert {key: own[key].default for key in section} == section
+    # What has no setting is the class's own affair, and never asked for.
+    others = set(own) - set(section) - {"sites", "embedding_size"}
+    assert all(own[key].default is not inspect.Parameter.empty for key in others)
+
+
+def test_facts_are_found_as_the_configuration_says() -> None:
+    own = inspect.signature(FactSpec).parameters
+    assert own["measure"].default == EditorConfig().locate.measure
