@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from saledit import world
-from saledit.cache.bank import IGNORED
 from saledit.cache.factors import compressed, masks_of
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Ranks, aggregate
@@ -20,6 +19,7 @@ from saledit.overlay import applied
 from saledit.site import Site
 from saledit.tap import tap
 from saledit.tasks.base import Task
+from saledit.tasks.prompts import IGNORED
 
 
 @dataclass(frozen=True, slots=True)

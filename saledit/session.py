@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from saledit.cache.bank import IGNORED, Bank, BankSpec
+from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import conditions
 from saledit.data.episodes import EditBatch
@@ -33,6 +33,7 @@ from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, request_of
 from saledit.site import Layer
 from saledit.tasks.base import Task, in_words
+from saledit.tasks.prompts import IGNORED
 
 _LOG_MOST = 690.0  # of perplexities, which stay below what a comparison can add up
 
@@ -49,19 +50,9 @@ class EditMetrics(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shares = MetricCollection(
-            {
-                name: Accuracy()
-                for name in (
-                    "fail_accuracy",
-                    "adapt_accuracy",
-                    "edit_accuracy",
-                    "pass_accuracy_before",
-                    "pass_accuracy_after",
-                )
-            },
-            compute_groups=False,
-        )
+        names = [f"{kind}_accuracy" for kind in ("fail", "adapt", "edit")]
+        names += ["pass_accuracy_before", "pass_accuracy_after"]
+        self.shares = MetricCollection({name: Accuracy() for name in names}, compute_groups=False)
         self.drawdown = Drawdown()
         self.locality = Mean()
         # Mean negative log-likelihood a token of pass texts, without and with the edit.

@@ -6,8 +6,9 @@ is the set of sites of one block that an editor changes together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -53,6 +54,17 @@ class Layer:
     def n_parameters(self) -> int:
         """Number of weights in the layer's sites."""
         return sum(site.d_in * site.d_out for site in self.sites)
+
+
+#: What a file tells of a site.
+IN_A_FILE = {"name": str, "d_in": int, "d_out": int, "transposed": bool}
+LARGEST = 1 << 24  # size of a site
+
+
+def are_possible(sites: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there are sites, as a file tells of them, and all are of sizes that one can have."""
+    sizes = [n for site in sites for n in (site["d_in"], site["d_out"])]
+    return bool(sizes) and all(0 < n < LARGEST for n in sizes)
 
 
 def _as_site(name: str, module: nn.Module) -> Site | None:

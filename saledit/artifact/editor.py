@@ -41,13 +41,12 @@ from saledit.models import TaskModel, wrap
 from saledit.models.loading import give_padding
 from saledit.records import Sample
 from saledit.session import EditSession
-from saledit.site import Layer, Site, resolve
+from saledit.site import IN_A_FILE, LARGEST, Layer, Site, are_possible, resolve
 from saledit.tasks.base import Task
 
 EDITOR_WEIGHTS = "editor.safetensors"
 EDITOR_FACTS = "editor.json"
 HELD = "held.jsonl"
-_LARGEST = 1 << 24  # size of a site
 
 
 def save_editor(
@@ -228,11 +227,10 @@ def load_editor(run: str | Path) -> TrainedEditor:
     return TrainedEditor(config, editor, task, layer, name, print_, folder)
 
 
-_SITE = {"name": str, "d_in": int, "d_out": int, "transposed": bool}
 #: What ``editor.json`` holds, at least. Editors of earlier versions have no size, and need none.
 _FACTS = {
     "editor": str, "base_model": {"name": str, "fingerprint": str}, "layer": int,
-    "sites": [_SITE], "embedding_size?": int,
+    "sites": [IN_A_FILE], "embedding_size?": int,
 }  # fmt: skip
 
 
@@ -246,9 +244,9 @@ def _filled(
     """
     sites = tuple(Site(**site) for site in facts["sites"])
     size = facts.get("embedding_size", 0)
-    if not sites or any(not 0 < n < _LARGEST for s in sites for n in (s.d_in, s.d_out)):
+    if not are_possible(facts["sites"]):
         raise ValueError("sites of no possible size")
-    if not 0 <= size < _LARGEST:
+    if not 0 <= size < LARGEST:
         raise ValueError(f"an embedding size of {size}")
     # Without memory first: how much an editor takes is told by the file, and may not be there.
     with torch.device("meta"):

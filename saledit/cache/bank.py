@@ -13,6 +13,7 @@ from saledit.delta import LowRank
 from saledit.forward.rows import Rows
 from saledit.forward.suffix import Entry
 from saledit.site import Layer
+from saledit.tasks.prompts import IGNORED
 from saledit.widths import wide
 
 
@@ -37,7 +38,6 @@ class BankSpec:
 
 #: Keys of a shard begin with what they run along; all others hold one entry a sample.
 TOKENS, ANSWERS = "tokens.", "answers."
-IGNORED = -100  # a position that is not scored
 
 
 class Bank:

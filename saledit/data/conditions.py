@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from saledit.cache.bank import IGNORED, Bank
+from saledit.cache.bank import Bank
 from saledit.models import CAUSAL, TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Task
+from saledit.tasks.prompts import IGNORED
 
 NOTHING = -1  # behind the last token of a shorter condition
 _ROWS = 32

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import IGNORED, Bank, BankSpec
+from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import Progress, open_several
 from saledit.cache.room import Room
 from saledit.data.conditions import conditions
@@ -23,6 +23,7 @@ from saledit.forward.rows import join
 from saledit.models import TaskModel
 from saledit.records import Sample
 from saledit.tasks.base import Task
+from saledit.tasks.prompts import IGNORED
 
 
 class PartBanks:

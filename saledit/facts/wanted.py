@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import IGNORED, Bank
+from saledit.cache.bank import Bank
 from saledit.editors.descent import Adam
 from saledit.editors.locating import FactSpec
 from saledit.errors import JobError
@@ -27,6 +27,7 @@ from saledit.models import TaskModel
 from saledit.site import Site
 from saledit.tasks.base import Task
 from saledit.tasks.batching import tight_groups
+from saledit.tasks.prompts import IGNORED
 
 _LOGITS = 50_000_000  # numbers that the rows of one step may give
 #: Padded tokens that a further run costs as much as: on a processor it reads all weights once more,

@@ -9,9 +9,8 @@ from typing import Any
 from saledit.errors import ArtifactError
 from saledit.files import misfit
 from saledit.ledger.chain import BEGIN, FIX, UNDO, Entry
+from saledit.site import IN_A_FILE, LARGEST, are_possible
 
-_LARGEST = 1 << 24  # size of a site
-_SITE = {"name": str, "d_in": int, "d_out": int, "transposed": bool}
 _TASK = {
     "name": str, "fields?": {str: str}, "subjects?": [str], "max_length?": int, "template?": str,
     "chat?": bool, "stop?": str, "max_new_tokens?": int,
@@ -22,7 +21,7 @@ _FILES = {"files?": {str: str}}
 _SHAPES: dict[str, dict[str, Any]] = {
     BEGIN: {
         "base_model": {"name": str, "fingerprint": str}, "model": _MODEL, "task": _TASK,
-        "layer": int, "sites": [_SITE], "format": str, "rank?": int, **_FILES,
+        "layer": int, "sites": [IN_A_FILE], "format": str, "rank?": int, **_FILES,
     },
     FIX: {
         "editor": {"name": str},
@@ -62,12 +61,11 @@ def _fault(entry: Entry, fixes: set[int]) -> str:
     if entry.action == UNDO and facts["of"] not in fixes:
         return f"an undo of entry {facts['of']}, which is no fix in force"
     if entry.action == BEGIN:
-        sizes = [n for site in facts["sites"] for n in (site["d_in"], site["d_out"])]
-        if not sizes or any(not 0 < n < _LARGEST for n in sizes):
+        if not are_possible(facts["sites"]):
             return "sites of no possible size"
-        if len({site["name"] for site in facts["sites"]}) * 2 < len(sizes):
+        if len({site["name"] for site in facts["sites"]}) < len(facts["sites"]):
             return "a site that comes twice"
-        if not 0 <= facts.get("rank", 0) < _LARGEST:
+        if not 0 <= facts.get("rank", 0) < LARGEST:
             return f"a rank of {facts['rank']}"
     return ""
 

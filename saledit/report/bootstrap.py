@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 _RESAMPLES, _LEVEL = 2000, 0.95
-#: What an edit counts: (right or lost, out of).
+#: What an edit counts: right or lost, and out of how many.
+PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
+#: Shares, each of counts: (right or lost, out of).
 SHARES = {
     "fail_accuracy": (("fail", "fail_of"),),
     "adapt_accuracy": (("adapt", "adapt_of"),),

@@ -16,11 +16,11 @@ from rich.text import Text
 MAX_WIDTH = 110
 #: Narrowest output that tables are fitted into.
 MIN_WIDTH = 60
+#: The field's measures, each a share of answers that are likelier than their rivals.
+KINDS = ("efficacy", "paraphrase", "neighborhood")
 #: What the field calls the shares of answers that are likelier than their rivals, and the harmonic
 #: mean of these.
-PREFERENCES = {
-    "efficacy": "ES", "paraphrase": "PS", "neighborhood": "NS", "score": "S",
-}  # fmt: skip
+PREFERENCES = {**dict(zip(KINDS, ("ES", "PS", "NS"), strict=True)), "score": "S"}
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from saledit.report.look import (
+    KINDS,
     PREFERENCES,
     Look,
     clean,
@@ -41,7 +42,6 @@ _METRICS = {
     "spoken_edit_accuracy": ("edit accuracy, generated", percent),
     "spoken_drawdown": ("drawdown, generated", points),
 }
-_FIELD = ("efficacy", "paraphrase", "neighborhood")
 _COLUMN_NAMES = {
     "mean_abs": "mean |grad|",
     "frobenius": "Frobenius",
@@ -49,11 +49,11 @@ _COLUMN_NAMES = {
     "mended": "mended",
     "locality_kl": "KL on pass",
     "edit_accuracy": "edit",
-    **{name: PREFERENCES[name] for name in _FIELD},
+    **{name: PREFERENCES[name] for name in KINDS},
     "preference": "S",
 }
 _SHOWN = {
-    **dict.fromkeys(("mended", "edit_accuracy", *_FIELD, "preference"), percent),
+    **dict.fromkeys(("mended", "edit_accuracy", *KINDS, "preference"), percent),
     "drawdown": points,
 }
 _BESIDE_BARS = 4  # columns that leave room for bars

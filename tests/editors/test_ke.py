@@ -9,7 +9,7 @@ from editing import Case, E, K
 from tiny import encode
 from torch import Tensor
 
-from saledit.cache.bank import IGNORED, BankSpec
+from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import NOTHING, conditions
 from saledit.delta import LowRank
@@ -18,7 +18,7 @@ from saledit.editors.request import Request
 from saledit.forward.scoring import base_logits
 from saledit.site import Site
 from saledit.tasks.nli import Nli
-from saledit.tasks.prompts import END
+from saledit.tasks.prompts import END, IGNORED
 
 SITES = (Site("a", 5, 4), Site("b", 4, 6))
 N, T, D = 3, 7, 8

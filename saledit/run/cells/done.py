@@ -14,6 +14,7 @@ from saledit.config import RunConfig
 from saledit.data.readers import file_rows
 from saledit.errors import ArtifactError, SaleditError
 from saledit.files import is_file, read_json, read_text
+from saledit.report.bootstrap import PER_EDIT as _COUNTS
 from saledit.report.bootstrap import SHARES
 from saledit.run.cells.summing import TIMES
 from saledit.run.measures.said import FAIL
@@ -21,7 +22,6 @@ from saledit.run.peaks import highest
 from saledit.run.setup.origins import origins
 from saledit.run.training import FITTED
 
-_COUNTS = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 _NUMBER = (float, None)
 _WATCHED = (
     "current", "earlier", "adapt", "pass_accuracy", "perplexity", "locality_kl", "weight_norm",

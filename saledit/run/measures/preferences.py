@@ -20,10 +20,11 @@ from saledit.forward.rows import run_edits
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import Sample
+from saledit.report import look
 from saledit.tasks.base import WordTask
 
 #: Failures, their rewordings, and the samples of other matters that their records bring.
-KINDS = ("efficacy", "paraphrase", "neighborhood")
+KINDS = look.KINDS
 PAIRS = "answers and rivals"  # what is cached, in words
 _ROWS = 512  # rows a run
 

@@ -19,6 +19,7 @@ from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.models import TaskModel
 from saledit.outcomes import Outcome
+from saledit.report.bootstrap import PER_EDIT as _PER_EDIT
 from saledit.run.measures.decided import Decided
 from saledit.run.measures.fluency import Fluency
 from saledit.run.measures.preferences import Preferences
@@ -47,9 +48,6 @@ class _Batch:
     total: Counter[str] = field(default_factory=Counter)
     per_edit: dict[str, list[int]] = field(default_factory=dict)
     n_refused: int = 0
-
-
-_PER_EDIT = ("fail", "fail_of", "adapt", "adapt_of", "lost", "lost_of")
 
 
 class Tally:
