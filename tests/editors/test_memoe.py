@@ -146,10 +146,6 @@ def test_settings_that_make_no_mixture_are_refused(settings: dict[str, Any], mes
         check_editor(EditorConfig(name="memoe", memoe=MemoeConfig(**settings)))
 
 
-def test_the_defaults_are_allowed() -> None:
-    check_editor(EditorConfig(name="memoe"))
-
-
 @pytest.fixture(scope="module")
 def one() -> Case:
     return Case("bert")
