@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +110,19 @@ def test_imports_point_one_way(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.chdir(ROOT)
     status = cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
     assert status == cli.EXIT_STATUS_SUCCESS, capsys.readouterr().out
+
+
+def test_the_page_on_the_parts_has_the_layers_in_their_order():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    order = [name for layer in layers for name in re.findall(r"\w+", layer) if name != "__main__"]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    levels = [
+        line.split("|")[2] for line in page.splitlines() if re.match(r"\| [a-z ]+ \| `", line)
+    ]
+    told = {name: i for i, level in enumerate(levels) for name in re.findall(r"`(\w+)/?`", level)}
+    assert told.keys() == set(order)
+    assert [told[name] for name in order] == sorted(told.values())
 
 
 @pytest.mark.parametrize("module", ["saledit", "saledit.cli"])
