@@ -12,10 +12,11 @@ by token (1, 1-2, 1-3, ...), and again with one layer masked, for every layer. T
 masking takes most of the answer's probability is picked.
 
 Both read questions that are answered rightly, and where these are few also what the model says to
-others: of counterfactual data what it knows is never right. What is corrupted is the subject, as published, where
-samples name one that stands in their text, and then no others are read; without any, and what is
-read token by token, it is the text itself: all its tokens but the special ones, of a causal model
-those of the prompt. An answer's probability is the geometric mean of its tokens', without its end.
+others: of counterfactual data what it knows is never right. What is corrupted is the subject, as
+published, where samples name one that stands in their text, and then no others are read; without
+any, and what is read token by token, it is the text itself: all its tokens but the special ones, of
+a causal model those of the prompt. An answer's probability is the geometric mean of its tokens',
+without its end.
 """
 
 from __future__ import annotations
