@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 import torch
@@ -19,6 +20,11 @@ from saledit.files import misfit, open_regular, reason
 from saledit.files.writing import replacing
 
 _REMEDY = "start anew without --resume"
+#: Of an ``OSError`` that is about what lies there. Others (a permission, a disk that hangs) may be
+#: over at the next try, and a checkpoint that is called broken is thrown away.
+_OF_THE_FILE = (None, errno.ENOENT, errno.EISDIR, errno.EINVAL, errno.ELOOP, errno.ENOTDIR)
+#: What torch says in a bare ``RuntimeError`` where main memory, a device or the network gives out.
+_OF_THE_MACHINE = ("DefaultCPUAllocator", "CUDA error", "NCCL")
 _STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {str: object}}
 
 
@@ -111,26 +117,41 @@ def steps_of(checkpoint: Path | None) -> int:
 def _read(checkpoint: Path) -> Mapping[str, Any]:
     """A checkpoint, read without running any code and looked through."""
     try:
-        _check_packing(checkpoint)
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        with open_regular(checkpoint) as stream:
+            _check_packing(stream)
+            stream.seek(0)
+            state = torch.load(stream, map_location="cpu", weights_only=True)
         fault = misfit(state, _STATE) or _leads_out(state, checkpoint.parent)
         if fault or state["global_step"] < 0:
             raise ValueError(fault or "steps below 0")
         return dict(state)
     except Exception as error:  # a broken file makes torch.load raise almost anything
+        if _is_passing(error):
+            if isinstance(error, OSError):
+                error.filename = error.filename or str(checkpoint)
+            raise
         raise ArtifactError(
             f"{checkpoint}: expected a checkpoint of this run, got a broken file "
             f"({reason(error):.200}); {_REMEDY}"
         ) from error
 
 
-def _check_packing(checkpoint: Path) -> None:
+def _is_passing(error: Exception) -> bool:
+    """Whether an error tells of the machine, and nothing of a checkpoint."""
+    if isinstance(error, OSError):
+        return error.errno not in _OF_THE_FILE
+    if isinstance(error, MemoryError | torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in _OF_THE_MACHINE)
+
+
+def _check_packing(stream: BinaryIO) -> None:
     """A checkpoint is a zip of parts that are stored as they are; a packed one may have any size.
 
     Raises:
         OSError, ValueError, zipfile.BadZipFile: it is none.
     """
-    with open_regular(checkpoint) as stream, zipfile.ZipFile(stream) as parts:
+    with zipfile.ZipFile(stream) as parts:
         size = os.fstat(stream.fileno()).st_size
         found = parts.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in found):
@@ -158,6 +179,9 @@ def _leads_out(state: Mapping[str, Any], folder: Path) -> str:
 def restoring(trainer: L.Trainer, checkpoint: Path | None, begun: str) -> Iterator[None]:
     """Say of what goes wrong before a trainer has begun that its checkpoint does not fit.
 
+    What may be otherwise at the next try (memory, a device, a file that cannot be read) stays what
+    it is: it is no reason to begin anew.
+
     Args:
         trainer: about to restore the checkpoint.
         checkpoint: None for none.
@@ -173,7 +197,7 @@ def restoring(trainer: L.Trainer, checkpoint: Path | None, begun: str) -> Iterat
     try:
         yield
     except Exception as error:
-        if checkpoint is None or seen or isinstance(error, SaleditError):
+        if checkpoint is None or seen or isinstance(error, SaleditError) or _is_passing(error):
             raise
         raise ArtifactError(
             f"{checkpoint}: expected a checkpoint of this run, got one that does not fit "

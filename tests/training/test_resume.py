@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError
 from saledit.module import EditModule
 from saledit.run import fit
 from saledit.run import test as run_test
-from saledit.run.resuming import WholeCheckpoints
+from saledit.run.resuming import WholeCheckpoints, restoring, steps_of
 from saledit.run.setup.prepare import prepare
 from saledit.run.training import train_at
 from saledit.saliency.base import TABLE
@@ -125,6 +127,53 @@ def test_resuming_twice_loses_nothing(
     broken = make("broken")
     fit_killed_at(broken, monkeypatch, STEPS + 1, 2 * STEPS + 2)
     assert_same_run(whole[0], broken)
+
+
+FAULTS: dict[str, Exception] = {
+    "an accelerator": torch.OutOfMemoryError("CUDA out of memory"),
+    "main memory": RuntimeError(
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    ),
+    "a list": MemoryError(),
+    "a file that may not be read": PermissionError(errno.EACCES, "Permission denied"),
+    "a disk": OSError(errno.EIO, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_what_may_be_over_at_the_next_try_is_no_broken_checkpoint(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be begun anew by a comparison and by a sweep, and hours of training be gone."""
+    fault, trainer = FAULTS[kind], SimpleNamespace(callbacks=[])
+    path = tmp_path / "last.ckpt"
+    torch.save({"global_step": 7, "epoch": 1, "state_dict": {}}, path)
+
+    def fails(*_args: Any, **_options: Any) -> None:
+        raise fault
+
+    with pytest.raises(type(fault)) as found, restoring(trainer, path, "on_train_start"):  # type: ignore[arg-type]
+        fails()
+    assert found.value is fault
+    assert not trainer.callbacks
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(type(fault)) as found:
+        steps_of(path)
+    assert found.value is fault
+    monkeypatch.undo()
+    assert steps_of(path) == 7
+
+
+@pytest.mark.parametrize(
+    "fault", [KeyError("optimizer_states"), RuntimeError("size mismatch for x"), ValueError("x")]
+)
+def test_a_checkpoint_that_does_not_fit_is_told_as_one(fault: Exception, tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(callbacks=[])
+    with (
+        pytest.raises(ArtifactError, match=r"last\.ckpt: expected a checkpoint of this run"),
+        restoring(trainer, tmp_path / "last.ckpt", "on_train_start"),
+    ):
+        raise fault
 
 
 def test_last_is_the_last_epoch_and_not_the_last_best_one(
