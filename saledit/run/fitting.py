@@ -13,13 +13,15 @@ from saledit.files import write_text
 from saledit.report import Ui
 from saledit.run.checks import check
 from saledit.run.picking import SWEEP, pick_layer
+from saledit.run.resuming import LAST
 from saledit.run.setup.chance import doubt
 from saledit.run.setup.launching import launch
 from saledit.run.setup.prepare import Prepared, prepare
-from saledit.run.training import LAST, train_at
+from saledit.run.training import train_at
 
-# What a resumed run may have otherwise: how long it trains, and where the model lies.
-_MAY_DIFFER = frozenset(("train.epochs", "train.patience", "model.stream"))
+# What a resumed run may have otherwise: how long it trains, where the model lies, and where the
+# run itself does, which may have been moved.
+_MAY_DIFFER = frozenset(("train.epochs", "train.patience", "model.stream", "output", "name"))
 
 
 def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:

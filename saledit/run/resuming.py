@@ -19,6 +19,7 @@ from saledit.errors import ArtifactError, SaleditError
 from saledit.files import misfit, open_regular, reason
 from saledit.files.writing import replacing
 
+LAST, BEST = "last.ckpt", "best.ckpt"
 _REMEDY = "start anew without --resume"
 #: Of an ``OSError`` that is about what lies there. Others (a permission, a disk that hangs) may be
 #: over at the next try, and a checkpoint that is called broken is thrown away.
@@ -29,7 +30,7 @@ _STATE = {"global_step": int, "epoch": int, "state_dict": dict, "callbacks?": {s
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints beside their place and moves them there whole.
+    """Writes checkpoints beside their place and moves them there whole; reads those of a run.
 
     Lightning writes them to the system's folder for temporary files; where that is another disk,
     moving is copying, over the only good one.
@@ -49,6 +50,16 @@ class WholeCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, part)
             except RuntimeError as error:  # torch's word for a full disk
                 raise OSError(reason(error)) from error
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read one for the trainer, looked through as by ``steps_of``.
+
+        Raises:
+            ArtifactError: it is broken, packed so that it fills memory, or names other files.
+        """
+        return _read(Path(path))
 
 
 class Patience(EarlyStopping):
@@ -109,21 +120,24 @@ def steps_of(checkpoint: Path | None) -> int:
     """Optimizer steps that a checkpoint already holds.
 
     Raises:
-        ArtifactError: it is broken, packed so that it fills memory, or names files elsewhere.
+        ArtifactError: it is broken, packed so that it fills memory, or names other files.
     """
     return int(_read(checkpoint)["global_step"]) if checkpoint else 0
 
 
-def _read(checkpoint: Path) -> Mapping[str, Any]:
+def _read(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint, read without running any code and looked through."""
     try:
         with open_regular(checkpoint) as stream:
             _check_packing(stream)
             stream.seek(0)
             state = torch.load(stream, map_location="cpu", weights_only=True)
-        fault = misfit(state, _STATE) or _leads_out(state, checkpoint.parent)
+        fault = misfit(state, _STATE)
         if fault or state["global_step"] < 0:
             raise ValueError(fault or "steps below 0")
+        callbacks = state.get("callbacks", {})
+        home = checkpoint.parent.resolve()
+        state["callbacks"] = {name: _brought(own, home) for name, own in callbacks.items()}
         return dict(state)
     except Exception as error:  # a broken file makes torch.load raise almost anything
         if _is_passing(error):
@@ -160,19 +174,32 @@ def _check_packing(stream: BinaryIO) -> None:
             raise ValueError("its parts are larger than the file")
 
 
-def _leads_out(state: Mapping[str, Any], folder: Path) -> str:
-    """Lightning reads and removes files that a checkpoint names: they have to be the run's."""
-    home = folder.resolve()
-    for own in state.get("callbacks", {}).values():
-        if not isinstance(own, Mapping):
-            continue
-        named = [value for key, value in own.items() if str(key).endswith("_path")]
-        kept = own.get("best_k_models")
-        named += [*kept] if isinstance(kept, Mapping) else []
-        for name in named:
-            if name and (not isinstance(name, str) or Path(name).resolve().parent != home):
-                return f"the path {name!s:.80}, outside of the run's folder"
-    return ""
+def _brought(own: Any, home: Path) -> Any:
+    """What a callback has kept, with all that it names in the folder where its checkpoint lies.
+
+    Lightning reads and removes files that a checkpoint names, by the absolute paths of the time
+    when it was written. They have to be the run's, and the run may have been moved since.
+
+    Raises:
+        ValueError: it names something that no run writes.
+    """
+    if not isinstance(own, Mapping):
+        return own
+    moved = {
+        key: _at(value, home) if str(key).endswith("_path") and value else value
+        for key, value in own.items()
+    }
+    if isinstance(own.get("best_k_models"), Mapping):
+        moved["best_k_models"] = {_at(n, home): score for n, score in own["best_k_models"].items()}
+    if "dirpath" in own:
+        moved["dirpath"] = str(home)
+    return moved
+
+
+def _at(name: Any, home: Path) -> str:
+    if not isinstance(name, str) or Path(name).name not in (LAST, BEST):
+        raise ValueError(f"the path {name!s:.80}, which is none of {LAST} and {BEST}")
+    return str(home / Path(name).name)
 
 
 @contextmanager

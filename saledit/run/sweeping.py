@@ -21,6 +21,7 @@ from saledit.files import keep_json, kept_json
 from saledit.models import TaskModel
 from saledit.run.measures.preferences import PAIRS, Pairs, Preferences, pairs_of
 from saledit.run.measures.validating import MEASURES, Preferred, S
+from saledit.run.resuming import LAST
 from saledit.run.setup.caching import (
     banks_at,
     corpus_digest,
@@ -32,7 +33,7 @@ from saledit.run.setup.caching import (
 )
 from saledit.run.setup.placing import place as put
 from saledit.run.setup.prepare import Prepared
-from saledit.run.training import LAST, train_at
+from saledit.run.training import train_at
 from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.base import in_words

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -30,9 +29,17 @@ from saledit.module import EditModule
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.budget import length
-from saledit.run.curves import METRICS, read_metrics
+from saledit.run.curves import EARLIER, METRICS, join_metrics, set_metrics_aside
 from saledit.run.peaks import peaks
-from saledit.run.resuming import LearnedFrom, Patience, WholeCheckpoints, restoring, steps_of
+from saledit.run.resuming import (
+    BEST,
+    LAST,
+    LearnedFrom,
+    Patience,
+    WholeCheckpoints,
+    restoring,
+    steps_of,
+)
 from saledit.run.setup.caching import banks_of, learned_by, moments_of, takes_moments
 from saledit.run.setup.kept import held_samples, write_kept
 from saledit.run.setup.launching import strategy_of
@@ -40,7 +47,6 @@ from saledit.run.setup.placing import device_of, place
 from saledit.run.setup.prepare import PARTS, Prepared
 from saledit.site import Layer
 
-LAST, BEST, EARLIER = "last.ckpt", "best.ckpt", "metrics.earlier.csv"
 _TESTS = ("results*.json", "results*.png", "answers*.jsonl")
 FITTED = "fit.json"  # the record of a training, its last file
 _OF_TRAINING = (LAST, BEST, METRICS, EARLIER, EDITOR_FACTS, FITTED)
@@ -119,8 +125,7 @@ def train_at(
         "environment": environment(prepared.base.device, ui.command),
     }
     if world.is_main():
-        _write_metrics(folder / METRICS, _all_metrics(folder))
-        (folder / EARLIER).unlink(missing_ok=True)
+        join_metrics(folder)
         if steps > done:  # another editor than the one that was tested
             clear(folder, tests_alone=True)
         save_editor(folder, module.editor, config, prepared.base, layer)
@@ -142,7 +147,7 @@ def _begin(prepared: Prepared, resume: bool) -> None:
     # Behind it: of what is there, nothing may pass for this configuration's.
     write_text(folder / "config.yaml", configuration.to_yaml(prepared.config))
     write_kept(prepared, folder)
-    _set_metrics_aside(folder)
+    set_metrics_aside(folder)
 
 
 def clear(folder: Path, tests_alone: bool = False) -> None:
@@ -277,23 +282,3 @@ def _restore_best(
     with restoring(trainer, Path(best) if best else None, "on_validation_start"):
         found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}
-
-
-def _all_metrics(folder: Path) -> list[dict[str, str]]:
-    """The rows set aside, up to where the rows since then begin, and these."""
-    now = read_metrics(folder / METRICS)
-    first = min((int(row["step"]) for row in now), default=sys.maxsize)
-    return [row for row in read_metrics(folder / EARLIER) if int(row["step"]) < first] + now
-
-
-def _set_metrics_aside(folder: Path) -> None:
-    """Lightning's CSV logger deletes an old file before it writes: keep the rows, on disk."""
-    rows = _all_metrics(folder)
-    if rows:
-        _write_metrics(folder / EARLIER, rows)
-
-
-def _write_metrics(path: Path, rows: list[dict[str, str]]) -> None:
-    names = sorted({name for row in rows for name in row})
-    lines = [",".join(names), *(",".join(row.get(name, "") for name in names) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")

@@ -48,7 +48,7 @@ from saledit.run.cells.summing import summary
 from saledit.run.comparing import Rival, _draw, _table, _write
 from saledit.run.curves import read_metrics
 from saledit.run.reporting import report
-from saledit.run.resuming import steps_of
+from saledit.run.resuming import WholeCheckpoints, steps_of
 from saledit.run.sequence import Kept
 from saledit.run.testing import training_times
 from saledit.run.training import train_at
@@ -255,6 +255,22 @@ def test_files_elsewhere_are_not_named_by_a_checkpoint(kind: str, tmp_path: Path
     text = json.dumps(OUTSIDE[kind]).replace("FOLDER", str(tmp_path))
     path = saved(tmp_path, callbacks={"ModelCheckpoint": json.loads(text)})
     assert "start anew without --resume" in refused(lambda: steps_of(path), "last.ckpt")
+
+
+def test_what_a_checkpoint_names_lies_where_it_lies_itself(tmp_path: Path) -> None:
+    """Its paths are those of where the run was when it was written, or of somebody else's."""
+    keep = {
+        "best_model_path": "/etc/best.ckpt", "kth_best_model_path": "../../best.ckpt",
+        "last_model_path": "", "best_k_models": {"memory://x/best.ckpt": torch.tensor(0.5)},
+        "dirpath": "/etc", "best_model_score": torch.tensor(0.5),
+    }  # fmt: skip
+    path = saved(tmp_path, callbacks={"ModelCheckpoint": keep})
+    best = str(tmp_path / "best.ckpt")
+    assert WholeCheckpoints().load_checkpoint(path)["callbacks"]["ModelCheckpoint"] == {
+        "best_model_path": best, "kth_best_model_path": best, "last_model_path": "",
+        "best_k_models": {best: torch.tensor(0.5)}, "dirpath": str(tmp_path),
+        "best_model_score": torch.tensor(0.5),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

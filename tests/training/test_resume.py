@@ -16,7 +16,7 @@ import pytest
 import torch
 from quick import quick
 from tiny import build, save
-from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui
+from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui, weights
 
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, load_editor
 from saledit.config import RunConfig
@@ -127,6 +127,41 @@ def test_resuming_twice_loses_nothing(
     broken = make("broken")
     fit_killed_at(broken, monkeypatch, STEPS + 1, 2 * STEPS + 2)
     assert_same_run(whole[0], broken)
+
+
+def test_a_run_that_was_moved_goes_on_where_it_is_now(
+    make: Callable[..., RunConfig], whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint names the best state, with its score, by the path that it had."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    broken = make("broken", f"output={before}")
+    # No later state is better: what is kept is what was so before the move.
+    scores = iter([3.0, 2.0, 1.0, 2.5])
+    real = EditModule.log
+
+    def log(self: EditModule, name: str, value: Any, **options: Any) -> None:
+        real(self, name, next(scores) if name == "val/score" else value, **options)
+
+    with monkeypatch.context() as patch:
+        interrupt(patch, STEPS + 1, KilledError())
+        patch.setattr(EditModule, "log", log)
+        with pytest.raises(KilledError):
+            fit(broken, False, ui())
+    best = (broken.folder / "best.ckpt").read_bytes()
+    before.rename(after)
+    moved = make("broken", f"output={after}")
+    monkeypatch.setattr(EditModule, "log", log)
+    fit(moved, True, ui())
+    assert (moved.folder / "best.ckpt").read_bytes() == best
+    assert not before.exists()
+    kept = torch.load(moved.folder / "best.ckpt", weights_only=True)["state_dict"]
+    for name, tensor in weights(moved).items():
+        assert torch.equal(kept[f"editor.{name}"], tensor)
+    ends = [
+        torch.load(config.folder / "last.ckpt", weights_only=True)["state_dict"]
+        for config in (whole[0], moved)
+    ]
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-6, atol=1e-6)
 
 
 FAULTS: dict[str, Exception] = {

@@ -31,9 +31,9 @@ from saledit.run import fit, saliency, sweeping
 from saledit.run.measures import preferences
 from saledit.run.measures.preferences import Preferences
 from saledit.run.picking import check_site
+from saledit.run.resuming import LAST
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.sweeping import n_rounds
-from saledit.run.training import LAST
 
 STEPS, K, EDITS, PASSES = 2, 1, 3, 4
 

@@ -13,10 +13,10 @@ from saledit.report import Ui, quiet_libraries, use_threads
 from saledit.report.failures import explain
 from saledit.run.cells.alike import train_once
 from saledit.run.cells.done import facts_of, is_of
+from saledit.run.resuming import LAST
 from saledit.run.setup.origins import origins
 from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
-from saledit.run.training import LAST
 
 
 def run_cell(config: RunConfig, ui: Ui) -> None:
