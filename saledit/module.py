@@ -55,12 +55,13 @@ class EditModule(L.LightningModule):
         train: learning rates and length of training.
         search: how far edits go in validation; training has the editor's own step, and its looks.
         held: pass samples that the editor may look at, where it needs them.
+        steps: of the optimizer, over which rates fall; None for one of each batch of all epochs.
     """
 
     def __init__(
         self, base: TaskModel, task: Task, editor: Editor, entry: Entry,
         loss: LossConfig | None = None, train: TrainConfig | None = None,
-        search: StepSearch | None = None, held: Held | None = None,
+        search: StepSearch | None = None, held: Held | None = None, steps: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.held = held
@@ -70,7 +71,8 @@ class EditModule(L.LightningModule):
         self.editor = editor
         self.loss_weights = c = loss or LossConfig()
         self.multiplier = Multiplier(c.locality, c.margin, c.least_margin) if c.margin > 0 else None
-        self.train_config = train or TrainConfig()
+        self.train_config = t = train or TrainConfig()
+        self._steps = steps or t.epochs * t.steps_per_epoch
         self.search = search or StepSearch()
         self.metrics = EditMetrics()
         # Of text: right as spoken freely, not word by word after the right words.
@@ -265,12 +267,11 @@ class EditModule(L.LightningModule):
         optimizer, groups = adam(self.editor, self.multiplier, c, fused=not self._is_mixed())
         if not c.decay:
             return optimizer
-        batches = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
 
         def seconds() -> float:
             return 0.0 if self._trainer is None else world.told(self.seconds())
 
-        schedule = falling(optimizer, groups, c, batches, seconds)
+        schedule = falling(optimizer, groups, c, self._steps, seconds)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

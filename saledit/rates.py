@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ def adam(
 
 
 def falling(
-    optimizer: torch.optim.Optimizer, may_fall: list[bool], train: TrainConfig, batches: int,
+    optimizer: torch.optim.Optimizer, may_fall: list[bool], train: TrainConfig, steps: int,
     seconds: Callable[[], float],
 ) -> LambdaLR:  # fmt: skip
     """Rates that fall on a line with what is used up of the steps, or of the time.
@@ -53,14 +52,13 @@ def falling(
     Args:
         optimizer: its groups.
         may_fall: which of them.
-        train: how long training is.
-        batches: of a step of the optimizer.
+        train: how long training may take.
+        steps: of the optimizer, in all of it.
         seconds: how long training has taken.
     """
-    total = train.epochs * math.ceil(train.steps_per_epoch / batches)
 
     def share(step: int) -> float:
-        used = step / total
+        used = step / steps
         if train.seconds:
             used = max(used, seconds() / train.seconds)
         return max(_LEAST, 1 - used)

@@ -200,7 +200,7 @@ class TrainConfig:
     epochs: int = 30
     """epochs at most"""
     steps_per_epoch: int = 100
-    """optimizer steps between two validations"""
+    """batches between two validations; steps, but for trainer.accumulate_grad_batches above 1"""
     seconds: float = 0.0
     """wall clock at most, with validations; 0 for no limit. Results then vary by machine"""
     edits_per_step: int = 0

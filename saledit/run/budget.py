@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
@@ -36,8 +37,7 @@ def budgeted(config: RunConfig, edits: int, seconds: float) -> RunConfig:
     """A run that trains on so many edits, or for so long.
 
     Of edits it takes the fewest optimizer steps that have as many, and up to the configured number
-    of epochs, all of as many steps but the last one. (Where a step takes several batches, they end
-    with an epoch.)
+    of epochs, all of as many batches but the last one.
 
     Args:
         config: the run.
@@ -51,23 +51,49 @@ def budgeted(config: RunConfig, edits: int, seconds: float) -> RunConfig:
     if seconds:
         train = replace(train, seconds=seconds, epochs=_FOREVER, patience=_FOREVER)
     else:
-        steps = math.ceil(edits / train.edits(config.schedule.batch_size))
-        each = math.ceil(steps / min(train.epochs, steps))
-        epochs = math.ceil(steps / each)
-        train = replace(train, epochs=epochs, steps_per_epoch=each, patience=epochs)
-        if epochs * each > steps and trainer.get("accumulate_grad_batches", 1) == 1:
-            trainer |= {"max_steps": steps}
+        batches = math.ceil(edits / train.edits(config.schedule.batch_size))
+        each = math.ceil(batches / min(train.epochs, batches))
+        whole, rest = divmod(batches, each)
+        train = replace(train, epochs=whole + (rest > 0), steps_per_epoch=each)
+        train = replace(train, patience=train.epochs)
+        if rest:
+            together = _together(config)
+            trainer |= {
+                "max_steps": whole * math.ceil(each / together) + math.ceil(rest / together)
+            }
     return replace(config, train=train, trainer=trainer)
 
 
-def length(config: RunConfig) -> tuple[int, int | None]:
-    """Epochs of a training, and how many batches it has where its last epoch is cut short.
+class Length(NamedTuple):
+    """How long a training is, if neither patience nor the clock ends it.
 
-    ``trainer.max_steps`` is counted here: Lightning would end without a validation, and could not
-    go on with what it ended in.
+    Attributes:
+        epochs: the last one may be shorter.
+        batches: of all epochs.
+        steps: of the optimizer.
     """
-    train, most = config.train, int(config.trainer.get("max_steps", -1))
-    if most < 0:
-        return train.epochs, None
-    batches = most * int(config.trainer.get("accumulate_grad_batches", 1))
-    return min(train.epochs, math.ceil(batches / train.steps_per_epoch)), batches
+
+    epochs: int
+    batches: int
+    steps: int
+
+
+def length(config: RunConfig) -> Length:
+    """How long a run trains.
+
+    A step takes ``trainer.accumulate_grad_batches`` batches, and the last one of an epoch what is
+    left of it. ``trainer.max_steps`` is counted here: Lightning would end without a validation, and
+    could not go on with what it ended in.
+    """
+    train, together = config.train, _together(config)
+    each = math.ceil(train.steps_per_epoch / together)
+    most = int(config.trainer.get("max_steps", -1))
+    if most < 0 or most >= train.epochs * each:
+        return Length(train.epochs, train.epochs * train.steps_per_epoch, train.epochs * each)
+    whole, rest = divmod(most, each)
+    return Length(whole + (rest > 0), whole * train.steps_per_epoch + rest * together, most)
+
+
+def _together(config: RunConfig) -> int:
+    """Batches that a step of the optimizer takes."""
+    return int(config.trainer.get("accumulate_grad_batches", 1))

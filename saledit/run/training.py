@@ -97,6 +97,7 @@ def train_at(
     # Of all sessions of a run that was cut off, as are its steps.
     seconds = module.seconds() if module.editor.is_trained else time.perf_counter() - began
     steps, validation = trainer.global_step, {}
+    batches = trainer.fit_loop.epoch_loop.batch_progress.total.completed
     if config.train.validation_edits:
         validation = _restore_best(trainer, keep, module, data)
     module.eval()
@@ -112,8 +113,7 @@ def train_at(
         # Of a training that was over before it was gone on with, none is "completed" here.
         "epochs": int(getattr(trainer.fit_loop.epoch_progress.current, "processed", 0)),
         "train_seconds": seconds,
-        "edits_per_second": steps
-        * trainer.accumulate_grad_batches
+        "edits_per_second": batches
         * config.train.edits(config.schedule.batch_size)
         / max(seconds, 1e-9),
         "validation": validation,
@@ -177,14 +177,14 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,
-        length(config)[1],
+        length(config).batches,
     )  # fmt: skip
     held, search = None, make_search(config.editor)
     if editor.needs_held or search.needs_held:
         held = hold(prepared.base, prepared.task, held_samples(prepared), layer)
     module = EditModule(
         prepared.base, prepared.task, editor, train.fail.entry, config.loss, config.train,
-        search, held,
+        search, held, length(config).steps,
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
@@ -243,7 +243,7 @@ def _trainer(
         )
     return L.Trainer(
         default_root_dir=folder,
-        max_epochs=length(config)[0],
+        max_epochs=length(config).epochs,
         callbacks=callbacks,
         logger=[
             CSVLogger(folder, name="", version=""),

@@ -24,7 +24,7 @@ from saledit.files import alone, one_at_a_time, write_json, write_jsonl
 from saledit.report import render
 from saledit.run import compare, fit, report
 from saledit.run import test as run_test
-from saledit.run.budget import budgeted
+from saledit.run.budget import budgeted, length
 from saledit.run.cells.cell import run_cell
 from saledit.run.cells.done import facts_of, failures_of
 
@@ -123,15 +123,40 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
 @pytest.mark.parametrize("edits", [1, 20, 30, 101, 2400, 20000])
 @pytest.mark.parametrize("epochs", [1, 8, 30])
 @pytest.mark.parametrize("k", [1, 10])
-def test_as_many_edits_are_trained_on_as_were_asked_for(edits: int, epochs: int, k: int) -> None:
-    config = configuration.load(None, [f"train.epochs={epochs}", f"schedule.batch_size={k}"])
-    found, step = budgeted(config, edits, 0), config.train.edits(k)
-    most = found.train.epochs * found.train.steps_per_epoch
-    steps = found.trainer.get("max_steps", most)
-    assert edits <= steps * step < edits + step
-    assert most - found.train.steps_per_epoch < steps <= most, "every epoch has steps"
-    assert found.train.epochs <= epochs
+@pytest.mark.parametrize("together", [1, 7])
+def test_as_many_edits_are_trained_on_as_were_asked_for(
+    edits: int, epochs: int, k: int, together: int
+) -> None:
+    keys = [f"train.epochs={epochs}", f"schedule.batch_size={k}"]
+    config = configuration.load(None, [*keys, f"trainer.accumulate_grad_batches={together}"])
+    found, each = budgeted(config, edits, 0), config.train.edits(k)
+    whole = found.train.epochs * found.train.steps_per_epoch
+    long = length(found)
+    assert edits <= long.batches * each < edits + together * each
+    assert whole - found.train.steps_per_epoch < long.batches <= whole, "every epoch has batches"
+    assert long.epochs == found.train.epochs <= epochs
     assert budgeted(found, edits, 0) == found
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, (3, 30, 30)),
+        ({"max_steps": -1}, (3, 30, 30)),
+        ({"max_steps": 99}, (3, 30, 30)),
+        ({"max_steps": 20}, (2, 20, 20)),
+        ({"max_steps": 21}, (3, 21, 21)),
+        # Lightning steps at the end of each epoch, too, whatever it has gathered.
+        ({"accumulate_grad_batches": 8}, (3, 30, 6)),
+        ({"accumulate_grad_batches": 8, "max_steps": 4}, (2, 20, 4)),
+        ({"accumulate_grad_batches": 8, "max_steps": 5}, (3, 28, 5)),
+        ({"accumulate_grad_batches": 20, "max_steps": 2}, (2, 20, 2)),
+    ],
+)
+def test_how_long_a_training_is(keys: dict[str, int], expected: tuple[int, int, int]) -> None:
+    own = [f"trainer.{name}={value}" for name, value in keys.items()]
+    config = configuration.load(None, ["train.epochs=3", "train.steps_per_epoch=10", *own])
+    assert length(config) == expected
 
 
 @pytest.fixture

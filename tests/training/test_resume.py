@@ -93,6 +93,30 @@ def test_the_last_epoch_ends_where_training_does(
     assert again["validation"] == found["validation"], "there is nothing left to train"
 
 
+@pytest.mark.long
+def test_batches_that_are_gathered_are_one_step(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one of an epoch is of what is left, and all batches count for the speed."""
+    rates: list[float] = []
+    real = EditModule.on_train_epoch_end
+
+    def end(self: EditModule) -> None:
+        real(self)
+        rates.append(self.optimizers().param_groups[0]["lr"])
+
+    monkeypatch.setattr(EditModule, "on_train_epoch_end", end)
+    own = ("trainer.accumulate_grad_batches=2", "trainer.max_steps=5")
+    whole, broken = (make(name, *own) for name in ("whole", "broken"))
+    found = fit(whole, False, ui())
+    assert found["epochs"] == EPOCHS
+    assert torch.load(whole.folder / "last.ckpt", weights_only=True)["global_step"] == 5
+    assert found["train_seconds"] * found["edits_per_second"] == pytest.approx((3 + 3 + 2) * 4)
+    assert rates == pytest.approx([0.003 * left for left in (3 / 5, 1 / 5, 0.02)])
+    fit_killed_at(broken, monkeypatch, 2, 4)
+    assert_same_run(whole, broken)
+
+
 def fit_killed_at(config: RunConfig, monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """A fit that is killed at each of some steps, and gone on with to its end."""
     for number, step in enumerate(steps):

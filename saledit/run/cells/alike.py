@@ -23,7 +23,7 @@ from saledit.run.setup.prepare import Prepared
 from saledit.run.training import FITTED, clear
 from saledit.saliency.base import TABLE
 
-_SCHEMA = 4  # of notes; to be raised with what a training does
+_SCHEMA = 5  # of notes; to be raised with what a training does
 #: What a training leaves, its record last. (Where the layer is fixed there is no table of layers.)
 _LEFT = (TABLE, METRICS, HELD, CHECK, EDITOR_WEIGHTS, EDITOR_FACTS, FITTED)
 
