@@ -43,11 +43,13 @@ class Episodes(Dataset[EditBatch]):
         self._banks, self._k, self._edits, self._passes = banks, k, edits, passes
         self._rank, self._length, self._seed, self._epoch = rank, length, seed, epoch
         draws, size = _generator(seed, epoch, -1), length * edits * k
-        self._deck = _deck(banks.n_real, size, draws)
+        self._deck = _deck(banks.n_real, size, k, draws)
         if banks.n_made and made:
-            others = banks.n_real + _deck(banks.n_made, size, draws)
-            chance = torch.rand(size, generator=draws)
-            self._deck = torch.where(chance < made, others, self._deck)
+            own = min(k, banks.n_made)  # of an edit
+            others = banks.n_real + _deck(banks.n_made, length * edits * own, own, draws)
+            chance = torch.rand(len(others), generator=draws).view(-1, own)
+            first = self._deck.view(-1, k)[:, :own]
+            first.copy_(torch.where(chance < made, others.view(-1, own), first))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -75,10 +77,24 @@ class Episodes(Dataset[EditBatch]):
         )
 
 
-def _deck(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """Positions 0..n-1, each about equally often: whole shuffles one after another."""
-    rounds = -(-length // n)
-    return torch.cat([torch.randperm(n, generator=generator) for _ in range(rounds)])[:length]
+def _deck(n: int, length: int, k: int, generator: torch.Generator) -> Tensor:
+    """Positions 0..n-1, each about equally often: whole shuffles one after another.
+
+    They are dealt into edits of k. Of at least k cards no edit holds one twice: where an edit ends
+    in another shuffle than it began in, what it holds already changes places with a later card.
+    """
+    shuffles: list[Tensor] = []
+    for i in range(-(-length // n)):
+        cards = torch.randperm(n, generator=generator)
+        begun = i * n % k  # cards of the last shuffle in an edit that is not full
+        if begun and k <= n:
+            is_held = torch.isin(cards, shuffles[-1][-begun:])
+            left = k - begun
+            twice = is_held[:left].nonzero().flatten()
+            later = left + (~is_held[left:]).nonzero().flatten()[: len(twice)]
+            cards[twice], cards[later] = cards[later], cards[twice]
+        shuffles.append(cards)
+    return torch.cat(shuffles)[:length]
 
 
 def _generator(seed: int, epoch: int, i: int) -> torch.Generator:
@@ -115,7 +131,7 @@ class TestEpisodes(Dataset[EditBatch]):
     ) -> None:  # fmt: skip
         self._banks, self._rank = banks, rank
         draws, n = _generator(seed, 0, -1), banks.n_real
-        order = _deck(n, dealt * k, draws) if dealt else torch.arange(n)
+        order = _deck(n, dealt * k, k, draws) if dealt else torch.arange(n)
         rest = len(order) % k
         whole = order[: len(order) - rest].view(-1, k)
         self.groups = list(torch.split(whole, edits)) if len(whole) else []
@@ -139,7 +155,8 @@ class TestEpisodes(Dataset[EditBatch]):
 
 def dealt_failures(n: int, k: int, edits: int, seed: int) -> list[int]:
     """Positions of the failures among n that so many edits of k are dealt in validation."""
-    dealt: list[int] = _deck(n, edits * min(k, n), _generator(seed, 0, -1)).tolist()
+    k = min(k, n)
+    dealt: list[int] = _deck(n, edits * k, k, _generator(seed, 0, -1)).tolist()
     return dealt
 
 

@@ -38,7 +38,7 @@ from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.base import in_words
 
-_SCHEMA = 5  # of cached scores; to be raised with what a sweep does
+_SCHEMA = 6  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
 _SHARES = ("edit_accuracy", "drawdown")
 _JUDGES = {"validation": "score", "preference": S}  # which metric of a validation they read

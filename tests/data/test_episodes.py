@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,13 +222,25 @@ def test_a_batch_depends_on_seed_epoch_and_number_alone(banks: PartBanks) -> Non
     assert equal(first[1], episodes(length=2)[1])
 
 
-@given(st.integers(1, 40), st.integers(1, 200), st.integers(0, 9))
-def test_a_deck_deals_every_card_about_equally_often(n: int, length: int, seed: int) -> None:
-    deck = _deck(n, length, torch.Generator().manual_seed(seed)).tolist()
+@given(st.integers(1, 40), st.integers(1, 200), st.integers(1, 45), st.integers(0, 9))
+@example(12, 200, 10, 0)
+def test_a_deck_deals_every_card_about_equally_often_and_none_twice_in_an_edit(
+    n: int, length: int, k: int, seed: int
+) -> None:
+    deck = _deck(n, length, k, torch.Generator().manual_seed(seed)).tolist()
     assert len(deck) == length
     counts = Counter(deck)
     often = [counts[i] for i in range(n)]
     assert max(often) - min(often) <= 1
+    for first in range(0, length, k):
+        edit = deck[first : first + k]
+        assert k > n or len(set(edit)) == len(edit)
+    draws = torch.Generator().manual_seed(seed)
+    if n % k == 0:  # whole shuffles, as they come
+        assert (
+            deck
+            == [x for _ in range(0, length, n) for x in torch.randperm(n, generator=draws)][:length]
+        )
 
 
 def test_an_epoch_deals_every_failure_about_equally_often() -> None:
@@ -371,6 +384,24 @@ def test_a_pass_sample_never_stands_beside_a_failure_made_of_it_or_the_failure_t
             assert len(row) == len(set(row)) == min(count, N_PASS)
             if count <= N_PASS - len(banned):
                 assert not set(row) & banned
+
+
+@pytest.mark.parametrize("k", [2, 5, N_FAIL])
+def test_no_edit_holds_a_failure_twice(mixed: PartBanks, k: int) -> None:
+    for share in (0.0, 0.5, 1.0):
+        episodes = Episodes(mixed, k, 2, 3, RANK, 20, 0, 0, share)
+        held = TestEpisodes(mixed, k, 2, 3, RANK, 0, dealt=20)
+        for edit in [*episodes._deck.view(-1, k), *torch.cat(held.groups)]:
+            assert len(set(edit.tolist())) == k
+
+
+def test_few_made_failures_are_once_in_an_edit_too(mixed: PartBanks) -> None:
+    few = copy(mixed)
+    few.n_made, few.fail = 3, range(N_FAIL + 3)  # type: ignore[assignment]
+    episodes = Episodes(few, 5, 2, 3, RANK, 20, 0, 0, 1.0)
+    for edit in episodes._deck.view(-1, 5).tolist():
+        assert len(set(edit)) == 5
+        assert set(range(N_FAIL, N_FAIL + 3)) < set(edit)
 
 
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0, 0), (0.5, 60, 140), (1.0, 200, 200)])
