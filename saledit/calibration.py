@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+from torch import Tensor
 
 from saledit.data.episodes import EditBatch
+from saledit.delta import Edits
 from saledit.editors.looks import edits_for
 from saledit.module import EditModule
 
@@ -42,10 +44,18 @@ def calibrate(
         module.editor.scale_rate(factor / so_far)
         so_far = factor
         tried = [edits_for(module.editor, module.request(batch)) for batch in batches]
-        seen = [module.loss_of(e, b)[0] for e, b in zip(tried, batches, strict=True)]
+        seen = [_loss(module, e, b) for e, b in zip(tried, batches, strict=True)]
         losses.append(torch.stack(seen).mean())
         told(done)
     best = grid[int(torch.stack(losses).nan_to_num(torch.inf).argmin())]
     module.editor.scale_rate(best / so_far)
     module.train()
     return best
+
+
+def _loss(module: EditModule, edits: Edits, batch: EditBatch) -> Tensor:
+    """The loss of edits, gone through in parts where training would be."""
+    n = module.passes(batch)
+    if n == 1:
+        return module.loss_of(edits, batch)[0]
+    return torch.stack([module.loss_of(edits, *part)[0] for part in batch.parts(n)]).sum()

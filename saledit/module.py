@@ -96,9 +96,7 @@ class EditModule(L.LightningModule):
         """
         look = turn(self.global_step, min(self.search.looks, self.train_config.looks))
         edits = edits_of_look(self.editor, self.request(batch), look, self.search.enough)
-        n = batch.cuts(_ROWS, self.base.positions_at_once)
-        if self.base.weights.is_divided:
-            n = world.highest(n)  # as many passes in every process
+        n = self.passes(batch)
         if n == 1:
             loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
             return loss, self._logged(seen, batch, batch.share, batch.pass_share)
@@ -121,6 +119,12 @@ class EditModule(L.LightningModule):
             for name, value in self._logged(seen, part, share, pass_share).items():
                 logged[name] = logged[name] + value
         return with_slopes(loss, [*edits.tensors(), *weights], slopes), logged
+
+    def passes(self, batch: EditBatch) -> int:
+        """In how many parts a batch is gone through, so that each fits into memory."""
+        n = batch.cuts(_ROWS, self.base.positions_at_once)
+        # As many in every process that goes through a divided model.
+        return world.highest(n) if self.base.weights.is_divided else n
 
     def _scale(self) -> float:
         """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.

@@ -224,7 +224,7 @@ class TrainConfig:
     validation_edits: int = 60
     """edits in one validation; 0 for none, where nothing is chosen by it"""
     validation_passes: int = 50
-    """pass samples drawn for each of them"""
+    """pass samples drawn for each of them; 0 for all"""
 
     def edits(self, k: int) -> int:
         """Edits in one training batch for a schedule of k failures an edit."""

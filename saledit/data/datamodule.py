@@ -223,7 +223,8 @@ class EditDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[EditBatch]:
         """The same batches after every epoch."""
         c = self._config
-        k, passes = min(self._k, self._validation.n_real), c.validation_passes
+        k, total = min(self._k, self._validation.n_real), len(self._validation.passing)
+        passes = min(c.validation_passes or total, total)
         edits = self._validation.edits_at_once(c.edits(k), k, passes, self._positions)
         first, n = self._part()
         whole = TestEpisodes(

@@ -280,4 +280,5 @@ def _rows_a_step(prepared: Prepared) -> int:
 
 def _rows_a_validation(prepared: Prepared) -> int:
     train, k = prepared.config.train, prepared.config.schedule.batch_size
-    return train.validation_edits * (2 * k + train.validation_passes)
+    total = len(prepared.validation.passing)
+    return train.validation_edits * (2 * k + min(train.validation_passes or total, total))

@@ -13,6 +13,7 @@ from saledit import config as configuration
 from saledit.artifact import make_task
 from saledit.config import EditorConfig
 from saledit.editors.locating import FactSpec
+from saledit.errors import ConfigError
 from saledit.registry import EDITORS, look_up
 from saledit.run.checks import check
 
@@ -85,3 +86,14 @@ def test_a_setting_left_out_in_python_is_the_configuration_s(name: str) -> None:
 def test_facts_are_found_as_the_configuration_says() -> None:
     own = inspect.signature(FactSpec).parameters
     assert own["measure"].default == EditorConfig().locate.measure
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["task.max_new_tokens=0", "data.max_made=-1", "train.made=-0.1", "train.made=1.5",
+     "train.validation_passes=-1"],
+)  # fmt: skip
+def test_numbers_out_of_their_range_are_refused(setting: str) -> None:
+    key, value = setting.split("=")
+    with pytest.raises(ConfigError, match=rf"{key}: expected at least .*, got {value}"):
+        configuration.load(None, [setting])

@@ -321,6 +321,18 @@ def test_the_data_module_deals_by_configuration(banks: PartBanks) -> None:
     assert all(equal(a, b) for a, b in zip(held, data.val_dataloader(), strict=True))
 
 
+def test_all_pass_samples_of_a_validation_are_counted(banks: PartBanks) -> None:
+    """0 stands for all of them, as in a test: their logits have to fit as well."""
+    seen = []
+    for passes in (0, 99, N_PASS, 1):
+        config = TrainConfig(edits_per_step=6, validation_edits=6, validation_passes=passes)
+        schedule = ScheduleConfig(batch_size=2)
+        rows = 2 * (1 + PER_FAIL) + N_PASS
+        data = EditDataModule(banks, banks, schedule, config, RANK, 0, positions=2 * rows)
+        seen.append([(len(b.targets), b.pass_targets.shape[1]) for b in data.val_dataloader()])
+    assert seen == [[(2, N_PASS)] * 3] * 3 + [[(3, 1)] * 2]
+
+
 def test_made_failures_share_the_rewordings_that_are_known(
     base: TaskModel, part: Part, tmp_path: Path
 ) -> None:

@@ -339,6 +339,35 @@ def test_calibration_keeps_the_size_of_the_least_loss(tmp_path: Path) -> None:
     assert case.module.editor.training
 
 
+def test_calibration_has_no_more_rows_in_memory_than_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would run out of it before the first step."""
+    case = make_case(tmp_path, "bert", 1)
+    batch, seen, at = case.batch(*case.draw(3)), list[int](), list[float]()
+    real = case.module.loss_of
+
+    def loss_of(edits: Edits, part: EditBatch, *shares: float) -> Any:
+        loss, told = real(edits, part, *shares)
+        seen.append(len(part))
+        at.append(float(loss))
+        return loss, told
+
+    monkeypatch.setattr(case.module, "loss_of", loss_of)
+    want = calibrate(case.module, [batch], (1e-3, 0.1, 1.0, 1e3))
+    whole = list(at)
+    assert seen == [len(batch)] * 4
+    case.module.editor.scale_rate(1 / want)
+    seen.clear(), at.clear()
+    monkeypatch.setattr("saledit.module._ROWS", rows := 2 * len(batch.targets))
+    assert calibrate(case.module, [batch], (1e-3, 0.1, 1.0, 1e3)) == want
+    assert len(seen) > 4
+    assert max(seen) <= rows
+    each = len(at) // 4
+    parts = [sum(at[i : i + each]) for i in range(0, len(at), each)]
+    assert parts == pytest.approx(whole, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("losses", "best"),
     [
