@@ -68,13 +68,16 @@ class PartBanks:
         """Draw pass samples (E, n) for failures (E, K), none twice in an edit.
 
         A pass sample never stands beside a counterfactual failure made of it, nor the model's own
-        answer beside the failure that it is: no edit could satisfy both.
+        answer beside the failure that it is: no edit could satisfy both. Where an edit is left with
+        fewer than n others, all edits get as many as it; one that is left with none gets one of
+        those that it should not have, as there is nothing else to hold it against.
         """
         chance = torch.rand(len(fail), len(self.passing), generator=draws)
         apart = self._apart[fail]
         if bool((apart >= 0).any()):
             never = torch.where(apart >= 0, -1.0, 2.0)
             chance.scatter_reduce_(1, apart.clamp_min(0), never, "amin")
+            count = min(count, max(1, int((chance >= 0).sum(1).min())))
         return chance.topk(min(count, len(self.passing)), dim=1).indices
 
     def draw_rewordings(self, fail: Tensor, draws: torch.Generator) -> Tensor | None:

@@ -393,9 +393,18 @@ def test_a_pass_sample_never_stands_beside_a_failure_made_of_it_or_the_failure_t
     for _ in range(30):
         drawn = mixed.draw_passes(fail, count, draws).tolist()
         for row, banned in zip(drawn, sources, strict=True):
-            assert len(row) == len(set(row)) == min(count, N_PASS)
-            if count <= N_PASS - len(banned):
-                assert not set(row) & banned
+            assert len(row) == len(set(row)) == min(count, N_PASS - 2)  # two are the most banned
+            assert not set(row) & banned
+
+
+def test_an_edit_that_bans_all_pass_samples_has_one_all_the_same(mixed: PartBanks) -> None:
+    few = copy(mixed)
+    few.passing = range(2)  # type: ignore[assignment]
+    fail = torch.tensor([[N_FAIL, N_FAIL + 2], [N_FAIL, N_FAIL + 1]])  # of 0 and 1, of 0 twice
+    for count in (1, 2, 16):
+        drawn = few.draw_passes(fail, count, torch.Generator().manual_seed(count))
+        assert drawn.shape == (2, 1)
+        assert drawn[1].tolist() == [1]
 
 
 @pytest.mark.parametrize("k", [2, 5, N_FAIL])
