@@ -14,12 +14,33 @@ from saledit.run.picking import check_site
 from saledit.run.setup.caching import kept_as
 from saledit.run.setup.launching import DIVIDES, check_strategy
 
-# What the run itself decides; the rest of Trainer's arguments are the user's.
-_RESERVED = frozenset(
-    ("max_epochs", "callbacks", "logger", "inference_mode", "reload_dataloaders_every_n_epochs",
-     "use_distributed_sampler", "gradient_clip_val", "default_root_dir", "enable_checkpointing",
-     "plugins")
-)  # fmt: skip
+#: What the run itself decides, or never comes to, and what to do in its place; the rest of
+#: Trainer's arguments are the user's.
+_LEFT_OUT = "leave it out"
+_RESERVED = {
+    "max_epochs": "set train.epochs",
+    "min_epochs": "raise train.patience",
+    "min_steps": "raise train.patience",
+    "max_time": "set train.seconds",
+    "limit_train_batches": "set train.steps_per_epoch",
+    "overfit_batches": "set data.max_failures",
+    # A state is kept by its validation: one that is left out, or is of less, would choose another.
+    "limit_val_batches": "set train.validation_edits",
+    "check_val_every_n_epoch": "set train.steps_per_epoch",
+    "val_check_interval": "set train.steps_per_epoch",
+    "num_sanity_val_steps": _LEFT_OUT,  # it would tighten the margin of a loss before training
+    "fast_dev_run": "set train.epochs=1 and train.steps_per_epoch=1",
+    "limit_test_batches": "set data.max_test_failures",
+    "limit_predict_batches": _LEFT_OUT,
+    "gradient_clip_val": "set train.gradient_clip",
+    "default_root_dir": "set output and name",
+    **dict.fromkeys(
+        ("barebones", "callbacks", "enable_checkpointing", "inference_mode", "logger", "plugins",
+         "model_registry", "reload_dataloaders_every_n_epochs", "sync_batchnorm",
+         "use_distributed_sampler"),
+        _LEFT_OUT,
+    ),
+}  # fmt: skip
 
 _WHOLE = "32-true"
 #: Of all numbers, the editor's too.
@@ -46,7 +67,7 @@ def _check_trainer(config: RunConfig) -> None:
     known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
     for key in config.trainer:
         if key in _RESERVED:
-            raise ConfigError(f"trainer.{key}: is set by saledit itself; see the keys of train")
+            raise ConfigError(f"trainer.{key}: is set by saledit itself; {_RESERVED[key]}")
         if key not in known:
             raise ConfigError(
                 f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"

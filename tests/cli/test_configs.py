@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from editing import PRESETS
+from lightning import Trainer
 
 from saledit import config as configuration
 from saledit.artifact import make_task
@@ -97,3 +98,20 @@ def test_numbers_out_of_their_range_are_refused(setting: str) -> None:
     key, value = setting.split("=")
     with pytest.raises(ConfigError, match=rf"{key}: expected at least .*, got {value}"):
         configuration.load(None, [setting])
+
+
+def test_each_argument_of_a_trainer_is_taken_or_refused_with_a_remedy() -> None:
+    """A new one of Lightning's is to be looked at before it is taken."""
+    taken = {
+        "accelerator", "strategy", "devices", "num_nodes", "precision", "max_steps",
+        "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
+        "accumulate_grad_batches", "gradient_clip_algorithm", "deterministic", "benchmark",
+        "profiler", "detect_anomaly", "enable_autolog_hparams",
+    }  # fmt: skip
+    refused = set()
+    for key in inspect.signature(Trainer.__init__).parameters.keys() - {"self"}:
+        if key not in taken:
+            with pytest.raises(ConfigError, match=rf"trainer\.{key}: is set by saledit itself; ."):
+                check(configuration.load(None, [f"trainer.{key}=1"]))
+            refused.add(key)
+    assert {"max_time", "limit_val_batches", "barebones", "val_check_interval"} < refused

@@ -385,7 +385,8 @@ def test_schedules_are_compared(shared: Path) -> None:
     ("setting", "message"),
     [
         ("trainer.bogus=1", "trainer.bogus: unknown argument"),
-        ("trainer.max_epochs=1", "trainer.max_epochs: is set by saledit itself"),
+        ("trainer.max_epochs=1", "trainer.max_epochs: is set by saledit itself; set train.epochs"),
+        ("trainer.max_time=1:0:0:0", "trainer.max_time: is set by saledit itself; set train.sec"),
         ("trainer.max_steps=0", "trainer.max_steps: expected a whole number above 0, got 0"),
         ("trainer.precision=bf16-true", "trainer.precision: expected 32-true, bf16-mixed or 16"),
         ("trainer.strategy=deepspeed", "trainer.strategy: expected auto, ddp or fsdp"),
