@@ -22,6 +22,7 @@ from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
 from saledit.forward.scoring import forward
+from saledit.interrupts import interruptible
 from saledit.models import TaskModel
 from saledit.models.precision import precision_here
 from saledit.records import Record, Sample
@@ -167,11 +168,10 @@ def _train(
         devices=[device.index or 0] if device.type == "cuda" else 1,
         plugins=[LightningEnvironment()],
     )
-    trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)
+    with interruptible():
+        trainer.fit(_Finetuning(plain, task, config, len(batches)), loader)
     plain.model.requires_grad_(False)
     plain.model.eval()
-    if trainer.interrupted:
-        raise KeyboardInterrupt
 
 
 def _batches(samples: Sequence[Sample], config: FinetuneConfig) -> list[list[Sample]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,7 +12,6 @@ import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerStatus
 
 from saledit import config as configuration
 from saledit import world
@@ -23,6 +21,7 @@ from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule
 from saledit.errors import JobError
 from saledit.files import write_json, write_text
+from saledit.interrupts import interruptible
 from saledit.ledger.checking import check_links
 from saledit.models.precision import precision_here
 from saledit.module import EditModule
@@ -258,19 +257,11 @@ def _trainer(
 
 
 def _fit(trainer: L.Trainer, module: EditModule, data: EditDataModule, last: Path | None) -> None:
-    handler = signal.getsignal(signal.SIGINT)
     try:
-        with restoring(trainer, last, "on_train_start"):
+        with interruptible(), restoring(trainer, last, "on_train_start"):
             trainer.fit(module, data, ckpt_path=last, weights_only=True)
-    except SystemExit:
-        # Lightning turns Ctrl-C into an exit of its own, with SIGINT switched off.
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from None
-        raise
     except OSError as error:
-        raise JobError(f"{trainer.default_root_dir}: cannot be written: {error}") from error
-    finally:
-        signal.signal(signal.SIGINT, handler)
+        raise JobError(f"{trainer.default_root_dir}: cannot be read or written: {error}") from error
 
 
 def _restore_best(
@@ -279,6 +270,6 @@ def _restore_best(
     """Load the best state's weights and measure it on the validation part once more."""
     best = keep.best_model_path or None  # none of an editor that is not trained
     steps_of(Path(best) if best else None)
-    with restoring(trainer, Path(best) if best else None, "on_validation_start"):
+    with interruptible(), restoring(trainer, Path(best) if best else None, "on_validation_start"):
         found = trainer.validate(module, data, ckpt_path=best, verbose=False, weights_only=True)
     return {name.removeprefix("val/"): float(value) for name, value in found[0].items()}

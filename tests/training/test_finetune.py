@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,21 @@ def test_divergence_leaves_no_task_model(
     with pytest.raises(JobError, match=r"fine-tuning diverged"):
         run(replace(CONFIG, epochs=1))
     assert not list((tmp_path / "cache").glob("finetuned-*"))
+
+
+def test_ctrl_c_comes_out_as_what_it_is(
+    run: Callable[..., tuple[TaskModel, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning makes an exit of it, with SIGINT switched off: a caller would end, too."""
+
+    def stopped(*_args: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Steps, "on_train_batch_end", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize(

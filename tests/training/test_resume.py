@@ -6,8 +6,10 @@ import errno
 import json
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,6 +235,36 @@ def test_a_checkpoint_that_does_not_fit_is_told_as_one(fault: Exception, tmp_pat
         restoring(trainer, tmp_path / "last.ckpt", "on_train_start"),
     ):
         raise fault
+
+
+def test_a_fit_in_another_thread_leaves_its_editor(make: Callable[..., RunConfig]) -> None:
+    """Only the main thread may say what signals do."""
+    config = make("thread", "train.epochs=1")
+    with ThreadPoolExecutor() as threads:
+        threads.submit(fit, config, False, ui()).result()
+    load_editor(config.folder)
+
+
+def test_ctrl_c_in_the_last_validation_comes_out_as_what_it_is(
+    make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = EditModule.validation_step
+
+    def stopped(self: EditModule, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.state.fn == "validate":
+            raise KeyboardInterrupt
+        return real(self, batch, batch_idx)
+
+    handler = signal.getsignal(signal.SIGINT)
+    config = make("stopped", "train.epochs=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(EditModule, "validation_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, False, ui())
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert not (config.folder / EDITOR_FACTS).exists()
+    fit(config, True, ui())
+    load_editor(config.folder)
 
 
 def test_last_is_the_last_epoch_and_not_the_last_best_one(
