@@ -199,7 +199,7 @@ class EditModule(L.LightningModule):
         if not torch.isfinite(loss):
             raise DivergedError(
                 f"training diverged at step {self.global_step}: the loss is {loss.item()}; "
-                "lower train.learning_rate or loss.edit (the last good state is in last.ckpt)"
+                "lower train.learning_rate or loss.edit and start anew, without --resume"
             )
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -363,7 +363,10 @@ def test_divergence_is_an_error_and_leaves_no_editor(
         f"nan{steps}", "train.learning_rate=1e30", "train.rate_learning_rate=1e30",
         f"train.steps_per_epoch={steps}",
     )  # fmt: skip
-    with pytest.raises(JobError, match="training diverged at step"):
+    remedy = (
+        r"training diverged at step .*; lower train\.learning_rate or loss\.edit and start anew"
+    )
+    with pytest.raises(JobError, match=remedy):
         fit(config, False, ui())
     assert not (config.folder / EDITOR_FACTS).exists()
     with pytest.raises(ArtifactError):
