@@ -13,6 +13,7 @@ import torch
 
 _WANTED, _INSTEAD = "bf16-mixed", "32-true"
 _SAME = (_WANTED, "bf16")  # Lightning's words for it
+_HALF = ("16-mixed", "16", 16)  # which a CPU has not: Lightning takes bfloat16 there
 
 
 def precision_here(wanted: Any, accelerator: str = "auto") -> Any:
@@ -23,10 +24,14 @@ def precision_here(wanted: Any, accelerator: str = "auto") -> Any:
         accelerator: where it trains, in Lightning's words.
 
     Returns:
-        ``wanted``, or 32-true in the place of bf16-mixed on a CPU that has no bfloat16.
+        ``wanted``; on a CPU bf16-mixed in the place of 16-mixed, and 32-true in the place of
+        bf16-mixed where it has no bfloat16.
     """
-    elsewhere = accelerator != "cpu" and torch.accelerator.is_available()
-    return _INSTEAD if wanted in _SAME and not elsewhere and not cpu_has_bfloat16() else wanted
+    if accelerator != "cpu" and torch.accelerator.is_available():
+        return wanted
+    if wanted in _HALF:
+        wanted = _WANTED
+    return _INSTEAD if wanted in _SAME and not cpu_has_bfloat16() else wanted
 
 
 def cpu_has_bfloat16() -> bool:

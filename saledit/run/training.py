@@ -117,6 +117,7 @@ def train_at(
         / max(seconds, 1e-9),
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
+        "precision": trainer.precision,
         "memory": peaks(prepared.base.device),
         "processes": world.size(),
         "weights": prepared.base.weights.where,

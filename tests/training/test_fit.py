@@ -218,6 +218,18 @@ def check_results(results: dict[str, Any], mode: str, k: int, failures: int) -> 
     json.dumps(results, allow_nan=False)
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_the_precision_that_was_trained_in_is_on_record(
+    has: bool, make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU has no float16, and may have no bfloat16 either, which Lightning takes instead."""
+    monkeypatch.setattr("saledit.models.precision.cpu_has_bfloat16", lambda: has)
+    config, told = make(f"half-{has}", "trainer.precision=16-mixed", "train.epochs=1"), ui()
+    found = fit(config, False, told)
+    assert found["precision"] == ("bf16-mixed" if has else "32-true")
+    assert any(found["precision"] in line and "16-mixed" in line for line in told.stages)
+
+
 def test_results_are_those_of_the_contract(fitted: RunConfig) -> None:
     results = run_test(str(fitted.folder), [], ui())
     assert json.loads((fitted.folder / "results.json").read_text()) == results

@@ -173,9 +173,9 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
     f = config.model.finetune
     if skipped := accelerator_left(config.trainer, device):
         ui.stage(f"{skipped} has no double precision, which whitening takes: all on the CPU")
-    wanted = [config.trainer.get("precision"), *([f.precision] if f.enabled else [])]
-    if any(precision_here(precision, device.type) != precision for precision in wanted):
-        ui.stage("this processor has no bfloat16: float32 in the place of bf16-mixed")
+    for wanted in (config.trainer.get("precision"), f.precision if f.enabled else None):
+        if (found := precision_here(wanted, device.type)) != wanted:
+            ui.stage(f"this processor has no {wanted}: {found} in its place")
     ui.stage("reading data")
     records = read_records(config, task, edited)
     learned = records.learned
