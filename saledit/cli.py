@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from saledit import __version__, world
+from saledit import __version__, distributed
 from saledit.errors import JobError, UserError, did_you_mean
 from saledit.verbs import FORMATS, VERBS, Verb, positive
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         message, status = explain(error, words)
         # What all processes see is said by the first; a fault may be of one alone.
-        if status not in _SEEN_BY_ALL or not world.was_launched_beside():
+        if status not in _SEEN_BY_ALL or not distributed.was_launched_beside():
             _say(message)
     _close_stdout()
     return status
@@ -153,13 +153,13 @@ def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) 
         report.quiet_libraries()
         if args.threads is not None:
             report.use_threads(args.threads)
-        if name not in _SHARED and world.was_launched_beside():
+        if name not in _SHARED and distributed.was_launched_beside():
             _say(f"saledit {name}: this process leaves it to the first one of its launcher")
             return 0
         from saledit import run
 
         result = call(run, args, ui)
-    if not world.is_main():
+    if not distributed.is_main():
         return 0
     if args.json:
         _print_json(result)

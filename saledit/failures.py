@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from saledit import world
+from saledit import distributed
 from saledit.cache.factors import compressed, masks_of
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Ranks, aggregate
@@ -95,7 +95,7 @@ class Failures:
         fitting = min(self.base.pass_tokens // tokens, self.base.positions_at_once // scored) // n
         parts = -(-k // max(1, fitting))
         # Of processes in step each has as many.
-        return min(k, world.highest(parts)) if self.base.weights.is_divided else parts
+        return min(k, distributed.all_max(parts)) if self.base.weights.is_divided else parts
 
     def _factors(self, sites: Sequence[Site], edits: Edits) -> tuple[list[LowRank], Tensor]:
         """For each site u (E, K, r, D_in), v (E, K, r, D_out), and losses (E, K)."""

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from saledit import world
+from saledit import distributed
 from saledit.config import FinetuneConfig
 from saledit.errors import ConfigError, JobError, did_you_mean
 from saledit.files import new_folder
@@ -111,7 +111,7 @@ def finetuned(
     plain = load(name)
     check(plain)
     place = folder / f"finetuned-{_key(plain, task, records, config)}"
-    world.once(place, lambda: _make(place, plain, task, records, config, callbacks, device))
+    distributed.once(place, lambda: _make(place, plain, task, records, config, callbacks, device))
     return load(str(place))
 
 

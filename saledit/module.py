@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor
 
-from saledit import world
+from saledit import distributed
 from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
@@ -124,7 +124,7 @@ class EditModule(L.LightningModule):
         """In how many parts a batch is gone through, so that each fits into memory."""
         n = batch.cuts(_ROWS, self.base.positions_at_once)
         # As many in every process that goes through a divided model.
-        return world.highest(n) if self.base.weights.is_divided else n
+        return distributed.all_max(n) if self.base.weights.is_divided else n
 
     def _scale(self) -> float:
         """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.
@@ -187,7 +187,7 @@ class EditModule(L.LightningModule):
         """
         loss, logged = self._loss(batch)
         # The mean over processes: all of them see where one has diverged.
-        mean = torch.stack(world.gathered(loss.detach())).mean()
+        mean = torch.stack(distributed.all_gather(loss.detach())).mean()
         self._check_finite(mean)
         n = len(batch.targets)
         self.log("train/loss", mean, prog_bar=True, batch_size=n)
@@ -220,7 +220,7 @@ class EditModule(L.LightningModule):
         edits = edits_for(self.editor, request, self.search)
         see = partial(self._seen, batch)
         # One edit that broke is no reason to end a training; as in a test it counts as none.
-        edits, seen, made = in_numbers(edits, self.editor.resident.detach(), see, request.agreed)
+        edits, seen, made = in_numbers(edits, self.editor.resident.detach(), see, request.broadcast)
         loss = self._weighed(seen, batch, 1.0, 1.0)
         self._made.update(made.double())
         self.metrics.update(self.base, self.task, batch, seen)
@@ -273,7 +273,7 @@ class EditModule(L.LightningModule):
             return optimizer
 
         def seconds() -> float:
-            return 0.0 if self._trainer is None else world.told(self.seconds())
+            return 0.0 if self._trainer is None else distributed.broadcast(self.seconds())
 
         schedule = falling(optimizer, groups, c, self._steps, seconds)
         return {

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from saledit import world
+from saledit import distributed
 from saledit.site import Layer
 
 _ROOM = 1 << 30  # bytes of second moments that are summed up beside each other
@@ -47,7 +47,7 @@ class Normalizer(nn.Module):
         n = x.shape[0]
         mean = x.sum(0) / max(n, 1)
         own = torch.cat([x.new_full((1,), n), mean, ((x - mean) ** 2).sum(0)])
-        for part in world.gathered(own) if is_share else [own]:
+        for part in distributed.all_gather(own) if is_share else [own]:
             self._merge(part[0], *torch.split(part[1:], len(self.mean)))
 
     def _merge(self, n: Tensor, mean: Tensor, m2: Tensor) -> None:

@@ -71,7 +71,7 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
 
 def in_numbers(
     edits: Edits, resident: Edits, see: Callable[[Edits], Outcome],
-    agreed: Callable[[Tensor], Tensor],
+    broadcast: Callable[[Tensor], Tensor],
 ) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
     """Take back edits that are no numbers, or under which an answer is none.
 
@@ -81,7 +81,7 @@ def in_numbers(
         edits: batch shape (E,).
         resident: what the editor changes before any edit, unbatched: it stays.
         see: runs the batch's rows under edits.
-        agreed: of which edits stay, what all processes go by.
+        broadcast: gives what the first process has, of which edits stay.
 
     Returns:
         The edits, their outcome, and which of them were made, bool (E,) on the CPU.
@@ -89,7 +89,7 @@ def in_numbers(
     seen = see(edits)
     answered = (seen.locality, seen.answer_nll)
     real = [told.isfinite().flatten(1).all(1).cpu() for told in answered]
-    made = agreed(edits.finite() & real[0] & real[1])
+    made = broadcast(edits.finite() & real[0] & real[1])
     if bool(made.all()):
         return edits, seen, made
     rest = resident.expand(len(made)) * made.logical_not().to(seen.locality)

@@ -105,7 +105,11 @@ def request_of(
         return request_of(base, some.gradients(sites, edits), lambda: some, harm, said)
 
     request = Request(
-        gradients, lambda edits: own().losses(edits), harm, again=again, agreed=base.weights.agreed
+        gradients,
+        lambda edits: own().losses(edits),
+        harm,
+        again=again,
+        broadcast=base.weights.broadcast,
     )
     if texts is None:
         return request

@@ -197,7 +197,7 @@ class EditSession:
         request = self._request(bank, failures)
         batched = steps_for(self.editor, request, self._search)
         new = Edits({site: delta[0] for site, delta in batched.items()})
-        if not self.base.weights.agreed(bool(batched.finite().all())):
+        if not self.base.weights.broadcast(bool(batched.finite().all())):
             raise NoNumbersError(
                 f"expected an edit of {failures[0].id} in numbers, got some that are NaN or "
                 "infinite; load the model in single precision (model.dtype), or train the editor "
@@ -221,7 +221,7 @@ class EditSession:
                 right = task.spoken(base, logits, targets)
             low = task.answer_losses(base, logits, targets) <= self._search.enough
             enough &= bool((right & low).all())
-        return base.weights.agreed(enough)
+        return base.weights.broadcast(enough)
 
     def _request(self, bank: Bank, failures: Sequence[Sample]) -> Request:
         """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""

@@ -22,7 +22,7 @@ from tiny import random_edits
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from saledit import module, world
+from saledit import distributed, module
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.part_banks import PartBanks
@@ -46,10 +46,10 @@ def models(family: str, folder: Path) -> tuple[TaskModel, TaskModel, Task, list[
     kind, _, name = family.partition("/")
     folder = folder / family.replace("/", "-").replace(" ", "-")
     plain = tiny.build(kind) if kind != "text" else tiny_text.build(name)
-    if world.is_main():
+    if distributed.is_main():
         folder.mkdir()
         tiny.save(plain, folder)
-    world.meet()
+    distributed.barrier()
     if kind != "text":
         found, task, asked = load_classifier(str(folder)), Nli(), tiny.samples(N)
     else:
@@ -118,7 +118,7 @@ def step_in_parts(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Te
     fail, passing = (memory_bank(base, task, some, spec) for some in (asked[:8], asked[8:]))
     none = torch.zeros(8, 0)
     banks = PartBanks(fail, None, none.long(), none, passing, torch.full((8,), -1))
-    edits = 1 if world.rank() else 2
+    edits = 1 if distributed.rank() else 2
     batch = banks.batch(torch.arange(8).view(2, 4)[:edits], torch.tensor([[1], [2]])[:edits], 6)
     torch.manual_seed(0)
     editor = Mend(spec.layer.sites, rank=2)
@@ -173,7 +173,7 @@ def main() -> None:
     torch.distributed.init_process_group("gloo")
     for family in sys.argv[2:]:
         wrong = differences(family, Path(sys.argv[1]))
-        if world.is_main():
+        if distributed.is_main():
             print(json.dumps({"family": family, "wrong": wrong}), flush=True)
     torch.distributed.destroy_process_group()
 

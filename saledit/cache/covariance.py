@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from saledit import world
+from saledit import distributed
 from saledit.errors import ArtifactError, DataError, ModelError
 from saledit.files import keep_tensors, kept_tensors
 from saledit.forward.places import Reached
@@ -154,7 +154,7 @@ def _summed(
         first = entry_for(base, layer.index, tuple(s.name for s in sites)).first_token_only
         key = _key(base, sites, replace(corpus, first_only=first))
         found.append((sites, first, folder / f"moments-{key}.safetensors"))
-    with world.one_run_at_a_time(*(p for *_, p in found), in_step=base.weights.is_divided):
+    with distributed.one_run_at_a_time(*(p for *_, p in found), in_step=base.weights.is_divided):
         all_ = [_Own(sites, first, kept, _Sums.read(kept, sites)) for sites, first, kept in found]
         if any(not own.sums.is_whole for own in all_):
             _go_on(base, all_, corpus, progress)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from saledit import world
+from saledit import distributed
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.filling import build, entry_of
 from saledit.cache.room import Room
@@ -128,10 +128,12 @@ def open_several(
 
     own: dict[int, tuple[list[Shard], bool]] = {}
     new: list[bool] = []
-    if world.size() > 1 and not base.weights.is_divided:
+    if distributed.world_size() > 1 and not base.weights.is_divided:
         # Every process its own shards, before all map them all.
-        own = {i: opened(i) for i in range(world.rank(), len(starts), world.size())}
-        new = world.woven([is_new for _, is_new in own.values()], len(starts))
+        own = {
+            i: opened(i) for i in range(distributed.rank(), len(starts), distributed.world_size())
+        }
+        new = distributed.all_gather_shares([is_new for _, is_new in own.values()], len(starts))
     for i, start in enumerate(starts):
         found, is_new = own.get(i) or opened(i)
         room.count(is_new=new[i] if new else is_new)
@@ -156,7 +158,7 @@ def _opened(
     """Shards of some samples, and whether any was missing: these are built in one pass."""
     paths = [_path(place, number) for place in places]
     found = [_known(*at, number) for at in zip(places, specs, strict=True)]
-    if base.weights.agreed(None in found):
+    if base.weights.broadcast(None in found):
         with room.making():
             _make_shards(base, task, part, specs, places, number)
         return [Shard(path) for path in paths], True
@@ -170,14 +172,14 @@ def _make_shards(
     """Build, in one pass, what is missing of some samples; runs beside this one wait for it."""
     weights = base.weights
     paths = [_path(place, number) for place in places]
-    with world.one_run_at_a_time(*paths, in_step=weights.is_divided):
+    with distributed.one_run_at_a_time(*paths, in_step=weights.is_divided):
         missing = [
             # What is in the sum stays there, whatever has become of the shard.
             (i, spec.moments and number not in summed(place))
             for i, (place, spec) in enumerate(zip(places, specs, strict=True))
             if _known(place, spec, number) is None
         ]
-        missing = weights.agreed(missing)
+        missing = weights.broadcast(missing)
         if missing:
             wanted = [replace(specs[i], moments=counts) for i, counts in missing]
             built = build(base, task, part(), wanted)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from saledit import world
+from saledit import distributed
 from saledit.files import Store
 
 
@@ -52,20 +52,20 @@ class Memo:
         known = self._known(keys)
         if all(key in known for key in keys):
             return [known[key] for key in keys]
-        with world.one_run_at_a_time(self._path, in_step=True):
+        with distributed.one_run_at_a_time(self._path, in_step=True):
             # What another run has learned since.
             known |= self._known(keys)
             new = [i for i, key in enumerate(keys) if key not in known]
-            answers = world.spread(new, compute, self._in_step)
-            answers = world.told(answers) if self._in_step else answers
+            answers = distributed.map_shares(new, compute, self._in_step)
+            answers = distributed.broadcast(answers) if self._in_step else answers
             found = dict(zip((keys[i] for i in new), answers, strict=True))
-            if world.is_main() and found:
+            if distributed.is_main() and found:
                 self._store.keep(found)
         known |= found
         return [known[key] for key in keys]
 
     def _known(self, keys: Sequence[str]) -> dict[str, Any]:
-        return world.told(self._store.find(keys) if world.is_main() else {})
+        return distributed.broadcast(self._store.find(keys) if distributed.is_main() else {})
 
 
 def _hash(value: object) -> str:

@@ -62,7 +62,7 @@ class Descent:
             for step in range(self.steps):
                 edits = make(values)
                 losses = request.losses(edits)
-                going = request.agreed(losses.detach() > self.enough)
+                going = request.broadcast(losses.detach() > self.enough)
                 if not going.any():
                     break
                 # Where nothing is changed the KL is at its least. What its gradient would be there

@@ -43,7 +43,7 @@ def steps_for(editor: Editor, request: Request, search: StepSearch | None = None
     going = torch.ones_like(losses, dtype=torch.bool)
     for _ in range(search.looks - 1):
         # What is no number is looked at no more: it has no gradients.
-        going = request.agreed(going & (losses > search.enough) & losses.isfinite())
+        going = request.broadcast(going & (losses > search.enough) & losses.isfinite())
         index = going.nonzero()[:, 0]
         if not len(index):
             break
@@ -114,7 +114,7 @@ def _step(
     resident = editor.resident.expand(request.n_edits)
     return search.searched(
         steps, lambda tried: request.losses(resident + tried),
-        lambda tried: request.damage(resident + tried), request.agreed,
+        lambda tried: request.damage(resident + tried), request.broadcast,
     )  # fmt: skip
 
 

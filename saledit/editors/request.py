@@ -46,7 +46,7 @@ class Request:
         again: a request for some of the edits, places (E',), whose gradients are those of the model
             under given edits (E',) of the sites. Measures and conditions are as they are here (what
             the model said is what it said before any look); facts and memory are not of it.
-        agreed: of what decides how often the model is run, what all processes go by.
+        broadcast: gives what the first process has, of what decides how often the model is run.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
     """
 
@@ -56,7 +56,7 @@ class Request:
     condition: Callable[[], tuple[Tensor, Tensor]] = _no_text
     facts: Callable[[tuple[Site, ...], FactSpec], FactSource] = _no_facts
     again: Callable[[tuple[Site, ...], Edits, Tensor], Request] = _no_more
-    agreed: Callable[[Tensor], Tensor] = as_it_is
+    broadcast: Callable[[Tensor], Tensor] = as_it_is
     memory: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -67,7 +67,7 @@ class Step(Editor):
                 open_ = (low > 0) & high.isfinite()
             else:
                 length, open_ = torch.full_like(low, rung), high.isinf()
-            open_ = request.agreed(open_)
+            open_ = request.broadcast(open_)
             if not open_.any():
                 continue
             tried = unit * length

@@ -58,7 +58,7 @@ class StepSearch:
     @torch.no_grad()
     def __call__(
         self, edits: Edits, losses: PerEdit, damage: PerEdit | None = None,
-        agreed: Callable[[Tensor], Tensor] = as_it_is,
+        broadcast: Callable[[Tensor], Tensor] = as_it_is,
     ) -> Edits:  # fmt: skip
         """Choose each edit's length.
 
@@ -66,7 +66,7 @@ class StepSearch:
             edits: batch shape (E,).
             losses: mean loss of each edit's own failures.
             damage: KL on held pass samples, for the bound.
-            agreed: of what decides how often the model is run, what all processes go by.
+            broadcast: gives what the first process has, of what decides how often the model is run.
 
         Returns:
             The edits (E,), each times the first factor that mends its failures, or where none
@@ -82,12 +82,12 @@ class StepSearch:
             >>> longer.norm()  # the first edit mends its failures, the second comes near it
             tensor([1., 2.])
         """
-        return self.searched(edits, losses, damage, agreed)[0]
+        return self.searched(edits, losses, damage, broadcast)[0]
 
     @torch.no_grad()
     def searched(
         self, edits: Edits, losses: PerEdit, damage: PerEdit | None = None,
-        agreed: Callable[[Tensor], Tensor] = as_it_is,
+        broadcast: Callable[[Tensor], Tensor] = as_it_is,
     ) -> tuple[Edits, Tensor | None]:  # fmt: skip
         """As a call, with the losses (E,) that the edits leave, where the search has seen them."""
         if self.is_off:
@@ -96,14 +96,14 @@ class StepSearch:
         if len(self.factors) == 1:
             length = edits.tensors()[0].new_full((edits.batch_shape.numel(),), self.factors[0])
         else:
-            tried = self._tried(edits, losses, agreed)
+            tried = self._tried(edits, losses, broadcast)
             mended = tried <= self.enough
             chosen = torch.where(mended.any(0), mended.int().argmax(0), tried.argmin(0))
             length = tried.new_tensor(self.factors)[chosen]
             left = tried.gather(0, chosen[None])[0]
         if self.needs_held:
             assert damage is not None
-            wanted, length = length, self._within(edits, length, damage, agreed)
+            wanted, length = length, self._within(edits, length, damage, broadcast)
             if not torch.equal(wanted, length):
                 left = None
             dropped = length == 0
@@ -111,24 +111,26 @@ class StepSearch:
                 edits = edits.without(dropped)
         return edits * length, left
 
-    def _tried(self, edits: Edits, losses: PerEdit, agreed: Callable[[Tensor], Tensor]) -> Tensor:
+    def _tried(
+        self, edits: Edits, losses: PerEdit, broadcast: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Losses (F', E) at the first lengths, up to the one by which all edits have mended."""
         tried: list[Tensor] = []
         for factor in self.factors:
             found = losses(edits * factor)
             tried.append(found.masked_fill(found.isnan(), torch.inf))
-            if bool(agreed((torch.stack(tried) <= self.enough).any(0).all())):
+            if bool(broadcast((torch.stack(tried) <= self.enough).any(0).all())):
                 break
         return torch.stack(tried)
 
     def _within(
         self, edits: Edits, length: Tensor, damage: PerEdit,
-        agreed: Callable[[Tensor], Tensor],
+        broadcast: Callable[[Tensor], Tensor],
     ) -> Tensor:  # fmt: skip
         """Lengths (E,) that cost no more than the bound."""
         for _ in range(_HALVINGS + 1):
             # A KL that is no number is too much.
-            over = agreed(~(damage(edits * length) <= self.bound))
+            over = broadcast(~(damage(edits * length) <= self.bound))
             if not bool(over.any()):
                 return length
             length = torch.where(over.to(length.device), length / 2, length)

@@ -29,7 +29,7 @@ def sampled(base: TaskModel, count: int) -> tuple[str, ...]:
     if count == 0 or base.kind == CLASSIFIER:
         return ()
     if count not in base.beginnings:
-        base.beginnings[count] = base.weights.agreed(_drawn(base, count))
+        base.beginnings[count] = base.weights.broadcast(_drawn(base, count))
     return base.beginnings[count]
 
 

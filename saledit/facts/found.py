@@ -132,7 +132,7 @@ class FactsFound:
         base, samples = self._base, self._samples
         kept = self._kept
         known = [None if kept is None else kept.read(s) for s in samples]
-        known = base.weights.agreed(known)
+        known = base.weights.broadcast(known)
         delta = torch.zeros_like(bare)
         for i, value in enumerate(known):
             if value is not None:

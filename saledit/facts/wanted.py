@@ -105,7 +105,7 @@ def wanted_change(
             losses = losses + spec.decay * norm / size[active].squeeze(1) ** 2
             (slope,) = torch.autograd.grad(losses.sum(), leaf)
         # One that is not finite is as good as done: its last change stays.
-        lost = base.weights.agreed(not bool(losses.isfinite().all()))
+        lost = base.weights.broadcast(not bool(losses.isfinite().all()))
         if lost and step == 0 and not edited:
             raise JobError(
                 "editor.locate: expected a finite loss of a fact's value, got one that is not; "
@@ -113,7 +113,7 @@ def wanted_change(
             )
         going = active.clone()
         going[active] = losses.detach() >= spec.enough
-        going = base.weights.agreed(going)
+        going = base.weights.broadcast(going)
         if not going.any():
             break
         adam.step([delta], [torch.zeros_like(delta).index_put_((active,), slope)], going)

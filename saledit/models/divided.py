@@ -21,7 +21,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
-from saledit import world
+from saledit import distributed
 from saledit.errors import ModelError
 from saledit.models.again import ThriftyWeights
 from saledit.models.base import SEQ2SEQ, TaskModel
@@ -47,7 +47,7 @@ def divided(base: TaskModel, device: torch.device) -> TaskModel:
     """
     model: Any = base.model
     blocks = [base.block(i) for i in range(base.n_blocks)]
-    mesh = init_device_mesh(device.type, (world.size(),))
+    mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for i, block in enumerate(blocks):
         _bring(block)
         if len({parameter.dtype for parameter in block.parameters()}) > 1:
@@ -107,14 +107,14 @@ class DividedWeights(ThriftyWeights):
     @property
     def writes(self) -> bool:
         """All processes make the same; the first one writes it."""
-        return world.is_main()
+        return distributed.is_main()
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, a tensor on this one's device."""
         found: Any = value.detach().cpu() if isinstance(value, Tensor) else value
-        found = world.told(found)
-        agreed: T = found.to(value.device) if isinstance(value, Tensor) else found
-        return agreed
+        found = distributed.broadcast(found)
+        own: T = found.to(value.device) if isinstance(value, Tensor) else found
+        return own
 
     @contextmanager
     def passing_by(

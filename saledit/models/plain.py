@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from saledit import world
+from saledit import distributed
 from saledit.errors import JobError, ModelError
 from saledit.files import file_hash, is_file, new_folder
 from saledit.models.checking import READ, check_folder, check_loaded, check_size, quantised_by
@@ -79,7 +79,7 @@ def _made(source: str, mark: str, cache: Path | None, make: Callable[[str], _Mad
             "folder in which to make them plain"
         )
     place = cache / f"dequantized-{Path(source).name.removesuffix(GGUF)}-{mark[:16]}"
-    world.once(place, lambda: _write(make(source), place))
+    distributed.once(place, lambda: _write(make(source), place))
     return str(place)
 
 

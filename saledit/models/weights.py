@@ -82,7 +82,7 @@ class Weights:
         """Whether what is made of passes is this process's to write: in step the first one's."""
         return True
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What decides about passes to come: of processes in step the first one's.
 
         Sums on a GPU may differ in their last digit from one process to the next.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit import config as configuration
-from saledit import world
+from saledit import distributed
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError
 from saledit.files import write_text
@@ -41,14 +41,14 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
     """
     check(config)
     launch(config.trainer, ui)
-    if world.size() > 1 and config.site.select == SWEEP:
+    if distributed.world_size() > 1 and config.site.select == SWEEP:
         raise ConfigError(
             "site.select: expected a picker that reads samples, got sweep in several processes; "
             "run saledit saliency first, and name the layer: site.select=fixed site.layer=N"
         )
     if resume:
         _check_same(config, config.folder)
-    elif world.is_main() and not _has_begun(config.folder):
+    elif distributed.is_main() and not _has_begun(config.folder):
         # So that a run that is cut off before its training can go on, too.
         write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     return train(prepare(config, ui), resume)

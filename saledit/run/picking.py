@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from saledit import world
+from saledit import distributed
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import bank_key
 from saledit.config import SiteConfig, TrainConfig
@@ -97,12 +97,14 @@ def score_layers(prepared: Prepared) -> dict[str, Any]:
     key, score = (_swept if by_training else _probed)(prepared, site)
     kept = prepared.config.cache / f"layers-{key}.json"
     weights = prepared.base.weights
-    with world.one_run_at_a_time(kept, in_step=weights.is_divided):  # others wait for its table
+    with distributed.one_run_at_a_time(
+        kept, in_step=weights.is_divided
+    ):  # others wait for its table
         with contextlib.suppress(ArtifactError):
             table: dict[str, Any] = kept_json(kept, "layer scores")
             return table
         prepared.ui.stage(f"scoring {prepared.base.n_blocks} layers: {site.select}")
-        table = weights.agreed(score().as_json())
+        table = weights.broadcast(score().as_json())
         if weights.writes:
             keep_json(kept, table)
             if by_training:
@@ -169,9 +171,9 @@ def pick_layer(prepared: Prepared) -> tuple[Layer, dict[str, Any] | None]:
     if config.select == "fixed":
         return prepared.base.layer(config.layer, config.maps, config.span), None
     table = score_layers(prepared)
-    if world.is_main():
+    if distributed.is_main():
         save_saliency(prepared, table)
-    world.meet()
+    distributed.barrier()
     # A pick near the input has fewer blocks below it.
     pick = int(table["pick"])
     return prepared.base.layer(pick, config.maps, min(config.span, pick + 1)), table

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from saledit import world
+from saledit import distributed
 from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, load_memory, save_edits
 from saledit.data.choices import load_choices
 from saledit.data.part_banks import PartBanks
@@ -132,12 +132,14 @@ class Kept:
         seconds = self.seconds_before + time.monotonic() - self._began
         facts = {"edited": edited, "made": made, "seconds": seconds, "points": points}
         facts["seal"] = seal_of([edited, made, seconds, points])
-        if world.is_main():
+        if distributed.is_main():
             save_edits(self._folder, steps, {"base_model": told, **facts}, memory)
 
     def restore(self, session: EditSession, points: Points) -> tuple[int, int]:
         """Take up what is there; failures edited and edits made, 0 where there is nothing."""
-        edited, made, seconds, found = world.told(self._facts() if world.is_main() else _NOTHING)
+        edited, made, seconds, found = distributed.broadcast(
+            self._facts() if distributed.is_main() else _NOTHING
+        )
         if not edited:
             return 0, 0
         try:
@@ -164,5 +166,5 @@ class Kept:
 
     def remove(self) -> None:
         """Forget a sequence whose results are written."""
-        if world.is_main():
+        if distributed.is_main():
             shutil.rmtree(self._folder, ignore_errors=True)

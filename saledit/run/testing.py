@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from saledit import world
+from saledit import distributed
 from saledit.artifact import (
     TrainedEditor,
     environment,
@@ -90,7 +90,7 @@ def write_measured(folder: Path, measured: Measured, suffix: str = "") -> dict[s
         JobError: the disk is full.
     """
     results = measured.results
-    if not world.is_main():
+    if not distributed.is_main():
         return results
     results["timing"] |= training_times(folder)
     write_jsonl(folder / f"answers{suffix}.jsonl", measured.answers)
@@ -147,9 +147,11 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     elif any(value != value for value in metrics.values() if isinstance(value, float)):
         raise JobError(f"{trained.folder}: an edit gave NaN; train again with a lower rate")
     seconds_a_fix = 0.0
-    if world.is_main() or prepared.base.weights.is_divided:  # beside others it would take longer
+    if (
+        distributed.is_main() or prepared.base.weights.is_divided
+    ):  # beside others it would take longer
         seconds_a_fix = _fix_seconds(prepared, trained)
-    world.meet()
+    distributed.barrier()
     results = {
         "schema": 1,
         "task": task.name,
@@ -174,7 +176,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
         },
         "memory": peaks(prepared.base.device),
         "cache": prepared.room.as_json(),
-        "processes": world.size(),
+        "processes": distributed.world_size(),
         "weights": prepared.base.weights.where,
         "versions": versions(),
         "environment": environment(prepared.base.device, prepared.ui.command),
@@ -204,14 +206,18 @@ def _one_by_one(
     )  # fmt: skip
     slow, resident = SlowEdits(prepared, trained, at_once), trained.editor.resident.detach()
     n = len(episodes)
-    own = range(n) if base.weights.is_divided else range(world.rank(), n, world.size())
+    own = (
+        range(n)
+        if base.weights.is_divided
+        else range(distributed.rank(), n, distributed.world_size())
+    )
     with prepared.ui.progress("editing", n) as bar:
         for i in own:
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
             edits = slow.get(i, partial(edits_for, trained.editor, request, trained.search))
             see = partial(outcome, base, task, entry, batch=batch)
-            edits, seen, made = in_numbers(edits, resident, see, request.agreed)
+            edits, seen, made = in_numbers(edits, resident, see, request.broadcast)
             tally.count_batch(batch, seen, edits, made)
             bar.update(i + 1)
     if not base.weights.is_divided:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from saledit import config as configuration
-from saledit import world
+from saledit import distributed
 from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search, save_editor
 from saledit.calibration import RATES, calibrate
 from saledit.config import RunConfig
@@ -81,9 +81,9 @@ def train_at(
     told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
     found = last if resume and last.exists() else None
     done = told.steps_of(found)  # before anything of it is written over
-    if world.is_main():
+    if distributed.is_main():
         _begin(prepared, resume)
-    world.meet()
+    distributed.barrier()
     module, data = _assemble(prepared, layer)
     began = time.perf_counter()
     keep = _keeper(folder, BEST, SCORE)
@@ -119,18 +119,18 @@ def train_at(
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
         "precision": trainer.precision,
         "memory": peaks(prepared.base.device),
-        "processes": world.size(),
+        "processes": distributed.world_size(),
         "weights": prepared.base.weights.where,
         "cache": prepared.room.as_json(),
         "environment": environment(prepared.base.device, ui.command),
     }
-    if world.is_main():
+    if distributed.is_main():
         join_metrics(folder)
         if steps > done:  # another editor than the one that was tested
             clear(folder, tests_alone=True)
         save_editor(folder, module.editor, config, prepared.base, layer)
         write_json(folder / FITTED, result)
-    world.meet()
+    distributed.barrier()
     return result
 
 

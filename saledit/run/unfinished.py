@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from saledit import world
+from saledit import distributed
 from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, save_edits
 from saledit.delta import Edits
 from saledit.errors import JobError, UserError
@@ -105,5 +105,5 @@ class SlowEdits:
 
     def remove(self) -> None:
         """Forget edits that are judged and written down."""
-        if world.is_main():
+        if distributed.is_main():
             shutil.rmtree(self._folder, ignore_errors=True)

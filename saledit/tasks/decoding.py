@@ -171,7 +171,7 @@ def _generate(
         found = base.model.generate(  # type: ignore[operator]
             input_ids=ids.to(base.device), attention_mask=mask.to(base.device)
         )
-    new = base.weights.agreed(found if base.kind == SEQ2SEQ else found[:, width:])
+    new = base.weights.broadcast(found if base.kind == SEQ2SEQ else found[:, width:])
     texts: list[str] = base.tokenizer.batch_decode(new, skip_special_tokens=True)
     # What has ended is filled up with padding.
     last = set(ends) | {pad}

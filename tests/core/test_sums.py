@@ -12,7 +12,7 @@ import torch
 from tiny import build, encode, samples
 from torch import Tensor
 
-from saledit import world
+from saledit import distributed
 from saledit.cache import opening
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank, open_bank, open_several
@@ -225,18 +225,18 @@ def test_processes_share_a_sum(
 ) -> None:
     """Each of two its own shards, the second one first; then the sum is whole for both."""
     whole = opened(base, tmp_path / "whole").moments()
-    monkeypatch.setattr(world, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
 
     def meet(new: list[bool], _n: int) -> list[bool]:
         raise Killed
 
-    monkeypatch.setattr(world, "woven", meet)
+    monkeypatch.setattr(distributed, "all_gather_shares", meet)
     for rank, held in ((1, [1]), (0, [0, 1, 2])):
-        monkeypatch.setattr(world, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         with pytest.raises(Killed):
             opened(base, tmp_path / "two")
         assert summed(place_of(tmp_path / "two").parent) == held
-    monkeypatch.setattr(world, "woven", lambda new, n: [True] * n)
+    monkeypatch.setattr(distributed, "all_gather_shares", lambda new, n: [True] * n)
     banks = [opened(base, tmp_path / "two") for _ in range(2)]
     assert_same(banks[0], banks[1].moments())
     for got, want in zip(banks[0].moments(), whole, strict=True):

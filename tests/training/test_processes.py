@@ -21,7 +21,7 @@ from processes import (
 )
 from whole_runs import ui
 
-from saledit import cli, world
+from saledit import cli, distributed
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError
 from saledit.moments import Normalizer
@@ -127,27 +127,27 @@ def test_what_the_first_process_makes_the_others_wait_for(
         place.mkdir()
         made.append(place)
 
-    world.once(place, make)
-    world.once(place, make)
+    distributed.once(place, make)
+    distributed.once(place, make)
     assert made == [place]
     monkeypatch.setitem(sys.modules, "torch.distributed", Peers(1, None))
     later = tmp_path / "later"
-    monkeypatch.setattr(world.time, "sleep", lambda _seconds: later.mkdir())
-    world.once(later, make)
+    monkeypatch.setattr(distributed.time, "sleep", lambda _seconds: later.mkdir())
+    distributed.once(later, make)
     assert made == [place]  # this process makes nothing
     parents = iter([1, 2])
-    monkeypatch.setattr(world.os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(distributed.os, "getppid", lambda: next(parents))
     with pytest.raises(JobError, match="expected the first process to make it"):
-        world.once(tmp_path / "never", make)
+        distributed.once(tmp_path / "never", make)
 
 
 def test_a_world_of_one() -> None:
-    assert (world.size(), world.rank(), world.is_main()) == (1, 0, True)
-    assert world.told([1]) == [1]
-    assert world.spread([3, 4], lambda items: [x + 1 for x in items]) == [4, 5]
+    assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
+    assert distributed.broadcast([1]) == [1]
+    assert distributed.map_shares([3, 4], lambda items: [x + 1 for x in items]) == [4, 5]
     tensor = torch.ones(2)
-    assert world.gathered(tensor)[0] is tensor
-    world.meet()
+    assert distributed.all_gather(tensor)[0] is tensor
+    distributed.barrier()
 
 
 class Peers:
@@ -186,7 +186,7 @@ def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch, rank: int) -
     items = [0, 1, 2, 3, 4]
     others = [10 * x for x in items[1 - rank :: 2]]
     monkeypatch.setitem(sys.modules, "torch.distributed", Peers(rank, others))
-    assert world.spread(items, work) == [0, 10, 20, 30, 40]
+    assert distributed.map_shares(items, work) == [0, 10, 20, 30, 40]
     assert seen == [items[rank::2]]
 
 
@@ -209,11 +209,11 @@ def test_processes_beside_the_first_are_told_by_their_launcher(
 ) -> None:
     for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert not world.was_launched_beside()
+    assert not distributed.was_launched_beside()
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert not world.was_launched_beside()
+    assert not distributed.was_launched_beside()
     monkeypatch.setenv("RANK", "3")
-    assert world.was_launched_beside()
+    assert distributed.was_launched_beside()
 
 
 def test_every_process_has_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,11 +250,13 @@ def test_in_step_all_work_on_everything(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     met: list[int] = []
     monkeypatch.setitem(sys.modules, "torch.distributed", Others(1, 5))
-    assert world.spread([1, 2, 3], lambda items: [x + 1 for x in items], in_step=True) == [2, 3, 4]
-    assert world.highest(3) == 5
-    assert world.highest(8) == 8
+    assert distributed.map_shares(
+        [1, 2, 3], lambda items: [x + 1 for x in items], in_step=True
+    ) == [2, 3, 4]
+    assert distributed.all_max(3) == 5
+    assert distributed.all_max(8) == 8
     # Not the first process: it holds no lock, and waits before and behind.
-    with world.one_run_at_a_time(tmp_path / "made", in_step=True):
+    with distributed.one_run_at_a_time(tmp_path / "made", in_step=True):
         assert met == [1]
         assert list(tmp_path.iterdir()) == []
     assert met == [1, 1]
@@ -266,7 +268,7 @@ def test_all_processes_see_a_loss_that_is_nan_in_one(
     def gathered(tensor: torch.Tensor) -> list[torch.Tensor]:
         return [tensor] if tensor.dim() else [tensor, tensor.new_tensor(torch.nan)]
 
-    monkeypatch.setattr(world, "gathered", gathered)
+    monkeypatch.setattr(distributed, "all_gather", gathered)
     with pytest.raises(JobError, match="training diverged at step 0"):
         fit(make("nan"), False, ui())
 

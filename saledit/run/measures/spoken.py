@@ -92,7 +92,7 @@ class Spoken:
         self, part: str, index: Tensor, draft: Tensor, weights: Tensor, edits: Edits
     ) -> Seen:
         """Samples at positions (E, n), each under its row's edit."""
-        draft = self._base.weights.agreed(draft)
+        draft = self._base.weights.broadcast(draft)
         is_open = (~draft) & (weights > 0)
         open_ = is_open.nonzero()  # (rows, 2)
         right, f1 = draft.clone(), draft.double()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saledit import world
+from saledit import distributed
 from saledit.cache.bank import Bank
 from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
@@ -170,7 +170,7 @@ class Tally:
 
     def gather(self, n: int) -> None:
         """Bring together what processes counted of n batches, every one its share."""
-        self._batches = world.woven(self._batches, n)
+        self._batches = distributed.all_gather_shares(self._batches, n)
 
     @property
     def n_edits(self) -> int:

@@ -17,7 +17,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import strategies
 
-from saledit import world
+from saledit import distributed
 from saledit.errors import ConfigError
 from saledit.report import Ui
 
@@ -72,14 +72,14 @@ def launch(trainer: Mapping[str, Any], ui: Ui) -> None:
             strategy = DDPStrategy(process_group_backend=backend, timeout=_PATIENCE)
             Fabric(**places, strategy=strategy).launch()
             atexit.register(_part)
-            if not world.is_main():
+            if not distributed.is_main():
                 Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError(f"trainer: cannot run on {places}: {reason}") from error
-    if not world.is_main():
+    if not distributed.is_main():
         ui.hush()
 
 
@@ -111,12 +111,12 @@ def _leave_with(parent: int) -> None:
 
 def divides(trainer: Mapping[str, Any]) -> bool:
     """Whether the processes that were launched divide the model between them."""
-    return trainer.get("strategy") == DIVIDES and world.size() > 1
+    return trainer.get("strategy") == DIVIDES and distributed.world_size() > 1
 
 
 def strategy_of(trainer: Mapping[str, Any]) -> str | strategies.Strategy:
     """What lightning.Trainer gets for its strategy."""
-    if world.size() == 1:
+    if distributed.world_size() == 1:
         strategy = str(trainer.get("strategy", "auto"))
         return "auto" if strategy == DIVIDES else strategy
     # Of a divided model, too: what is trained is the editor, and the model is no part of it.

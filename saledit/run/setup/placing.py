@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from saledit import world
+from saledit import distributed
 from saledit.errors import ConfigError
 from saledit.models import TaskModel
 
@@ -38,7 +38,7 @@ def device_of(trainer: Mapping[str, Any]) -> torch.device:
     """
     chosen = {name: trainer[name] for name in _PLACES if name in trainer}
     on_gpu = chosen.get("accelerator", "auto") in ("auto", "gpu", "cuda")
-    if world.size() > 1 and on_gpu and torch.cuda.is_available():
+    if distributed.world_size() > 1 and on_gpu and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())  # as the launch has set it
     if chosen.get("devices") == 1:
         del chosen["devices"]

@@ -28,7 +28,7 @@ _LOOK = 0.2  # seconds between two looks
 _RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # torchrun's word, SLURM's, Lightning's
 
 
-def size() -> int:
+def world_size() -> int:
     """Processes that share the run."""
     group = _group()
     return 1 if group is None else int(group.get_world_size())
@@ -52,7 +52,7 @@ def was_launched_beside() -> bool:
     return first != "0"
 
 
-def meet() -> None:
+def barrier() -> None:
     """Wait for all processes."""
     group = _group()
     if group is not None:
@@ -98,23 +98,23 @@ def one_run_at_a_time(*paths: Path, in_step: bool = False) -> Iterator[None]:
             for path in sorted(set(paths)):  # in one order, so that no two wait for each other
                 locks.enter_context(one_at_a_time(path))
         if in_step:
-            meet()
+            barrier()
         yield
         if in_step:
-            meet()
+            barrier()
 
 
-def highest(number: int) -> int:
+def all_max(number: int) -> int:
     """The largest of the numbers that the processes have."""
     group = _group()
     if group is None:
         return number
-    numbers = [0] * size()
+    numbers = [0] * world_size()
     group.all_gather_object(numbers, number)
     return max(numbers)
 
 
-def told(value: T) -> T:
+def broadcast(value: T) -> T:
     """What the first process has for a value."""
     group = _group()
     if group is None:
@@ -124,17 +124,17 @@ def told(value: T) -> T:
     return box[0]
 
 
-def gathered(tensor: Tensor) -> list[Tensor]:
+def all_gather(tensor: Tensor) -> list[Tensor]:
     """A tensor of each process, in their order; all of one shape."""
     group = _group()
     if group is None:
         return [tensor]
-    out = [tensor.new_empty(tensor.shape) for _ in range(size())]
+    out = [tensor.new_empty(tensor.shape) for _ in range(world_size())]
     group.all_gather(out, tensor.contiguous())
     return out
 
 
-def spread(
+def map_shares(
     items: Sequence[T], work: Callable[[list[T]], Sequence[Any]], in_step: bool = False
 ) -> list[Any]:
     """Work on items, every process on its share of them.
@@ -150,16 +150,16 @@ def spread(
     group = _group()
     if group is None or in_step:
         return list(work(list(items)))
-    own = list(items[rank() :: size()])
-    return woven(list(work(own)) if own else [], len(items))
+    own = list(items[rank() :: world_size()])
+    return all_gather_shares(list(work(own)) if own else [], len(items))
 
 
-def woven(own: Sequence[T], n: int) -> list[T]:
-    """The n results of work of which this process has done every size()-th, from its rank on."""
+def all_gather_shares(own: Sequence[T], n: int) -> list[T]:
+    """The n results of work of which this process has done every so many-th, from its rank on."""
     group = _group()
     if group is None:
         return list(own)
-    shares: list[Any] = [None] * size()
+    shares: list[Any] = [None] * world_size()
     group.all_gather_object(shares, list(own))
     out: list[Any] = [None] * n
     for i, share in enumerate(shares):
