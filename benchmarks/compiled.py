@@ -20,7 +20,7 @@ from growth import STEPS
 from torch.nn.utils import clip_grad_norm_
 
 from saledit import config as configuration
-from saledit.artifact import make_editor, make_search
+from saledit.building import make_editor, make_search
 from saledit.data.datamodule import Episodes
 from saledit.module import EditModule
 from saledit.report import Ui, quiet_libraries, use_threads

@@ -17,7 +17,7 @@ import argparse
 from table import files
 
 from saledit import config as configuration
-from saledit.artifact import load_model, make_task
+from saledit.building import load_model, make_task
 from saledit.config import RunConfig
 from saledit.data.sources import load_records
 from saledit.report import quiet_libraries

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from saledit import config as configuration
 from saledit import run
-from saledit.artifact import make_editor, make_search
+from saledit.building import make_editor, make_search
 from saledit.config import RunConfig
 from saledit.data.datamodule import Episodes
 from saledit.data.episodes import EditBatch

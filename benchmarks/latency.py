@@ -31,7 +31,8 @@ from typing import Any
 
 import torch
 
-from saledit.artifact import TrainedEditor, load_editor, load_model
+from saledit.artifact import TrainedEditor, load_editor
+from saledit.building import load_model
 from saledit.data.sources import load_records
 from saledit.files import write_jsonl
 from saledit.forward.scoring import forward

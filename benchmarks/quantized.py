@@ -33,7 +33,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from saledit import config as configuration
-from saledit.artifact import load_editor, load_model, make_task
+from saledit.artifact import load_editor
+from saledit.building import load_model, make_task
 from saledit.data.sources import load_records
 from saledit.models import TaskModel, load_text_model, wrap
 from saledit.records import Sample

@@ -19,7 +19,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from saledit.artifact import load_edits, make_task
+from saledit.artifact import load_edits
+from saledit.building import make_task
 from saledit.config import TaskConfig
 from saledit.data.sources import load_records
 from saledit.ledger import EditFolder

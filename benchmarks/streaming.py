@@ -41,7 +41,8 @@ from torch import Tensor
 
 from saledit import config as configuration
 from saledit import run
-from saledit.artifact import load_editor, make_task, read_edits, versions
+from saledit.artifact import load_editor, read_edits, versions
+from saledit.building import make_task
 from saledit.config import RunConfig
 from saledit.errors import SaleditError, UserError
 from saledit.files import read_tensors, write_json, write_jsonl

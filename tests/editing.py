@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saledit import config as configuration
-from saledit.artifact import make_editor
+from saledit.building import make_editor
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig

@@ -1,18 +1,5 @@
 """Artifacts: a trained editor, and edits, on disk. Safetensors and JSON, nothing else."""
 
-from saledit.artifact.building import (
-    check_editor,
-    check_failures,
-    environment,
-    is_trained,
-    load_model,
-    make_editor,
-    make_search,
-    make_task,
-    needs_subjects,
-    sites_as_json,
-    versions,
-)
 from saledit.artifact.editor import (
     EDITOR_FACTS,
     EDITOR_WEIGHTS,
@@ -31,6 +18,7 @@ from saledit.artifact.edits import (
     read_edits,
     save_edits,
 )
+from saledit.artifact.recording import environment, sites_as_json, versions
 
 __all__ = [
     "EDITOR_FACTS",
@@ -40,19 +28,11 @@ __all__ = [
     "HELD",
     "MEMORY",
     "TrainedEditor",
-    "check_editor",
-    "check_failures",
     "edits_as_tensors",
     "environment",
-    "is_trained",
     "load_editor",
     "load_edits",
     "load_memory",
-    "load_model",
-    "make_editor",
-    "make_search",
-    "make_task",
-    "needs_subjects",
     "read_edits",
     "save_editor",
     "save_edits",

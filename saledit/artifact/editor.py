@@ -13,14 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from saledit import config as configuration
-from saledit.artifact.building import (
-    SCHEMA,
-    make_editor,
-    make_search,
-    make_task,
-    sites_as_json,
-    versions,
-)
+from saledit.artifact.recording import SCHEMA, sites_as_json, versions
+from saledit.building import make_editor, make_search, make_task
 from saledit.config import EditorConfig, RunConfig
 from saledit.data.matters import other_matters
 from saledit.data.sources import load_records

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from saledit.artifact.building import SCHEMA, sites_as_json, versions
+from saledit.artifact.recording import SCHEMA, sites_as_json, versions
 from saledit.delta import Delta, Dense, Edits, LowRank
 from saledit.delta.routed import Mixture, Routed
 from saledit.errors import ArtifactError

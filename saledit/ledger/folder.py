@@ -22,14 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saledit.artifact import (
-    EDITS_FACTS,
-    EDITS_WEIGHTS,
-    MEMORY,
-    load_memory,
-    read_edits,
-    save_edits,
-)
+from saledit.artifact import EDITS_FACTS, EDITS_WEIGHTS, MEMORY, load_memory, read_edits, save_edits
 from saledit.delta import Edits
 from saledit.errors import ArtifactError, UserError
 from saledit.files import alone, file_hash

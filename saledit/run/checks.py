@@ -6,7 +6,7 @@ import inspect
 
 import lightning as L
 
-from saledit.artifact import check_editor, is_trained
+from saledit.building import check_editor, is_trained
 from saledit.config import RunConfig, TrainConfig
 from saledit.errors import ConfigError, did_you_mean
 from saledit.losses import penalty

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
-from saledit.artifact import check_failures
+from saledit.building import check_failures
 from saledit.config import RunConfig, ScheduleConfig
 from saledit.config.schedules import name_of
 from saledit.config.schedules import schedules as read_schedules

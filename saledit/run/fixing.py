@@ -12,13 +12,8 @@ from typing import Any
 import torch
 
 import saledit
-from saledit.artifact import (
-    TrainedEditor,
-    environment,
-    load_editor,
-    load_model,
-    sites_as_json,
-)
+from saledit.artifact import TrainedEditor, environment, load_editor, sites_as_json
+from saledit.building import load_model
 from saledit.data.matters import other_matters
 from saledit.data.sources import load_records
 from saledit.delta import Edits

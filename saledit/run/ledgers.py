@@ -6,7 +6,8 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from saledit.artifact import load_model, make_task, sites_as_json
+from saledit.artifact import sites_as_json
+from saledit.building import load_model, make_task
 from saledit.config import ModelConfig, RunConfig, TaskConfig
 from saledit.errors import ArtifactError, JobError, ModelError, UserError
 from saledit.export import CHANGED, CUT_OFF, FORMATS, settle, state

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
-from saledit.artifact import make_editor
+from saledit.building import make_editor
 from saledit.config import RunConfig, SiteConfig, TestConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
 from saledit.errors import ArtifactError, ConfigError, DivergedError, SiteError

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from saledit import config as configuration
-from saledit.artifact import TrainedEditor, check_editor, check_failures
+from saledit.artifact import TrainedEditor
+from saledit.building import check_editor, check_failures
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, did_you_mean
 from saledit.files import is_file

@@ -13,13 +13,7 @@ from typing import Any
 import torch
 
 from saledit import distributed
-from saledit.artifact import (
-    TrainedEditor,
-    environment,
-    load_editor,
-    sites_as_json,
-    versions,
-)
+from saledit.artifact import TrainedEditor, environment, load_editor, sites_as_json, versions
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks

@@ -15,7 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from saledit import config as configuration
 from saledit import distributed
-from saledit.artifact import EDITOR_FACTS, environment, make_editor, make_search, save_editor
+from saledit.artifact import EDITOR_FACTS, environment, save_editor
+from saledit.building import make_editor, make_search
 from saledit.calibration import RATES, calibrate
 from saledit.config import RunConfig
 from saledit.data.datamodule import EditDataModule

@@ -11,7 +11,7 @@ from editing import PRESETS
 from lightning import Trainer
 
 from saledit import config as configuration
-from saledit.artifact import make_task
+from saledit.building import make_task
 from saledit.config import EditorConfig
 from saledit.editors.locating import FactSpec
 from saledit.errors import ConfigError

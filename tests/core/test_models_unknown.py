@@ -30,7 +30,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from saledit.artifact import load_model
+from saledit.building import load_model
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import bank_key, memory_bank
 from saledit.config import ModelConfig

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from saledit.artifact import make_search
+from saledit.building import make_search
 from saledit.config import EditorConfig
 from saledit.delta import Dense, Edits, LowRank
 from saledit.editors.stepping import StepSearch

@@ -8,7 +8,7 @@ from editing import Case, E, SlowEdit, assert_near
 from torch import Tensor
 
 from saledit import config as configuration
-from saledit.artifact import check_editor
+from saledit.building import check_editor
 from saledit.delta import LowRank
 from saledit.editors.ft import FineTuning
 from saledit.errors import ConfigError

@@ -16,8 +16,9 @@ from tiny import encode
 from torch import Tensor
 from torch.nn import functional as F
 
-from saledit.artifact import check_editor, load_edits, save_edits
+from saledit.artifact import load_edits, save_edits
 from saledit.artifact.edits import EDITS_FACTS, EDITS_WEIGHTS
+from saledit.building import check_editor
 from saledit.config import EditorConfig
 from saledit.config.editors import MemoeConfig
 from saledit.delta import Edits

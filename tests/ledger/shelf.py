@@ -8,7 +8,7 @@ import tiny
 import tiny_text
 import torch
 
-from saledit.artifact import load_model, make_task
+from saledit.building import load_model, make_task
 from saledit.config import ModelConfig, RunConfig, TaskConfig
 from saledit.delta import Edits
 from saledit.export import settle

@@ -17,7 +17,8 @@ from shelf import CLASSIFIERS, WRITERS, Shelf
 from tiny import LABELS, build, random_edits, samples, untouched, weights
 
 from saledit import verbs
-from saledit.artifact import load_edits, load_model
+from saledit.artifact import load_edits
+from saledit.building import load_model
 from saledit.config import ModelConfig, RunConfig
 from saledit.delta import Dense, Edits
 from saledit.errors import ArtifactError, JobError

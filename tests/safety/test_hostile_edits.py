@@ -30,14 +30,8 @@ from shelf import Shelf
 from whole_runs import ui
 
 from saledit import config as configuration
-from saledit.artifact import (
-    TrainedEditor,
-    load_editor,
-    load_edits,
-    make_editor,
-    save_editor,
-    save_edits,
-)
+from saledit.artifact import TrainedEditor, load_editor, load_edits, save_editor, save_edits
+from saledit.building import make_editor
 from saledit.config import RunConfig
 from saledit.config.editors import EditorConfig, MendConfig
 from saledit.delta import Edits

@@ -10,7 +10,8 @@ from editing import Case, K
 from quick import quick
 from whole_runs import ui
 
-from saledit.artifact import check_editor, load_editor
+from saledit.artifact import load_editor
+from saledit.building import check_editor
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig

@@ -133,7 +133,7 @@ import json, sys
 from pathlib import Path
 from saledit import config as configuration
 from saledit.tasks.answering import answers
-from saledit.artifact import load_model, make_task
+from saledit.building import load_model, make_task
 from saledit.records import Sample
 
 out, questions, *settings = sys.argv[1:]

@@ -13,7 +13,7 @@ from whole_runs import rows, ui
 
 from saledit import config as configuration
 from saledit import run
-from saledit.artifact import make_task
+from saledit.building import make_task
 from saledit.config import RunConfig
 from saledit.data.sources import load_records
 from saledit.errors import DataError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from saledit.artifact import make_task
+from saledit.building import make_task
 from saledit.config import RunConfig
 from saledit.data.rewriter import by_rules
 from saledit.data.sources import source_files

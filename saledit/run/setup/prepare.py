@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import chain
 
 from saledit import config as configuration
-from saledit.artifact import load_model, make_task
+from saledit.building import load_model, make_task
 from saledit.cache.room import Room
 from saledit.config import RunConfig, SiteConfig
 from saledit.data.hashes import Known, number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from saledit.artifact import make_task, needs_subjects
+from saledit.building import make_task, needs_subjects
 from saledit.config import EditorConfig, RunConfig
 from saledit.data.choices import load_choices
 from saledit.data.partition import apart_from, partition

@@ -1,20 +1,14 @@
-"""What a configuration names, built; and the facts that every artifact records."""
+"""What a configuration names, built: tasks, models, editors, searches."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import saledit
 from saledit.config import EditorConfig, ModelConfig, TaskConfig
 from saledit.editors.base import Editor
 from saledit.editors.stepping import StepSearch
@@ -24,8 +18,6 @@ from saledit.registry import EDITORS, TASKS, look_up
 from saledit.site import Site
 from saledit.tasks.base import Task
 from saledit.tasks.fields import refuse_settings
-
-SCHEMA = 1
 
 
 def make_task(config: TaskConfig) -> Task:
@@ -65,6 +57,16 @@ def load_model(
     return load_classifier(config.name, labels, on_disk, config.dtype, cache, config.blocks)
 
 
+def editor_kind(config: EditorConfig) -> type[Editor]:
+    """The class of the editor that a configuration names.
+
+    Raises:
+        ConfigError: no such editor.
+    """
+    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    return kind
+
+
 def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int) -> Editor:
     """A fresh editor of the kind that a configuration names.
 
@@ -76,7 +78,7 @@ def make_editor(config: EditorConfig, sites: Sequence[Site], embedding_size: int
     Raises:
         ConfigError: no such editor.
     """
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    kind = editor_kind(config)
     asks = kind.needs_text or kind.needs_anchor
     told = {"embedding_size": embedding_size} if asks else {}
     editor = kind(sites, **told, **_settings(config))
@@ -99,7 +101,7 @@ def check_editor(config: EditorConfig, k: int = 1) -> None:
         ConfigError: no such editor, a setting that it does not have, or more failures than it
             takes.
     """
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
+    kind = editor_kind(config)
     kind.check(_settings(config))
     check_failures(config, k)
     if make_search(config).needs_held and kind.has_resident:
@@ -118,8 +120,7 @@ def check_failures(config: EditorConfig, k: int) -> None:
     Raises:
         ConfigError: no such editor, or too many.
     """
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    kind.check_failures(_settings(config), k)
+    editor_kind(config).check_failures(_settings(config), k)
 
 
 def is_trained(config: EditorConfig) -> bool:
@@ -128,8 +129,7 @@ def is_trained(config: EditorConfig) -> bool:
     Raises:
         ConfigError: no such editor.
     """
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    return kind.is_trained
+    return editor_kind(config).is_trained
 
 
 def needs_subjects(config: EditorConfig) -> bool:
@@ -138,8 +138,7 @@ def needs_subjects(config: EditorConfig) -> bool:
     Raises:
         ConfigError: no such editor.
     """
-    kind: type[Editor] = look_up(EDITORS, config.name, "editor.name")
-    return kind.needs_subjects(_settings(config))
+    return editor_kind(config).needs_subjects(_settings(config))
 
 
 def _settings(config: EditorConfig) -> dict[str, Any]:
@@ -162,35 +161,3 @@ def make_search(config: EditorConfig) -> StepSearch:
     if not 0 <= config.bound < math.inf:
         raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
     return StepSearch(steps, config.enough, config.bound, config.looks)
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    names = ("torch", "lightning", "transformers", "datasets", "safetensors")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"saledit": saledit.__version__, "python": platform.python_version(), **found}
-
-
-def environment(device: torch.device, command: str = "") -> dict[str, Any]:
-    """Where a result was made, for a JSON file.
-
-    Args:
-        device: where the model was.
-        command: what was typed; "" where nothing was.
-    """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {
-        "command": command,
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": name,
-    }
-
-
-def sites_as_json(sites: Sequence[Site]) -> list[dict[str, Any]]:
-    """Sites for a JSON file."""
-    return [
-        {"name": s.name, "d_in": s.d_in, "d_out": s.d_out, "transposed": s.transposed}
-        for s in sites
-    ]
