@@ -26,7 +26,7 @@ from saledit.data.sources import load_records
 from saledit.ledger import EditFolder
 from saledit.overlay import applied
 from saledit.report import quiet_libraries
-from saledit.run.ledgers import load_again
+from saledit.run.fixes.head import load_again
 
 
 def main() -> None:

@@ -247,7 +247,7 @@ class EditModule(L.LightningModule):
         judged = values
         if self.spoken is not None:
             judged = self.spoken.compute()
-            values |= {f"spoken_{n}": judged[n] for n in _SPOKEN if n in judged}
+            values |= {f"generated_{n}": judged[n] for n in _SPOKEN if n in judged}
         damage = _DRAWDOWN_PRICE * judged["drawdown"] + values["locality_kl"]
         self.log("val/score", judged["edit_accuracy"] - damage, prog_bar=True)
         if self.multiplier and self.trainer.state.fn == "fit":

@@ -37,10 +37,10 @@ _METRICS = {
     "perplexity_before": ("perplexity before", number),
     "perplexity_after": ("perplexity after", number),
     "perplexity_rise": ("perplexity rise", number),
-    "spoken_fail_accuracy": ("fail accuracy, generated", percent),
-    "spoken_adapt_accuracy": ("adapt accuracy, generated", percent),
-    "spoken_edit_accuracy": ("edit accuracy, generated", percent),
-    "spoken_drawdown": ("drawdown, generated", points),
+    "generated_fail_accuracy": ("fail accuracy, generated", percent),
+    "generated_adapt_accuracy": ("adapt accuracy, generated", percent),
+    "generated_edit_accuracy": ("edit accuracy, generated", percent),
+    "generated_drawdown": ("drawdown, generated", points),
 }
 _COLUMN_NAMES = {
     "mean_abs": "mean |grad|",

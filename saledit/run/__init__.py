@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from saledit.run.comparing import compare
     from saledit.run.fitting import fit
     from saledit.run.fixes.guarding import Bounds
-    from saledit.run.fixing import FixOptions, fix
+    from saledit.run.fixes.options import FixOptions
+    from saledit.run.fixing import fix
     from saledit.run.ledgers import log, undo
     from saledit.run.reporting import report
     from saledit.run.scoring import saliency
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Bounds": "fixes.guarding",
-    "FixOptions": "fixing",
+    "FixOptions": "fixes.options",
     "compare": "comparing",
     "fit": "fitting",
     "fix": "fixing",

@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 import saledit
-from saledit.artifact import TrainedEditor, environment, load_editor, sites_as_json
+from saledit.artifact import TrainedEditor, environment, load_editor
 from saledit.building import load_model
 from saledit.data.matters import other_matters
 from saledit.data.sources import load_records
 from saledit.delta import Edits
-from saledit.errors import DataError, UserError
-from saledit.export import FORMATS, settle, state
+from saledit.errors import DataError
+from saledit.export import settle
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
-from saledit.records import TEXT
+from saledit.records import TEXT, Sample
 from saledit.report import Ui
-from saledit.run.fixes.guarding import Bounds, Part, largest_part
+from saledit.run.fixes.fitting import begun_by, check_form, check_place
+from saledit.run.fixes.guarding import Part, largest_part
+from saledit.run.fixes.head import load_merged
 from saledit.run.fixes.making import Making, steps_in_force
 from saledit.run.fixes.merging import check_drawdown, check_merged
+from saledit.run.fixes.options import FixOptions
 from saledit.run.fixes.trying import Trial
-from saledit.run.ledgers import beginning, load_merged
 from saledit.run.setup.kept import kept_check
 from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
 from saledit.run.tested import check_made, tuned
-
-
-@dataclass(frozen=True, slots=True)
-class FixOptions:
-    """How ``fix`` goes about it.
-
-    Attributes:
-        check: data file of samples that must stay right; None for those kept by ``fit``.
-        format: delta, merged or lora; None for that of the folder, delta where it is new.
-        rank: of a LoRA adapter at most; 0 for as many terms as the edits have.
-        bounds: what the edit has to keep.
-        part: where it does not, write the largest part that does.
-        stream: leave the model's weights on disk, whatever the run did.
-        settings: ``key=value`` of how the edit is made, e.g. ``editor.looks=3``.
-    """
-
-    check: str | None = None
-    format: str | None = None
-    rank: int = 0
-    bounds: Bounds = field(default_factory=Bounds)
-    part: bool = False
-    stream: bool = False
-    settings: Sequence[str] = ()
 
 
 def fix(
@@ -85,19 +64,79 @@ def fix(
     options = options or FixOptions()
     options.bounds.check()
     check_made(options.settings)
-    with EditFolder.opened(Path(out)) as folder:
-        return _fix(folder, run_dir, failures, options, ui)
-
-
-def _fix(
-    folder: EditFolder, run_dir: str, failures: str, options: FixOptions, ui: Ui
-) -> dict[str, Any]:
     began = time.perf_counter()
-    _check_place(folder, options)
+    with EditFolder.opened(Path(out)) as folder:
+        job = _opened(folder, run_dir, failures, options, ui)
+        begun, steps = job.making.session.state, job.making.steps(ui)
+        ui.stage("checking after")
+        made = _bounded(job, steps)
+        result = {
+            "out": str(folder.path),
+            "run": run_dir,
+            "layer": job.trained.layer.index,
+            "format": job.folder.head["format"],
+            "n_failures": len(job.samples),
+            "n_wrong_before": len(job.making.failures),
+            "step": made.part.step,
+            **made.found,
+        }
+        if made.refused:
+            result["refused"] = made.refused
+        else:
+            result |= _written(job, made, job.making.memory(begun, made.part.kept))
+    return {**result, "seconds": time.perf_counter() - began}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a fix is made with.
+
+    Attributes:
+        folder: the fixes in force, with a beginning.
+        trained: the editor.
+        base: the model.
+        samples: failures, and what was right among them.
+        held: samples that should stay as they are.
+        making: makes the steps.
+        trial: says what steps do.
+        options: how.
+        ui: where progress is shown.
+    """
+
+    folder: EditFolder
+    trained: TrainedEditor
+    base: TaskModel
+    samples: Sequence[Sample]
+    held: Sequence[Sample]
+    making: Making
+    trial: Trial
+    options: FixOptions
+    ui: Ui
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Steps that are to be written, or were refused.
+
+    Attributes:
+        part: the steps.
+        found: what they do, see ``Trial.outcome``.
+        refused: by how much they miss which bounds, and what part of them would not; empty where
+            they keep all.
+    """
+
+    part: Part
+    found: dict[str, Any]
+    refused: dict[str, Any]
+
+
+def _opened(folder: EditFolder, run_dir: str, failures: str, options: FixOptions, ui: Ui) -> _Job:
+    """Read everything, the quick first, and ask the model what it answers wrongly."""
+    check_place(folder, options)
     trained = tuned(load_editor(run_dir), options.settings)
     model = replace(trained.config.model, name=trained.base_name)
     model = replace(model, stream=model.stream or options.stream)
-    _check_form(folder, trained, options, model.stream)
+    check_form(folder, trained, options, model.stream)
     task, layer = trained.task, trained.layer
     samples = [record.sample for record in load_records(task, failures)]
     if passage := next((sample for sample in samples if sample.kind == TEXT), None):
@@ -110,9 +149,8 @@ def _fix(
     ui.stage(f"loading {trained.base_name}")
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
-    trainer = alone(trained.config.trainer)  # wherever, and beside how many, it was trained
-    place(base, trainer)
-    now = _begun(folder, trained, base, options)
+    place(base, alone(trained.config.trainer))  # wherever, and beside how many, it was trained
+    now = begun_by(folder, trained, base, options)
     session = trained.session(base)
     memory = now.memory(trained.config.editor.name)
     session.go_on(
@@ -130,162 +168,78 @@ def _fix(
     # The same matrices, in no more terms than they can have rank.
     rank = max(min(site.d_in, site.d_out) for site in layer.sites)
     making = Making(session, wrong, trained.config.schedule.batch_size, rank)
-    begun, steps = session.state, making.steps(ui)
-    kept: Sequence[int] = range(len(steps))
-    ui.stage("checking after")
-    chosen, step = reduce(Edits.__add__, steps), 1.0
-    found = trial.outcome(chosen, full=True)
-    refused: dict[str, Any] = {}
+    return _Job(now, trained, base, samples, held, making, trial, options, ui)
 
-    def misses(n_fixed: int, drawdown: float) -> dict[str, float]:
-        return options.bounds.misses(n_fixed / len(wrong), drawdown)
 
-    if missed := misses(found["n_fixed"], found["check"]["drawdown"]):
-        part = _offer(steps, trial, options.bounds, ui)
-        refused = {**missed, "part": None if part is None else part.as_json()}
-        if options.part and part is not None and not misses(part.n_fixed, part.drawdown):
-            chosen, step, kept, refused = part.steps, part.step, part.kept, {}
-            found = trial.outcome(chosen, full=True)
-    result = {
-        "out": str(folder.path),
-        "run": run_dir,
-        "layer": layer.index,
-        "format": now.head["format"],
-        "n_failures": len(samples),
-        "n_wrong_before": len(wrong),
-        "step": step,
-        **found,
-    }
-    if refused:
-        return {**result, "refused": refused, "seconds": time.perf_counter() - began}
-    metrics = {name: result[name] for name in ("n_failures", "n_wrong_before", "n_fixed")} | {
-        name: value for name, value in found["check"].items() if name != "changed"
-    }
-    editor: dict[str, Any] = {"name": trained.config.editor.name, "run": run_dir}
-    editor |= {"version": saledit.__version__, "settings": list(options.settings)}
+def _bounded(job: _Job, steps: Sequence[Edits]) -> _Made:
+    """All steps where they keep the bounds, the largest part that does where that is wanted."""
+    bounds, n_wrong = job.options.bounds, len(job.making.failures)
+
+    def judged(chosen: Edits, step: float, kept: Sequence[int]) -> tuple[Part, dict[str, Any]]:
+        found = job.trial.outcome(chosen, full=True)
+        return Part(chosen, step, kept, found["n_fixed"], found["check"]["drawdown"]), found
+
+    def misses(part: Part) -> dict[str, float]:
+        return bounds.misses(part.n_fixed / n_wrong, part.drawdown)
+
+    whole, found = judged(reduce(Edits.__add__, steps), 1.0, range(len(steps)))
+    missed = misses(whole)
+    if not missed:
+        return _Made(whole, found, {})
+    offer = None
+    if bounds.max_drawdown is not None:
+        job.ui.stage("looking for a part that keeps the bounds")
+        offer = largest_part(steps, job.trial.measure, bounds.max_drawdown)
+    if job.options.part and offer is not None and not misses(offer):
+        return _Made(*judged(offer.steps, offer.step, offer.kept), {})
+    return _Made(whole, found, {**missed, "part": None if offer is None else offer.as_json()})
+
+
+def _written(job: _Job, made: _Made, memory: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write a fix and what is in force with it; what to tell of that."""
+    trained, found, head = job.trained, made.found, job.folder.head
+    n_wrong = len(job.making.failures)
+    metrics = {
+        "n_failures": len(job.samples), "n_wrong_before": n_wrong, "n_fixed": found["n_fixed"],
+        **{name: value for name, value in found["check"].items() if name != "changed"},
+    }  # fmt: skip
+    editor: dict[str, Any] = {"name": trained.config.editor.name, "run": str(trained.folder)}
+    editor |= {"version": saledit.__version__, "settings": list(job.options.settings)}
     told = {
         "editor": editor,
         "failures": [row for row in found["rows"] if not row["was_right"]],
         "changed": found["check"]["changed"],
         "metrics": metrics,
-        "environment": environment(base.device, ui.command),
+        "environment": environment(job.base.device, job.ui.command),
     }
-    new = now.fixed(
-        chosen, making.memory(begun, kept),
-        {"editor": editor, "n_failures": len(wrong), "metrics": metrics},
-        {"base_model": now.head["base_model"], "layer": layer.index, **told},
+    new = job.folder.fixed(
+        made.part.steps, memory, {"editor": editor, "n_failures": n_wrong, "metrics": metrics},
+        {"base_model": head["base_model"], "layer": trained.layer.index, **told},
     )  # fmt: skip
-    ui.stage(f"writing {new.path}")
+    job.ui.stage(f"writing {new.path}")
     apart: dict[str, float] = {}
 
     def check(part: Path) -> None:
-        if now.head["format"] == "merged":
-            ui.stage("checking the merged model")
-            again = load_merged(new, part)
-            place(again, trainer)
-            right = [s for s, row in zip(samples, found["rows"], strict=True) if row["is_right"]]
-            apart["logits_apart"] = check_merged(
-                again, part, base, task, layer, new.edits, samples, right, held
-            )
-            check_drawdown(again, task, held, found["check"], options.bounds.max_drawdown)
+        if head["format"] == "merged":
+            apart["logits_apart"] = _check_merged(job, made, new, part)
 
-    settle(new, base, check)
-    return {**result, **apart, "entry": new.entries[-1].id, "seconds": time.perf_counter() - began}
+    settle(new, job.base, check)
+    return {**apart, "entry": new.entries[-1].id}
 
 
-def _check_place(folder: EditFolder, options: FixOptions) -> None:
-    """Refuse a folder of other things, or in another form.
+def _check_merged(job: _Job, made: _Made, new: EditFolder, part: Path) -> float:
+    """How far a merged model that is about to be written is from the edited one.
 
     Raises:
-        UserError: it is one.
-        ArtifactError: its ledger has lost entries.
+        JobError: it does not answer as that does, or does not keep the bound.
     """
-    path = folder.path
-    if folder.is_new:
-        return
-    if not folder.entries:
-        raise UserError(
-            f"--out {path}: expected a new folder, or one that saledit fix made, got one with "
-            "other files; name another"
-        )
-    state(folder)
-    held = folder.head["format"]
-    if options.format not in (None, held):
-        raise UserError(
-            f"--format {options.format}: expected that of the fixes in {path} ({held}); leave it "
-            "out, or name another --out"
-        )
-    if options.rank and options.rank != folder.head.get("rank", 0):
-        raise UserError(
-            f"--rank {options.rank}: expected that of the fixes in {path} "
-            f"({folder.head.get('rank', 0)}); leave it out, or name another --out"
-        )
-
-
-def _check_form(
-    folder: EditFolder, trained: TrainedEditor, options: FixOptions, is_on_disk: bool
-) -> None:
-    """Refuse an editor whose edits the folder's form cannot hold.
-
-    Raises:
-        UserError: its edits are routed, and the form takes matrices; or it takes a whole model,
-            which is not loaded.
-    """
-    form = folder.head["format"] if folder.entries else options.format or "delta"
-    if options.rank and form != "lora":
-        raise UserError(f"--rank: only for --format lora, got {form}; leave it out")
-    if form == "merged" and is_on_disk:
-        raise UserError(
-            "--format merged: expected a model that is loaded, got one that stays on disk "
-            "(--stream, or model.stream in the run's config.yaml); use --format delta or lora, or "
-            "load it"
-        )
-    if trained.editor.needs_anchor and not FORMATS[form].takes_routed:
-        raise UserError(
-            f"--format {form}: expected edits that are matrices, got routed ones (editor: "
-            f"{trained.config.editor.name}); use --format delta, in a new folder"
-        )
-
-
-def _begun(
-    folder: EditFolder, trained: TrainedEditor, base: TaskModel, options: FixOptions
-) -> EditFolder:
-    """The folder with a beginning that the editor's fixes belong to.
-
-    Raises:
-        UserError: its fixes are of another model or layer, or of another editor that changes the
-            model before any edit.
-    """
-    ground = trained.editor.resident.detach().map(torch.Tensor.cpu)
-    sites = sites_as_json(trained.layer.sites)
-    if folder.entries:
-        for what, same in (
-            ("model", base.fingerprint == folder.head["base_model"]["fingerprint"]),
-            ("layer", sites == folder.head["sites"]),
-            ("editor", _same(ground, folder.ground)),
-        ):
-            if not same:
-                raise UserError(
-                    f"{folder.path}: expected an editor that its fixes go on with, got one of "
-                    f"another {what}; name another --out"
-                )
-        return folder
-    head = beginning(
-        base, trained.config.model, trained.config.task, trained.layer, options.format or "delta",
-        options.rank,
-    )  # fmt: skip
-    return folder.begun(head, ground)
-
-
-def _same(one: Edits, other: Edits) -> bool:
-    if one.keys() != other.keys():
-        return False
-    pairs = (zip(one[s].tensors(), other[s].tensors(), strict=True) for s in one)  # in any order
-    return all(torch.equal(a, b) for own in pairs for a, b in own)
-
-
-def _offer(steps: Sequence[Edits], trial: Trial, bounds: Bounds, ui: Ui) -> Part | None:
-    if bounds.max_drawdown is None:
-        return None
-    ui.stage("looking for a part that keeps the bounds")
-    return largest_part(steps, trial.measure, bounds.max_drawdown)
+    job.ui.stage("checking the merged model")
+    task, rows = job.trained.task, made.found["rows"]
+    again = load_merged(new, part)
+    place(again, alone(job.trained.config.trainer))
+    right = [s for s, row in zip(job.samples, rows, strict=True) if row["is_right"]]
+    apart = check_merged(
+        again, part, job.base, task, job.trained.layer, new.edits, job.samples, right, job.held
+    )
+    check_drawdown(again, task, job.held, made.found["check"], job.options.bounds.max_drawdown)
+    return apart

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from saledit.artifact import sites_as_json
-from saledit.building import load_model, make_task
-from saledit.config import ModelConfig, RunConfig, TaskConfig
-from saledit.errors import ArtifactError, JobError, ModelError, UserError
+from saledit.errors import ArtifactError, UserError
 from saledit.export import CHANGED, CUT_OFF, FORMATS, settle, state
 from saledit.ledger import FIX, UNDO, EditFolder
 from saledit.models import TaskModel
 from saledit.report import Ui
+from saledit.run.fixes.head import load_again, load_merged, task_of
 from saledit.run.fixes.merging import check_merged
-from saledit.site import Layer
 from saledit.tasks.base import Task
 
 
@@ -131,53 +127,4 @@ def _base(folder: EditFolder, ui: Ui) -> tuple[TaskModel, Task]:
             f"{name}: expected the base model of {folder.path} (fingerprint {wanted[:8]}), got "
             f"{base.fingerprint[:8]}; put it back where it was"
         )
-    return base, _task(folder)
-
-
-def beginning(
-    base: TaskModel, model: ModelConfig, task: TaskConfig, layer: Layer, form: str, rank: int = 0
-) -> dict[str, Any]:
-    """What a ledger tells at its beginning: all that it takes to load its model again."""
-    own = asdict(replace(model, name=base.name))
-    own.pop("finetune")
-    return {
-        "base_model": {"name": base.name, "fingerprint": base.fingerprint},
-        "model": {"kind": base.kind, **own},
-        "task": asdict(replace(task, subjects=[])),
-        "layer": layer.index,
-        "sites": sites_as_json(layer.sites),
-        "format": form,
-        "rank": rank,
-    }
-
-
-def load_again(folder: EditFolder, name: str | Path) -> TaskModel:
-    """The ledger's kind of model, from another place.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
-    told = folder.head["model"]
-    own = {f.name: told[f.name] for f in fields(ModelConfig) if f.name in told}
-    return load_model(_task(folder), ModelConfig(**{**own, "name": str(name)}), RunConfig().cache)
-
-
-def load_merged(folder: EditFolder, part: Path) -> TaskModel:
-    """A merged model as it was written, opened again.
-
-    Raises:
-        JobError: it cannot be.
-    """
-    try:
-        return load_again(folder, part)
-    except ModelError as error:
-        raise JobError(
-            f"the merged model cannot be opened again ({error}); nothing was written"
-        ) from error
-
-
-def _task(folder: EditFolder) -> Task:
-    try:
-        return make_task(TaskConfig(**folder.head["task"]))
-    except TypeError as error:
-        raise ArtifactError(f"{folder.path}: the ledger's task does not fit: {error}") from error
+    return base, task_of(folder)

@@ -14,7 +14,8 @@ from saledit.files import write_jsonl
 from saledit.report import Ui
 from saledit.run.fitting import train
 from saledit.run.fixes.guarding import Bounds
-from saledit.run.fixing import FixOptions, fix
+from saledit.run.fixes.options import FixOptions
+from saledit.run.fixing import fix
 from saledit.run.setup.prepare import prepare
 from saledit.run.testing import measure, write_measured
 

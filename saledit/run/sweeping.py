@@ -223,7 +223,7 @@ class _Compared:
 
 def _details(found: Mapping[str, float]) -> dict[str, float]:
     """Of a validation, for the table: of text as spoken freely, as its score is."""
-    shares = {name: found.get(f"spoken_{name}", found[name]) for name in _SHARES}
+    shares = {name: found.get(f"generated_{name}", found[name]) for name in _SHARES}
     return shares | {name: found[name] for name in MEASURES if name in found}
 
 

@@ -16,8 +16,8 @@ from saledit.forward.scoring import base_logits
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.overlay import applied
+from saledit.run.fixes.head import beginning, load_merged
 from saledit.run.fixes.merging import check_merged
-from saledit.run.ledgers import beginning, load_merged
 from saledit.site import Layer
 from saledit.tasks.base import Task
 

@@ -25,8 +25,8 @@ from saledit.errors import ArtifactError, JobError
 from saledit.export import FORMATS
 from saledit.ledger import EditFolder
 from saledit.overlay import applied
+from saledit.run.fixes.head import load_again
 from saledit.run.fixes.merging import check_drawdown
-from saledit.run.ledgers import load_again
 from saledit.tasks.answering import answers
 from saledit.tasks.nli import Nli
 

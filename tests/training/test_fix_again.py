@@ -27,6 +27,7 @@ from saledit.models import load_classifier
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.run import Bounds, FixOptions, fit, fix, fixing, log, undo
+from saledit.run.fixes.fitting import is_same
 from saledit.run.fixes.guarding import largest_part
 from saledit.site import Site
 
@@ -140,9 +141,9 @@ def test_edits_are_the_same_in_any_order() -> None:
     sites = [Site("b", 2, 3), Site("a", 2, 3)]
     deltas = {s: LowRank(torch.randn(1, 2), torch.randn(1, 3)) for s in sites}
     one, other = Edits(deltas), Edits({s: deltas[s] for s in reversed(sites)})
-    assert fixing._same(one, other)
-    assert not fixing._same(one, other * 2.0)
-    assert not fixing._same(one, Edits({sites[0]: deltas[sites[0]]}))
+    assert is_same(one, other)
+    assert not is_same(one, other * 2.0)
+    assert not is_same(one, Edits({sites[0]: deltas[sites[0]]}))
 
 
 def test_an_edit_that_mends_nothing_is_not_written(
