@@ -363,10 +363,13 @@ def test_what_is_compared_is_counted(text_home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(preferences._Counts, "update", noted)
     own = ["schedule.batch_size=2", "train.validation_edits=20", "editor.name=ft"]
     own += ["editor.ft.steps=1", "editor.steps=[1.0]"]
-    table = saliency(facts_of(text_home, "counted", *own), FakeUi())  # type: ignore[arg-type]
+    config = facts_of(text_home, "counted", *own)
+    table = saliency(config, FakeUi())  # type: ignore[arg-type]
     compared = sum(rows) // N_BLOCKS
     assert compared > 20 * 2 * 2 * 2, "a failure and what is near to it, two rows each"
-    judged = 20 * (2 * 2 + 5) + compared
+    passes = len(prepare(config, FakeUi()).validation.passing)  # type: ignore[arg-type]
+    assert passes < 5, "fewer than an edit is judged by"
+    judged = 20 * (2 * 2 + passes) + compared
     assert table["forward_passes"] == pytest.approx(judged * sum(range(1, N_BLOCKS + 1)) / N_BLOCKS)
 
 
