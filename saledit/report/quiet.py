@@ -1,4 +1,4 @@
-"""How other packages behave in a run: silent, and on so many threads."""
+"""How other packages behave in a run: silent, on so many threads, and good neighbours."""
 
 from __future__ import annotations
 
@@ -35,16 +35,23 @@ _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+# How often one of torch's threads looks for the others before it sleeps. OpenMP's own number keeps
+# processors busy for milliseconds; beside other jobs the threads that are waited for then come to
+# no processor, and training takes twice as long (benchmarks/waiting.py). Alone this is as quick.
+_SPINS, _POLICY = ("GOMP_SPINCOUNT", "10000"), "OMP_WAIT_POLICY"
 
 
 def quiet_libraries() -> None:
     """Turn off the log lines, progress bars and warnings of other packages, for the process.
 
+    And let threads that wait leave the processor to others, where the user has no policy of that.
     Call it before they are imported; what the user has set in the environment or with
     ``python -W`` stays. Warnings of saledit itself still show.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if _POLICY not in os.environ:  # it would be overruled
+        os.environ.setdefault(*_SPINS)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.warnoptions:

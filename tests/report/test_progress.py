@@ -216,6 +216,27 @@ warnings.warn("noise of another package")
 """
 
 
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_leave_the_processor_unless_one_has_it_otherwise(
+    own: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Set before torch is imported, or its OpenMP does not read it."""
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    check = (
+        "import os, sys, importlib.util; importlib.util.find_spec = lambda *_: None\n"
+        "from saledit.report.quiet import quiet_libraries; quiet_libraries()\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(spins), "False"]
+
+
 @pytest.mark.long
 def test_libraries_are_silent_and_training_is_shown(tmp_path: Path):
     done = subprocess.run(
