@@ -71,7 +71,8 @@ def pairs(
 
     One editor goes through all families; those that are not of ``FEW`` are marked long unless
     ``every`` is set. How a family is read, cached and edited is the same for all editors, so the
-    others go through a few, of which ``quick`` are not marked long; all of them with ``-m slow``.
+    others go through a few, of which ``quick`` are not marked long; through all of them where
+    ``every`` is set, which is then long, and everywhere with ``-m slow``.
     """
 
     def marks(family: str, name: str) -> Any:
@@ -79,7 +80,7 @@ def pairs(
             return ()
         if name == "mend":
             return () if every or family in FEW else pytest.mark.long
-        return pytest.mark.long if family in FEW else pytest.mark.slow
+        return pytest.mark.long if family in FEW or every else pytest.mark.slow
 
     forms = [
         pytest.param((of_presets, name), id=f"{of_presets}-{name.replace(' ', '-')}")
