@@ -1,0 +1,231 @@
+"""What a comparison says, in tables of texts: laid out once, for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saledit.report.look import (
+    PREFERENCES,
+    count,
+    drawdown,
+    duration,
+    not_made,
+    number,
+    of_text,
+    percent,
+    points,
+)
+
+#: Titles that a place has something of its own for.
+EDITORS, COURSES, NOT_MADE, FAILED = "Editors", "At the end of the sequence", "Not made", "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One table of a comparison.
+
+    Attributes:
+        title: what it is about.
+        columns: their names.
+        rows: texts, of unknown origin where they are names or errors; "-" where there is nothing.
+        note: what to know about it.
+        words: columns that are words, not numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    words: frozenset[int] = frozenset({0})
+
+    def without_empty(self) -> Listing:
+        """Without the columns that tell nothing: they take room from those that do."""
+        said = [i for i in range(len(self.columns)) if any(row[i] != "-" for row in self.rows)]
+        return Listing(
+            self.title,
+            [self.columns[i] for i in said],
+            [[row[i] for i in said] for row in self.rows],
+            self.note,
+            frozenset(said.index(i) for i in self.words if i in said),
+        )
+
+
+def listings(result: Mapping[str, Any]) -> Iterator[Listing]:
+    """All tables of a comparison that have rows.
+
+    Args:
+        result: what ``run.compare`` returns, also of an older version.
+    """
+    known, cells = [row for row in result["editors"] if row["seeds"]], result["cells"]
+    yield _shares(result, known)
+    for listing in (
+        _preferences(known), _costs(known), _beside(known), _courses(cells), _not_made(cells),
+        _failed(cells),
+    ):  # fmt: skip
+        if listing.rows:
+            yield listing
+
+
+def schedules_of(result: Mapping[str, Any]) -> tuple[str, bool]:
+    """How failures were grouped into edits.
+
+    Args:
+        result: what ``run.compare`` returns, also of an older version.
+
+    Returns:
+        The schedule in words, those of several editors apart; and whether their k differ, so that
+        each one's is to be told.
+    """
+    if result.get("schedules"):  # they stand beside the editors' names
+        return f"schedules {', '.join(map(str, result['schedules']))}", False
+    asked = result["schedule"]
+    known = {row["editor"]: row["schedule"] for row in result["editors"] if row.get("schedule")}
+    sizes = {schedule["batch_size"] for schedule in known.values()} or {asked["batch_size"]}
+    words = count(next(iter(sizes)), "failure") if len(sizes) == 1 else "k failures"
+    modes: dict[str, list[str]] = {}
+    for editor, schedule in known.items():
+        modes.setdefault(str(schedule["mode"]), []).append(str(editor))
+    if not modes and asked.get("cumulative"):
+        modes["edits pile up"] = []
+    told = [f"{mode}: {', '.join(own)}" for mode, own in modes.items()]
+    if len(modes) < 2:
+        told = [mode for mode in modes if mode != "batch"]
+    return "; ".join([f"{words} an edit", *told]), len(sizes) > 1
+
+
+def _shares(result: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> Listing:
+    """What editors mend and break."""
+    _, differ = schedules_of(result)
+    text = any(of_text(cell.get("metrics", {})) for cell in result["cells"])
+    rows = [
+        [
+            row["editor"],
+            str((row.get("schedule") or {}).get("batch_size", "-")) if differ else "-",
+            str(len(row["seeds"])),
+            *(percent(row[name]["mean"]) for name in ("fail_accuracy", "adapt_accuracy")),
+            percent(row["edit_accuracy"]["mean"]),
+            _interval(row["edit_accuracy"]),
+            drawdown(row["drawdown"]["mean"], text),
+            _interval(row["drawdown"]),
+        ]
+        for row in known
+    ]
+    columns = (
+        "editor", "k", "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)"
+    )  # fmt: skip
+    note = "Intervals: 95% of a bootstrap over the edits, of these trained editors."
+    return Listing(EDITORS, columns, rows, note)
+
+
+def _costs(known: Sequence[Mapping[str, Any]]) -> Listing:
+    rows = [
+        [
+            row["editor"],
+            number(row["locality_kl"]),
+            # One that has nothing to learn has nothing to say here.
+            _time(row["train_seconds"] if row["edits_per_second"] else None),
+            number(round(row["edits_per_second"], 1) if row["edits_per_second"] else None),
+            _time(row["fix_seconds_per_edit"]),
+            number(round(row["peak_rss_mb"])),
+            number(round(row["editor_mb"], 2)),
+        ]
+        for row in known
+    ]
+    columns = ("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
+    return Listing("Locality and costs", columns, rows)
+
+
+def _preferences(known: Sequence[Mapping[str, Any]]) -> Listing:
+    """The field's measures, as far as there are any."""
+    names = [
+        name for name in PREFERENCES if any(name in row.get("preference", {}) for row in known)
+    ]
+    rows = [
+        [row["editor"], *(percent(row["preference"].get(name)) for name in names)]
+        for row in known
+        if row.get("preference")
+    ]
+    columns = ("editor", *(PREFERENCES[name] for name in names))
+    return Listing("Answers that are likelier than their rivals", columns, rows)
+
+
+def _beside(known: Sequence[Mapping[str, Any]]) -> Listing:
+    """How far editors lie above the first one."""
+    rows = [row for row in known if row.get("beside")]
+    first = rows[0]["beside"]["editor"] if rows else ""
+    told = [
+        [
+            row["editor"],
+            *(
+                said
+                for name in ("edit_accuracy", "drawdown")
+                for said in (points(row["beside"][name]["mean"]), _interval(row["beside"][name]))
+            ),
+        ]
+        for row in rows
+    ]
+    columns = ("editor", "edit accuracy", "(95%)", "drawdown", "(95%)")
+    return Listing(f"Beside {first}, on the same edits", columns, told)
+
+
+def _courses(cells: Sequence[Mapping[str, Any]]) -> Listing:
+    """Where sequences ended."""
+    rows = [row for row in cells if row.get("course")]
+    several = len({row["seed"] for row in rows}) > 1
+    told = []
+    for row in rows:
+        last = row["course"][-1]
+        kinds = last.get("abilities")
+        told.append(
+            [
+                row["editor"],
+                str(row["seed"]) if several else "-",
+                str(last["n_failures"]),
+                *(percent(last.get(name)) for name in ("current", "earlier", "pass_accuracy")),
+                number(last.get("perplexity")),
+                percent(sum(kinds.values()) / len(kinds) if kinds else None),
+                _end(row),
+            ]
+        )
+    columns = (
+        "editor", "seed", "failures", "current", "earlier", "pass", "perplexity", "others",
+        "collapsed",
+    )  # fmt: skip
+    return Listing(COURSES, columns, told, words=frozenset({0, 8}))
+
+
+def _end(row: Mapping[str, Any]) -> str:
+    """Whether a sequence's model collapsed, and where it could not be edited any more."""
+    told = "no" if row["collapse"] is None else f"after {row['collapse']}"
+    stopped = row.get("stopped")
+    return told if stopped is None else f"{told}; ended after {stopped}"
+
+
+def _not_made(cells: Sequence[Mapping[str, Any]]) -> Listing:
+    """Edits that were not made: they break nothing, so such an editor looks the safer for it."""
+    rows = [
+        [f"{row['editor']}, seed {row['seed']}", said]
+        for row in cells
+        if "counts" in row and (said := not_made(row))
+    ]
+    return Listing(NOT_MADE, ("cell", ""), rows, words=frozenset({0, 1}))
+
+
+def _failed(cells: Sequence[Mapping[str, Any]]) -> Listing:
+    rows = [
+        [f"{row['editor']}, seed {row['seed']}", str(row["error"])]
+        for row in cells
+        if row.get("error")
+    ]
+    return Listing(FAILED, ("cell", "error"), rows, words=frozenset({0, 1}))
+
+
+def _time(seconds: float | None) -> str:
+    return "-" if seconds is None else duration(seconds)
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    low, high = found["low"], found["high"]
+    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
