@@ -146,7 +146,7 @@ def test_rome_is_that_of_runs_of_one_row(name: str, what: str, at: str, window: 
         ]
     )
     found = torch.tensor([score.score for score in table.scores])
-    assert found.abs().max() > 1e-4
+    assert found.abs().max() > 5e-5  # far above what is compared below
     torch.testing.assert_close(found, effects.mean(0), rtol=1e-3, atol=2e-6)
     errors = torch.tensor([score.details["standard_error"] for score in table.scores])
     expected = effects.std(0, unbiased=False) / len(chosen) ** 0.5
