@@ -70,7 +70,7 @@ def _check_trainer(config: RunConfig) -> None:
             raise ConfigError(f"trainer.{key}: is set by saledit itself; {_RESERVED[key]}")
         if key not in known:
             raise ConfigError(
-                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
+                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known - _RESERVED.keys())}"
             )
     precision = str(config.trainer.get("precision", _WHOLE))
     if precision in _OTHERS or precision.startswith("transformer"):
