@@ -64,13 +64,13 @@ def check(config: RunConfig) -> None:
 
 
 def _check_trainer(config: RunConfig) -> None:
-    known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
+    known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self", *_RESERVED}
     for key in config.trainer:
         if key in _RESERVED:
             raise ConfigError(f"trainer.{key}: is set by saledit itself; {_RESERVED[key]}")
         if key not in known:
             raise ConfigError(
-                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known - _RESERVED.keys())}"
+                f"trainer.{key}: unknown argument of lightning.Trainer; {did_you_mean(key, known)}"
             )
     precision = str(config.trainer.get("precision", _WHOLE))
     if precision in _OTHERS or precision.startswith("transformer"):
