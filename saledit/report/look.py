@@ -143,8 +143,9 @@ def sizes(results: Mapping[str, Any]) -> str:
     words, failures = count(n, "edit"), results.get("counts", {}).get("fail", k)
     if failures < k:
         return f"{words} of {count(failures, 'failure')} (fewer than the {number(k)} asked for)"
-    last = failures % k
-    rest = f", the last of {number(last)}" if last and failures > k else ""
+    # Where a sequence ended early, or left alone what was mended, nobody knows which edits it made.
+    last = failures % k if n == -(-failures // k) and failures > k else 0
+    rest = f", the last of {number(last)}" if last else ""
     return f"{words}, {count(k, 'failure')} each{rest}"
 
 

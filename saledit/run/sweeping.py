@@ -91,6 +91,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     compared.fill(layers)
     for number in range(rounds):
         for layer in list(kept):
+            top = layer.index + site.span - 1
             try:
                 found = _round(prepared, place, layer, number, compared)
             except (SiteError, DivergedError) as error:  # where it cannot edit there is no pick
@@ -98,12 +99,11 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
                 if not kept:
                     raise
                 put(prepared.base, prepared.config.trainer)  # a trainer that fails takes it back
-                prepared.ui.stage(f"layer {layer.index} is left out: {error}")
+                prepared.ui.stage(f"layer {top} is left out: {error}")
                 continue
             steps = site.rung * 2**number
             details = {"steps": float(steps), **_details(found)}
             score = compared.score(found)
-            top = layer.index + site.span - 1
             scores[layer.index] = LayerScore(top, score, details, final=False)
             before = steps // 2 if number else 0
             share = (prepared.base.n_blocks - layer.index) / prepared.base.n_blocks

@@ -173,6 +173,8 @@ def test_what_was_not_made_is_told_beside_the_numbers(tmp_path: Path) -> None:
         (64, 100, 2, "2 edits, 64 failures each, the last of 36"),
         (1024, 100, 1, "1 edit of 100 failures (fewer than the 1,024 asked for)"),
         (10, 100, 10, "10 edits, 10 failures each"),
+        (10, 25, 1, "1 edit, 10 failures each"),  # ended early
+        (10, 25, 3, "3 edits, 10 failures each, the last of 5"),
     ],
 )
 def test_how_many_failures_an_edit_was_of(k: int, failures: int, n: int, words: str) -> None:
