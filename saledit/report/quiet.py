@@ -37,7 +37,7 @@ _ENVIRONMENT = {
 }
 # How often one of torch's threads looks for the others before it sleeps. OpenMP's own number keeps
 # processors busy for milliseconds; beside other jobs the threads that are waited for then come to
-# no processor, and training takes twice as long (benchmarks/waiting.py). Alone this is as quick.
+# no processor, and steps take 1.6 times as long (benchmarks/waiting.py). Alone this is as quick.
 _SPINS, _POLICY = ("GOMP_SPINCOUNT", "10000"), "OMP_WAIT_POLICY"
 
 

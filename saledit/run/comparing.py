@@ -38,8 +38,8 @@ from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import device_of
 from saledit.run.setup.reading import check_data
 
-#: Of a cell that ended well.
 _COUNTED = ("n_edits", "n_refused", "stopped")  # of a cell: edits made, not made, cut short
+#: Of a cell that ended well.
 _NOTHING = (
     "expected results of this configuration in the cell's folder, got none; does another "
     "comparison write there?"
