@@ -152,7 +152,7 @@ def make_part(base: TaskModel, task: Nli, records: Sequence[Record], n_fail: int
     right, wrong = [], []
     for batch in batches_by_length(task, base, [r.sample for r in records], 4096):
         ranked = base_logits(base, batch.encoded.inputs).argsort(-1, descending=True)
-        names = task.label_names(base, torch.eye(ranked.shape[1]))  # label of each number
+        names = task.label_names(base, torch.arange(ranked.shape[1]))  # label of each number
         for i, order in zip(batch.index, ranked.tolist(), strict=True):
             right.append((i, names[order[0]]))
             wrong.append((i, names[order[1]]))

@@ -52,6 +52,7 @@ _INSIDE = (
     "ledger",
     "models.disk",
     "models.weights",
+    "judging.judged",
     "outcomes",
     "delta.parts",
     "report",

@@ -11,6 +11,7 @@ from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.looks import edits_for
 from saledit.module import EditModule
+from saledit.outcomes import n_parts
 
 RATES = tuple(0.1 * 2**i for i in range(11))  # 0.1 ... 102
 
@@ -55,7 +56,10 @@ def calibrate(
 
 def _loss(module: EditModule, edits: Edits, batch: EditBatch) -> Tensor:
     """The loss of edits, gone through in parts where training would be."""
-    n = module.passes(batch)
+    n = n_parts(module.base, batch)
     if n == 1:
         return module.loss_of(edits, batch)[0]
-    return torch.stack([module.loss_of(edits, *part)[0] for part in batch.parts(n)]).sum()
+    parts = [
+        module.loss_of(edits, cut.batch, cut.share, cut.pass_share)[0] for cut in batch.parts(n)
+    ]
+    return torch.stack(parts).sum()

@@ -21,21 +21,21 @@ from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import DivergedError
 from saledit.forward.suffix import Entry
+from saledit.judging.counts import EditMetrics
+from saledit.judging.judged import Judged, in_numbers, judged
 from saledit.losses import Multiplier, mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, in_numbers, outcome
+from saledit.outcomes import Outcome, n_parts, outcome
 from saledit.rates import adam, falling
 from saledit.requests import Held, request_for
-from saledit.session import EditMetrics
-from saledit.tasks.base import Task, in_words
+from saledit.tasks.base import Task
 
 _BASE = "model."
 _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
 _KL = "locality_kl"
 _LOGGED = ("edit_nll", _KL, "edit_accuracy")
-_ROWS = 2048  # that a step has in memory at a time, as it has logits
 
 
 class EditModule(L.LightningModule):
@@ -96,7 +96,7 @@ class EditModule(L.LightningModule):
         """
         look = turn(self.global_step, min(self.search.looks, self.train_config.looks))
         edits = edits_of_look(self.editor, self.request(batch), look, self.search.enough)
-        n = self.passes(batch)
+        n = n_parts(self.base, batch)
         if n == 1:
             loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
             return loss, self._logged(seen, batch, batch.share, batch.pass_share)
@@ -108,23 +108,17 @@ class EditModule(L.LightningModule):
         scale = self._scale()
         loss = batch.weights.new_zeros(())
         logged = dict.fromkeys(_LOGGED, loss)
-        for part, own, own_pass in batch.parts(n):
-            share, pass_share = own * batch.share, own_pass * batch.pass_share
-            some, seen = self.loss_of(leaves, part, share, pass_share)
+        for cut in batch.parts(n):
+            share, pass_share = cut.share * batch.share, cut.pass_share * batch.pass_share
+            some, seen = self.loss_of(leaves, cut.batch, share, pass_share)
             found = torch.autograd.grad(some * scale, asked, allow_unused=True)
             for slope, own_slope in zip(slopes, found, strict=True):
                 if own_slope is not None:
                     slope += own_slope / scale
             loss = loss + some.detach()
-            for name, value in self._logged(seen, part, share, pass_share).items():
+            for name, value in self._logged(seen, cut.batch, share, pass_share).items():
                 logged[name] = logged[name] + value
         return with_slopes(loss, [*edits.tensors(), *weights], slopes), logged
-
-    def passes(self, batch: EditBatch) -> int:
-        """In how many parts a batch is gone through, so that each fits into memory."""
-        n = batch.cuts(_ROWS, self.base.positions_at_once)
-        # As many in every process that goes through a divided model.
-        return distributed.all_max(n) if self.base.weights.is_divided else n
 
     def _scale(self) -> float:
         """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.
@@ -159,14 +153,13 @@ class EditModule(L.LightningModule):
             share: of the mean over failures and rewordings that the part is.
             pass_share: of the mean over pass rows.
         """
-        seen = self._seen(batch, edits)
+        with self.base.weights.once_more():
+            seen = outcome(self.base, self.task, self.entry, edits, batch)
         return self._weighed(seen, batch, share, pass_share), seen
 
-    def _seen(self, batch: EditBatch, edits: Edits) -> Outcome:
-        with self.base.weights.once_more():
-            return outcome(self.base, self.task, self.entry, edits, batch)
-
-    def _weighed(self, seen: Outcome, batch: EditBatch, share: float, pass_share: float) -> Tensor:
+    def _weighed(
+        self, seen: Outcome | Judged, batch: EditBatch, share: float = 1.0, pass_share: float = 1.0
+    ) -> Tensor:
         """The loss of what an edited model says."""
         c = self.loss_weights
         # The damage of an edit grows with its failures, the mean likelihood does not. The root
@@ -218,14 +211,14 @@ class EditModule(L.LightningModule):
         """Count one batch of validation edits; callbacks get them as ``edits``."""
         request = self.request(batch)
         edits = edits_for(self.editor, request, self.search)
-        see = partial(self._seen, batch)
+        see = partial(judged, self.base, self.task, self.entry, batch=batch)
         # One edit that broke is no reason to end a training; as in a test it counts as none.
         edits, seen, made = in_numbers(edits, self.editor.resident.detach(), see, request.broadcast)
-        loss = self._weighed(seen, batch, 1.0, 1.0)
+        loss = self._weighed(seen, batch)
         self._made.update(made.double())
-        self.metrics.update(self.base, self.task, batch, seen)
+        self.metrics.update(batch, seen)
         if self.spoken is not None:
-            self.spoken.update(self.base, self.task, batch, seen, self._is_spoken)
+            self.spoken.update(batch, seen, spoken=True)
         # Edits weigh alike, also those of a last, smaller batch.
         self._val_loss.update(loss.detach(), torch.tensor(float(len(batch.targets))))
         return {"edits": edits}
@@ -259,10 +252,6 @@ class EditModule(L.LightningModule):
 
     def _counted(self) -> list[EditMetrics]:
         return [self.metrics] if self.spoken is None else [self.metrics, self.spoken]
-
-    def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
-        assert in_words(self.task)
-        return self.task.spoken(self.base, logits, targets)
 
     def configure_optimizers(self) -> Any:
         """Adam in groups: the network, the edit rates (faster), a multiplier (that rises)."""

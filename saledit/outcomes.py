@@ -1,12 +1,12 @@
-"""What an edited model says to a batch of edits."""
+"""What an edited model says to a batch of edits, in logits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from saledit import distributed
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.forward.rows import run_edits
@@ -14,6 +14,8 @@ from saledit.forward.suffix import Entry
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
 from saledit.tasks.base import Task
+
+_ROWS = 2048  # in memory at a time, as they have logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,29 +71,8 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
     )
 
 
-def in_numbers(
-    edits: Edits, resident: Edits, see: Callable[[Edits], Outcome],
-    broadcast: Callable[[Tensor], Tensor],
-) -> tuple[Edits, Outcome, Tensor]:  # fmt: skip
-    """Take back edits that are no numbers, or under which an answer is none.
-
-    One edit that broke would end a test of all others; and nobody has it, as a ``fix`` refuses it.
-
-    Args:
-        edits: batch shape (E,).
-        resident: what the editor changes before any edit, unbatched: it stays.
-        see: runs the batch's rows under edits.
-        broadcast: gives what the first process has, of which edits stay.
-
-    Returns:
-        The edits, their outcome, and which of them were made, bool (E,) on the CPU.
-    """
-    seen = see(edits)
-    answered = (seen.locality, seen.answer_nll)
-    real = [told.isfinite().flatten(1).all(1).cpu() for told in answered]
-    made = broadcast(edits.finite() & real[0] & real[1])
-    if bool(made.all()):
-        return edits, seen, made
-    rest = resident.expand(len(made)) * made.logical_not().to(seen.locality)
-    edits = edits.without(~made) + rest
-    return edits, see(edits), made
+def n_parts(base: TaskModel, batch: EditBatch) -> int:
+    """In how many parts a batch is gone through, so that each fits into memory."""
+    n = batch.cuts(_ROWS, base.positions_at_once)
+    # As many in every process that goes through a divided model.
+    return distributed.all_max(n) if base.weights.is_divided else n

@@ -1,22 +1,16 @@
-"""One step of a schedule: failures in, edits out, and what they mended and broke.
-
-Used by validation, test, fix and notebooks alike.
-"""
+"""One step of a schedule: failures in, edits out. Used by sequences, fix and notebooks alike."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torch import Tensor
 
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import conditions
-from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor, Ranks, aggregate
 from saledit.editors.looks import steps_for
@@ -24,113 +18,14 @@ from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import NoNumbersError
 from saledit.failures import Failures
-from saledit.forward.suffix import run
-from saledit.metrics import Accuracy, Drawdown, Mean
+from saledit.judging.banked import bank_batches
+from saledit.judging.judged import Heard
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, request_of
 from saledit.site import Layer
-from saledit.tasks.base import Task, in_words
-from saledit.tasks.prompts import IGNORED
-
-_LOG_MOST = 690.0  # of perplexities, which stay below what a comparison can add up
-
-#: Whether answers (...) are right, from logits as ``Task.logits`` gives them and targets.
-Judge = Callable[[Tensor, Tensor], Tensor]
-
-
-class EditMetrics(nn.Module):
-    """Fail, adapt and edit accuracy, drawdown and locality KL of many batches.
-
-    For a task whose pass samples are texts, perplexity stands in the place of accuracy: the
-    drawdown is its relative rise.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        names = [f"{kind}_accuracy" for kind in ("fail", "adapt", "edit")]
-        names += ["pass_accuracy_before", "pass_accuracy_after"]
-        self.shares = MetricCollection({name: Accuracy() for name in names}, compute_groups=False)
-        self.drawdown = Drawdown()
-        self.locality = Mean()
-        # Mean negative log-likelihood a token of pass texts, without and with the edit.
-        self.nll = MetricCollection({"before": Mean(), "after": Mean()}, compute_groups=False)
-
-    def update(
-        self, base: TaskModel, task: Task, batch: EditBatch, seen: Outcome,
-        judge: Judge | None = None,
-    ) -> None:  # fmt: skip
-        """Count one batch, judged by ``task.correct`` or as given."""
-        judge = judge or task.correct
-        right = judge(seen.edit, batch.targets)
-        before, after = (
-            judge(seen.base, batch.pass_targets),
-            judge(seen.passing, batch.pass_targets),
-        )
-        self.count_edits(right[:, : batch.n_fail], right[:, batch.n_fail :], batch.weights)
-        self.count_passes(before, after, seen.locality)
-        if task.by_perplexity:
-            self.count_texts(base, task, (seen.base, seen.passing), batch.pass_targets)
-
-    def count_edits(self, fail: Tensor, adapt: Tensor, weights: Tensor) -> None:
-        """Count failures (E, K) and rewordings (E, K m), weights (E, K + K m) of both."""
-        k = fail.shape[1]
-        self.shares["fail_accuracy"].update(fail, weights[:, :k])
-        self.shares["adapt_accuracy"].update(adapt, weights[:, k:])
-        self.shares["edit_accuracy"].update(torch.cat([fail, adapt], 1), weights)
-
-    def count_passes(self, before: Tensor, after: Tensor, locality: Tensor | None = None) -> None:
-        """Count pass samples: right (...) without and with the edit, and the KL between."""
-        self.shares["pass_accuracy_before"].update(before)
-        self.shares["pass_accuracy_after"].update(after)
-        self.drawdown.update(before, after)
-        if locality is not None:
-            self.locality.update(locality)
-
-    def count_texts(
-        self, base: TaskModel, task: Task, logits: tuple[Tensor, Tensor], targets: Tensor
-    ) -> None:
-        """Count the likelihood of pass texts: logits (P, C) before and after."""
-        tokens = (targets != IGNORED).sum(-1)
-        for name, seen in zip(("before", "after"), logits, strict=True):
-            self.nll[name].update(task.losses(base, seen, targets), tokens)
-
-    def compute(self) -> dict[str, float]:
-        """The numbers; a share of nothing (no rewordings, say) is left out, a NaN of logits not."""
-        shares = {name: float(share.compute()) for name, share in self.shares.items()}
-        values = {name: value for name, value in shares.items() if value == value}
-        values["drawdown"] = float(self.drawdown.compute())
-        if self.locality.count():
-            values["locality_kl"] = float(self.locality.compute())
-        return values | self.compute_texts()
-
-    def compute_texts(self) -> dict[str, float]:
-        """Perplexity without and with the edit, and its rise; nothing where no text was seen."""
-        counted = self.nll["before"]
-        assert isinstance(counted, Mean)
-        if not counted.count():
-            return {}
-        before, after = (float(self.nll[name].compute()) for name in ("before", "after"))
-        return {
-            "perplexity_before": _exp(before),
-            "perplexity_after": _exp(after),
-            "perplexity_rise": _exp(after) - _exp(before),
-            "drawdown": _exp(after - before) - 1,
-        }
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.shares.reset()
-        self.nll.reset()
-        self.drawdown.reset()
-        self.locality.reset()
-
-
-def _exp(value: float) -> float:
-    """A perplexity that JSON can hold, however far an untrained edit throws it."""
-    return math.exp(min(value, _LOG_MOST)) if value == value else value
+from saledit.tasks.base import Task
 
 
 class EditSession:
@@ -216,9 +111,7 @@ class EditSession:
         base, task, enough = self.base, self.task, True
         for index, logits in bank_batches(base, task, bank):
             targets = bank.targets_of(index)
-            right = task.correct(logits, targets)
-            if in_words(task):  # to its end, in the words that are spoken
-                right = task.spoken(base, logits, targets)
+            right = Heard.of(base, task, logits, targets).spoken  # to its end
             low = task.answer_losses(base, logits, targets) <= self._search.enough
             enough &= bool((right & low).all())
         return base.weights.broadcast(enough)
@@ -245,45 +138,3 @@ class EditSession:
         facts = facts_of(base, task, entry, [failures], self.edits)
         made = self._steps.expand(1)
         return replace(request.on_top(made), facts=facts, memory=self._memory)
-
-
-@torch.no_grad()
-def bank_batches(
-    base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None, batch_rows: int = 256,
-    index: Tensor | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-    """Logits of samples of a bank, with or without one edit.
-
-    Args:
-        base: the task model.
-        task: says where something is scored.
-        bank: cached samples.
-        edits: unbatched edits of the bank's layer; None for the base, which costs next to nothing.
-        batch_rows: rows a suffix run of a classifier; text takes fewer.
-        index: positions (n,) of the samples; None for all.
-
-    Yields:
-        (positions (B,), logits as ``task.logits`` gives them), by length: the same batches
-        whatever the edits.
-    """
-    rows_at_once = batch_rows if bank.answer_lengths is None else max(1, batch_rows // 8)
-    every = torch.arange(len(bank)) if index is None else index
-    # By length, so that little is spent on padding.
-    for chunk in torch.split(every[bank.lengths[every].argsort(stable=True)], rows_at_once):
-        if edits is None:
-            outputs = bank.outputs(chunk)
-        else:
-            rows = bank.rows(chunk)
-            with applied(base.model, edits):
-                outputs = run(base, bank.entry, rows.states, rows.inputs, rows.at)
-        yield chunk, task.logits(base, outputs, bank.targets_of(chunk))
-
-
-def bank_right(
-    base: TaskModel, task: Task, bank: Bank, judge: Judge, edits: Edits | None = None
-) -> Tensor:
-    """Which samples of a bank (n,) are answered right, with or without an edit."""
-    right = torch.zeros(len(bank), dtype=torch.bool)
-    for index, logits in bank_batches(base, task, bank, edits):
-        right[index] = judge(logits, bank.targets_of(index)).cpu()
-    return right

@@ -15,6 +15,26 @@ from saledit.records import Sample
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """Some rows of each edit of a batch.
+
+    Attributes:
+        batch: the rows, with the gradients of the whole.
+        edit: which failures and rewordings they are, of the K + K m.
+        passing: which pass samples, of the n.
+        share: of the mean over failures and rewordings. Means of parts by their shares add up to
+            those of the whole.
+        pass_share: of the mean over pass samples.
+    """
+
+    batch: EditBatch
+    edit: Tensor
+    passing: Tensor
+    share: float
+    pass_share: float
+
+
+@dataclass(frozen=True, slots=True)
 class EditBatch:
     """E edits. Rows of one edit lie side by side: K failures, K x m rewordings, n pass.
 
@@ -85,7 +105,7 @@ class EditBatch:
         fitting = min(rows, positions * len(self) // self.n_scored) // n_edits  # of each edit
         return -(-len(self) // (n_edits * max(1, fitting)))
 
-    def parts(self, n: int) -> Iterator[tuple[EditBatch, float, float]]:
+    def parts(self, n: int) -> Iterator[Cut]:
         """Cut the rows of each edit into n batches of the same edits, or as many as there are rows.
 
         Rows are dealt like cards, so that parts differ by one row of each edit at most. Where
@@ -93,11 +113,6 @@ class EditBatch:
 
         Args:
             n: parts.
-
-        Yields:
-            A part (with the gradients of the whole), its share of the mean over failures and
-            rewordings, and of the mean over pass rows. Means of parts by their shares add up to
-            those of the whole.
         """
         (n_edits, edit), passing = self.targets.shape[:2], self.pass_targets.shape[1]
         size, total = edit + passing, float(self.weights.sum())
@@ -114,7 +129,8 @@ class EditBatch:
                 base_outputs=self.base_outputs[:, others],
                 pass_targets=self.pass_targets[:, others],
             )
-            yield part, float(part.weights.sum()) / max(total, 1e-12), len(others) / max(1, passing)
+            share = float(part.weights.sum()) / max(total, 1e-12)
+            yield Cut(part, some, others, share, len(others) / max(1, passing))
 
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""

@@ -20,8 +20,8 @@ from saledit.data.part_banks import PartBanks
 from saledit.editors.looks import edits_for
 from saledit.errors import JobError, NoNumbersError
 from saledit.files import read_json, write_jsonl
+from saledit.judging.judged import in_numbers, judged
 from saledit.metrics import numbers_of
-from saledit.outcomes import in_numbers, outcome
 from saledit.report import Ui, course_figure, write_plot, write_results
 from saledit.requests import hold, request_for
 from saledit.run.measures.course import Course
@@ -210,7 +210,7 @@ def _one_by_one(
             batch = episodes[i]
             request = request_for(base, task, entry, batch, held, config.cache)
             edits = slow.get(i, partial(edits_for, trained.editor, request, trained.search))
-            see = partial(outcome, base, task, entry, batch=batch)
+            see = partial(judged, base, task, entry, batch=batch)
             edits, seen, made = in_numbers(edits, resident, see, request.broadcast)
             tally.count_batch(batch, seen, edits, made)
             bar.update(i + 1)

@@ -70,5 +70,5 @@ def _labels(
 def labels(base: TaskModel, task: LabelTask, logits: Tensor, targets: Tensor) -> list[Answer]:
     """A classifier's answers of logits (B, C) to samples of right labels (B,)."""
     right = task.correct(logits, targets).tolist()
-    words = task.label_names(base, logits)
+    words = task.label_names(base, logits.argmax(-1))
     return [Answer(word, ok, float(ok)) for word, ok in zip(words, right, strict=True)]

@@ -181,8 +181,8 @@ class LabelTask(Task, Protocol):
         """
         ...
 
-    def label_names(self, base: TaskModel, logits: Tensor) -> list[str]:
-        """Names of the labels that logits (B, C) say."""
+    def label_names(self, base: TaskModel, numbers: Tensor) -> list[str]:
+        """Names of labels, of their numbers (B,)."""
         ...
 
 

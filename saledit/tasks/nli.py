@@ -187,7 +187,7 @@ class Nli:
         others = logits.scatter(-1, targets[..., None], float("-inf"))
         return (right - others.amax(-1, keepdim=True)).squeeze(-1)
 
-    def label_names(self, base: TaskModel, logits: Tensor) -> list[str]:
-        """Label names of the highest logits (B, C)."""
+    def label_names(self, base: TaskModel, numbers: Tensor) -> list[str]:
+        """Names of labels, of their numbers (B,)."""
         names = {number: label for label, number in base.labels.items()}
-        return [names[int(i)] for i in logits.argmax(-1)]
+        return [names[number] for number in numbers.tolist()]

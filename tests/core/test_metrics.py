@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -11,20 +10,13 @@ from tiny import samples
 from torch import Tensor
 
 from saledit.data.splits import Part
+from saledit.judging.counts import EditMetrics
 from saledit.records import Answer
 from saledit.run.measures.spoken import Spoken
-from saledit.session import EditMetrics
 
 
 def bools(*rows: list[int]) -> Tensor:
     return torch.tensor(rows).bool()
-
-
-class Scored:
-    """A task whose losses are what it is given as logits."""
-
-    def losses(self, base: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        return logits
 
 
 def test_metrics_by_hand_and_begun_anew() -> None:
@@ -34,7 +26,7 @@ def test_metrics_by_hand_and_begun_anew() -> None:
             m.count_edits(bools([1, 1]), bools([1, 1]), torch.ones(1, 4))
             m.count_passes(bools([1, 1]), bools([0, 0]), torch.tensor([[9.0, 9.0]]))
             told = (torch.tensor([5.0]), torch.tensor([10.0]))
-            m.count_texts(None, Scored(), told, torch.tensor([[1, 1]]))  # type: ignore[arg-type]
+            m.count_texts(*told, torch.tensor([[1, 1]]))
             m.reset()
         m.count_edits(
             bools([1, 0], [0, 0]),
@@ -63,7 +55,7 @@ def test_texts_weigh_by_their_tokens() -> None:
     m = EditMetrics()
     targets = torch.tensor([[1, 1, 1], [1, -100, -100]])
     told = (torch.tensor([1.0, 3.0]), torch.tensor([2.0, 4.0]))
-    m.count_texts(None, Scored(), told, targets)  # type: ignore[arg-type]
+    m.count_texts(*told, targets)
     found = m.compute_texts()
     assert found == pytest.approx(
         {

@@ -192,7 +192,11 @@ def test_parts_are_no_larger_than_they_may_be_and_each_row_is_in_one(
     assert len(parts) == min(n + more, size)
     weight, total = torch.zeros(2, dtype=torch.double), float(batch.weights.sum())
     seen = []
-    for part, share, pass_share in parts:
+    for cut in parts:
+        part, share, pass_share = cut.batch, cut.share, cut.pass_share
+        every = torch.arange(len(batch)).view(edits, -1)
+        assert torch.equal(part.targets[..., 0], every[:, cut.edit])
+        assert torch.equal(part.pass_targets[..., 0], every[:, edit + cut.passing])
         assert len(part) <= max(rows, edits)  # a row of each edit at least
         assert part.n_scored <= max(positions, edits * width)
         ids = part.rows.inputs["input_ids"].view(edits, -1)

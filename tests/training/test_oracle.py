@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +28,7 @@ from saledit.delta import Edits
 from saledit.editors.looks import edits_of_look, turn
 from saledit.editors.mend import Mend
 from saledit.editors.stepping import StepSearch
+from saledit.judging.judged import judged
 from saledit.losses import Multiplier
 from saledit.models import TaskModel
 from saledit.module import EditModule
@@ -142,7 +143,7 @@ def test_rows_in_parts_are_rows_at_once(
     whole, logged = case.module._loss(batch)
     want = gradients(case.module, whole)
     assert ("multiplier.weight" in want) == bool(margin)
-    monkeypatch.setattr("saledit.module._ROWS", rows)
+    monkeypatch.setattr("saledit.outcomes._ROWS", rows)
     assert len(batch) // rows > 0
     loss, again = case.module._loss(batch)
     torch.testing.assert_close(loss, whole)
@@ -185,7 +186,7 @@ def test_parts_keep_to_their_size_however_many_failures_an_edit_has(
 
     def step(rows: int, words: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         seen.clear()
-        monkeypatch.setattr("saledit.module._ROWS", rows)
+        monkeypatch.setattr("saledit.outcomes._ROWS", rows)
         monkeypatch.setattr("saledit.models.base._LOGITS", words * case.base.vocabulary)
         loss, logged = case.module._loss(batch)
         return loss, logged, gradients(case.module.editor, loss)
@@ -204,6 +205,38 @@ def test_parts_keep_to_their_size_however_many_failures_an_edit_has(
     accuracies = [logged.pop("edit_accuracy") for _, logged, _ in (found, want)]
     torch.testing.assert_close(found, want, **close, check_dtype=False)
     torch.testing.assert_close(*accuracies)
+
+
+@pytest.mark.parametrize("family", ["bert", "text/gpt2", "text/t5"])
+@pytest.mark.parametrize(("rows", "words"), [(7, MANY), (MANY, 9), (1, 1)])
+def test_edits_are_judged_in_parts_as_in_one(
+    family: str, rows: int, words: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One edit of a thousand failures would else hold the logits of all their rows."""
+    case = make_case(tmp_path, family, 1)
+    fail, passing = case.draw(3)
+    batch, entry, task = case.batch(fail, passing), case.banks.fail.entry, case.module.task
+    edits = case.module.editor.eval()(case.module.request(batch)).detach() * 30.0  # change answers
+    monkeypatch.setattr(type(task), "by_perplexity", True)  # so that likelihoods are counted
+    sizes: list[int] = []
+
+    def noted(*args: Any) -> Outcome:
+        sizes.append(len(args[-1]))
+        return outcome(*args)
+
+    monkeypatch.setattr("saledit.judging.judged.outcome", noted)
+    monkeypatch.setattr("saledit.models.base._LOGITS", MANY * case.base.vocabulary)
+    whole = judged(case.base, task, entry, edits, batch)
+    assert sizes == [len(batch)]
+    assert 0 < int(whole.passing.right.sum()) < whole.passing.right.numel() or family != "bert"
+    monkeypatch.setattr("saledit.outcomes._ROWS", rows)
+    monkeypatch.setattr("saledit.models.base._LOGITS", words * case.base.vocabulary)
+    sizes.clear()
+    parts = judged(case.base, task, entry, edits, batch)
+    assert len(sizes) > 1
+    assert max(sizes) < len(batch)
+    assert sum(sizes) == len(batch)
+    torch.testing.assert_close(asdict(parts), asdict(whole), rtol=1e-4, atol=1e-6)
 
 
 class ThroughHalf(torch.autograd.Function):
@@ -237,7 +270,7 @@ def test_slopes_of_parts_are_scaled_as_the_trainer_scales_its_loss(
     monkeypatch.setattr(case.module, "loss_of", plain)
     want = gradients(case.module.editor, case.module._loss(batch)[0])
     monkeypatch.setattr(case.module, "loss_of", loss_of)
-    monkeypatch.setattr("saledit.module._ROWS", 5)
+    monkeypatch.setattr("saledit.outcomes._ROWS", 5)
 
     def apart(scale: float | None) -> float:
         scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
@@ -359,7 +392,7 @@ def test_calibration_has_no_more_rows_in_memory_than_training(
     assert seen == [len(batch)] * 4
     case.module.editor.scale_rate(1 / want)
     seen.clear(), at.clear()
-    monkeypatch.setattr("saledit.module._ROWS", rows := 2 * len(batch.targets))
+    monkeypatch.setattr("saledit.outcomes._ROWS", rows := 2 * len(batch.targets))
     assert calibrate(case.module, [batch], (1e-3, 0.1, 1.0, 1e3)) == want
     assert len(seen) > 4
     assert max(seen) <= rows
@@ -423,7 +456,7 @@ def test_a_look_s_loss_is_the_same_in_parts(
         return gradients(module.editor, module._loss(batch)[0])
 
     whole = slopes()
-    monkeypatch.setattr("saledit.module._ROWS", len(batch) // 3)
+    monkeypatch.setattr("saledit.outcomes._ROWS", len(batch) // 3)
     parts = slopes()
     assert whole.keys() == parts.keys()
     for name, slope in whole.items():

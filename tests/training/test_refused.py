@@ -19,7 +19,7 @@ from saledit.config import RunConfig
 from saledit.delta import Edits, LowRank
 from saledit.editors.looks import edits_for
 from saledit.errors import JobError
-from saledit.outcomes import Outcome, in_numbers
+from saledit.judging.judged import Heard, Judged, in_numbers
 from saledit.report.look import Look
 from saledit.report.tables import test_tables as tables
 from saledit.run import fit, testing
@@ -130,12 +130,12 @@ def test_an_edit_whose_own_answers_are_no_numbers_is_none(name: str) -> None:
     told = {"answer_nll": torch.ones(3, 2), "locality": torch.zeros(3, 4)}
     edits = Edits({"m": LowRank(torch.ones(3, 1, 2), torch.ones(3, 1, 2))})
 
-    def see(given: Edits) -> Outcome:
+    def see(given: Edits) -> Judged:
         size = given["m"].dense().flatten(1).sum(1)
         own = {n: t.clone() for n, t in told.items()}
         own[name][1, 0] = torch.where(size[1] > 0, math.nan, 1.0)
-        logits = torch.zeros(3, 1, 2)
-        return Outcome(logits, logits, logits, edit_nll=logits.mean(), **own)
+        heard = Heard(*[torch.ones(3, 1).bool()] * 2)
+        return Judged(heard, heard, heard, edit_nll=torch.zeros(()), **own)
 
     left, seen, made = in_numbers(edits, Edits({}), see, lambda whole: whole)
     assert made.tolist() == [True, False, True]

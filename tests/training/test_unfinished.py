@@ -15,7 +15,7 @@ from saledit.config import RunConfig
 from saledit.delta import Edits
 from saledit.editors.looks import edits_for
 from saledit.errors import JobError
-from saledit.outcomes import outcome
+from saledit.judging.judged import judged
 from saledit.run import fit, testing, unfinished
 from saledit.run import test as run_test
 
@@ -49,10 +49,10 @@ def cut_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> l
     def ended(*given: Any, **named: Any) -> Any:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return outcome(*given, **named)
+        return judged(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(testing, "outcome", ended)
+        patch.setattr(testing, "judged", ended)
         with pytest.raises(KeyboardInterrupt):
             run_test(str(config.folder), [], ui())
     return kept(config)

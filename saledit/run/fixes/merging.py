@@ -15,9 +15,9 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.delta import Edits
 from saledit.errors import JobError
+from saledit.judging.banked import bank_batches
 from saledit.models import TaskModel
 from saledit.records import Sample
-from saledit.session import bank_batches
 from saledit.site import Layer
 from saledit.tasks.answering import answers
 from saledit.tasks.base import Task

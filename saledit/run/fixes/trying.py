@@ -13,11 +13,12 @@ from saledit.cache.opening import memory_bank
 from saledit.delta import Edits
 from saledit.errors import JobError
 from saledit.export import FORMATS
+from saledit.judging.banked import bank_batches
+from saledit.judging.counts import EditMetrics
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
 from saledit.run.fixes.making import steps_in_force
-from saledit.session import EditMetrics, bank_batches
 from saledit.site import Layer
 from saledit.tasks.answering import answers, labels
 from saledit.tasks.base import Task, in_labels
@@ -129,7 +130,9 @@ class Trial:
         so_far = self._so_far if len(self._so_far) else None
         pairs = (bank_batches(base, task, bank, given) for given in (so_far, edits))
         for (index, before), (_, after) in zip(*pairs, strict=True):
-            counted.count_texts(base, task, (before, after), bank.targets_of(index))
+            targets = bank.targets_of(index)
+            was, now = (task.losses(base, logits, targets) for logits in (before, after))
+            counted.count_texts(was, now, targets)
         return {"n": len(bank), "changed": [], **counted.compute_texts()}
 
 

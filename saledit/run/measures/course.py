@@ -17,12 +17,13 @@ from saledit.cache.bank import Bank
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.delta import Edits
+from saledit.judging.banked import bank_batches
+from saledit.judging.judged import Heard
 from saledit.metrics import Mean, numbers_of
 from saledit.models import TaskModel
 from saledit.run.measures.watching import Watched, perplexity
-from saledit.session import Judge, bank_batches
 from saledit.site import Layer
-from saledit.tasks.base import Task, in_words
+from saledit.tasks.base import Task
 
 #: A model has collapsed where it answers less than half of what it did, or is ten times as
 #: perplexed by text.
@@ -48,9 +49,6 @@ class Course:
         watched: Sequence[Watched] = (),
     ) -> None:  # fmt: skip
         self._base, self._task, self._banks = base, task, banks
-        self._judge: Judge = task.correct
-        if in_words(task):
-            self._judge = lambda logits, targets: task.spoken(base, logits, targets)
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
         self._watched = watched
@@ -86,9 +84,11 @@ class Course:
         right = Mean()
         index = torch.tensor(list(which))
         for chunk, logits in bank_batches(self._base, self._task, bank, edits, index=index):
-            found = self._judge(logits, bank.targets_of(chunk)).double()
-            right.update(found)
+            right.update(self._spoken(logits, bank.targets_of(chunk)))
         return float(right.compute())
+
+    def _spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return Heard.of(self._base, self._task, logits, targets).spoken.double()
 
     def _others(self, edits: Edits) -> dict[str, Any]:
         """Pass samples that are still right, their KL, and what else is watched."""
@@ -99,7 +99,7 @@ class Course:
             targets = bank.targets_of(index)
             kl.update(task.divergence(before, after, targets).double())
             if not task.by_perplexity:
-                kept.update(self._judge(after, targets).double())
+                kept.update(self._spoken(after, targets))
         out: dict[str, Any] = {"locality_kl": float(kl.compute())}
         if not task.by_perplexity:
             out["pass_accuracy"] = float(kept.compute())

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from saledit.cache.bank import Bank
+from saledit.judging.banked import bank_batches
 from saledit.metrics import Accuracy
 from saledit.models import TaskModel
-from saledit.session import bank_batches
 from saledit.tasks.base import Task
 
 #: Nats by which an answer leads at least that counts as decided: 1.1 times as likely as the next.

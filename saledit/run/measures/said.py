@@ -13,6 +13,7 @@ from torch import Tensor
 from saledit.data.asking import Asked
 from saledit.data.splits import Part
 from saledit.data.views import Flat
+from saledit.judging.judged import Heard
 from saledit.models import TaskModel
 from saledit.records import Answer, Sample
 from saledit.tasks.base import Task, in_labels
@@ -103,17 +104,16 @@ class Said:
 
 
 def labelled(
-    base: TaskModel, task: Task, part: str, index: Tensor, logits: Tensor, targets: Tensor,
+    base: TaskModel, task: Task, part: str, index: Tensor, heard: Heard,
     weights: Tensor | None = None,
 ) -> Seen:  # fmt: skip
-    """What logits (E, n, C) say to samples at positions (E, n) of targets (E, n, ...).
+    """What was said to samples at positions (E, n).
 
-    Of a classifier with the labels of wrong answers; logits after right words give no words.
+    Of a classifier with the labels of wrong answers; what follows right words gives no words.
     """
-    right = task.correct(logits, targets)
-    wrong = (~right).nonzero()
-    if not in_labels(task) or not len(wrong):
-        return Seen(part, index, right, {}, weights)
-    names = task.label_names(base, logits[wrong[:, 0], wrong[:, 1]])
+    wrong = (~heard.right).nonzero()
+    if not in_labels(task) or heard.labels is None or not len(wrong):
+        return Seen(part, index, heard.right, {}, weights)
+    names = task.label_names(base, heard.labels[wrong[:, 0], wrong[:, 1]])
     words = {(e, i): name for (e, i), name in zip(wrong.tolist(), names, strict=True)}
-    return Seen(part, index, right, words, weights)
+    return Seen(part, index, heard.right, words, weights)

@@ -11,12 +11,13 @@ from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.delta import Edits
+from saledit.judging.banked import bank_heard
+from saledit.judging.counts import EditMetrics
+from saledit.judging.judged import Judged
 from saledit.metrics import Accuracy, Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome
 from saledit.records import Answer, Sample
 from saledit.run.measures.said import ADAPT, FAIL, PASS, Seen
-from saledit.session import EditMetrics, bank_right
 from saledit.tasks.base import WordTask
 from saledit.tasks.decoding import generate
 
@@ -47,7 +48,7 @@ class Spoken:
         self._samples = samples
         self._generated = Accuracy()  # of all that is asked
 
-    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits) -> list[Seen]:
+    def count_batch(self, batch: EditBatch, seen: Judged, edits: Edits) -> list[Seen]:
         """Count a batch.
 
         Returns:
@@ -56,14 +57,14 @@ class Spoken:
         """
         k = batch.n_fail
         fail, adapt, passing = batch.members
-        draft, weights = self._task.spoken(self._base, seen.edit, batch.targets), batch.weights
+        draft, weights = seen.edit.spoken, batch.weights
         found = [
             self._judged(FAIL, fail, draft[:, :k], weights[:, :k], edits),
             self._judged(ADAPT, adapt, draft[:, k:], weights[:, k:], edits),
         ]
         self._metrics.count_edits(found[0].right, found[1].right, weights)
         if not self._task.by_perplexity:
-            kept = self._task.spoken(self._base, seen.passing, batch.pass_targets)
+            kept = seen.passing.spoken
             found.append(self._judged(PASS, passing, kept, torch.ones_like(kept).double(), edits))
             self._count_kept(found[2].right)
         return found
@@ -78,7 +79,7 @@ class Spoken:
         for name, bank in groups.items():
             draft = torch.zeros(1, 0, dtype=torch.bool)
             if bank is not None:
-                draft = bank_right(self._base, self._task, bank, self._is_spoken, edits)[None]
+                draft = bank_heard(self._base, self._task, bank, edits).spoken
             draft = draft[:, : len(self._samples[name])]
             index = torch.arange(draft.shape[1])[None]
             found.append(self._judged(name, index, draft, torch.ones(index.shape), batched))
@@ -109,9 +110,6 @@ class Spoken:
     def _count_kept(self, kept: Tensor) -> None:
         # Pass samples are what the base answers right in its own words.
         self._metrics.count_passes(torch.ones_like(kept), kept)
-
-    def _is_spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return self._task.spoken(self._base, logits, targets)
 
     def metrics(self) -> dict[str, float]:
         """The shares, mean F1, and which share of the answers had to be generated."""

@@ -17,15 +17,16 @@ from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
 from saledit.delta import Edits
+from saledit.judging.banked import bank_batches, bank_heard
+from saledit.judging.counts import EditMetrics
+from saledit.judging.judged import Heard, Judged
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome
 from saledit.report.bootstrap import PER_EDIT as _PER_EDIT
 from saledit.run.measures.decided import Decided
 from saledit.run.measures.fluency import Fluency
 from saledit.run.measures.preferences import Preferences
 from saledit.run.measures.said import ADAPT, FAIL, PASS, Said, Seen, labelled
 from saledit.run.measures.spoken import Spoken
-from saledit.session import EditMetrics, Judge, bank_batches, bank_right
 from saledit.tasks.base import Task, in_words
 
 
@@ -82,16 +83,16 @@ class Tally:
         self._kinds = [sys.intern(sample.kind) for sample in said.samples[ADAPT]]
         self._batches: list[_Batch] = []
 
-    def count_batch(self, batch: EditBatch, seen: Outcome, edits: Edits, made: Tensor) -> None:
+    def count_batch(self, batch: EditBatch, seen: Judged, edits: Edits, made: Tensor) -> None:
         """Count a batch of edits (E,), each judged on the base, and which of them were made."""
         base, task = self._base, self._task
-        self._all.update(base, task, batch, seen)
+        self._all.update(batch, seen)
         if self._spoken is not None:
             found = self._spoken.count_batch(batch, seen, edits)
             before = None  # all right, in the base's own words
         else:
             found = _labels(base, task, batch, seen)
-            before = task.correct(seen.base, batch.pass_targets)
+            before = seen.base.right
         fail, adapt = found[0], found[1]
         kept = found[2].right if len(found) > 2 else torch.ones_like(batch.members[2]).bool()
         self._count_decided(batch.members[2], kept)
@@ -110,13 +111,15 @@ class Tally:
         for (index, before), (_, logits) in zip(*pairs, strict=True):
             targets = banks.passing.targets_of(index)
             kl = task.divergence(before, logits, targets)
-            seen = labelled(base, task, PASS, index[None], logits[None], targets[None])
-            self._all.count_passes(task.correct(before, targets), seen.right[0], kl)
-            if task.by_perplexity:
-                self._all.count_texts(base, task, (before, logits), targets)
+            was, now = (
+                Heard.of(base, task, said, targets, task.by_perplexity) for said in (before, logits)
+            )
+            self._all.count_passes(was.right, now.right, kl)
+            if was.nll is not None and now.nll is not None:
+                self._all.count_texts(was.nll, now.nll, targets)
             elif self._spoken is None:
-                self._count_decided(index, seen.right[0])
-                found.append(seen)
+                self._count_decided(index, now.right)
+                found.append(labelled(base, task, PASS, index[None], now.row()))
         if self._spoken is not None:
             found = self._spoken.count_final(edits)
             for seen in found[2:]:
@@ -126,15 +129,10 @@ class Tally:
 
     def _through(self, name: str, bank: Bank | None, edits: Edits) -> Seen:
         """A part (1, n) under one edit."""
-        n = 0 if bank is None else len(bank)
-        right, words = torch.zeros(1, n, dtype=torch.bool), dict[tuple[int, int], str]()
-        if bank is not None:
-            for index, logits in bank_batches(self._base, self._task, bank, edits):
-                targets = bank.targets_of(index)[None]
-                seen = labelled(self._base, self._task, name, index[None], logits[None], targets)
-                right[0, index] = seen.right[0].cpu()
-                words |= {(0, int(index[i])): word for (_, i), word in seen.words.items()}
-        return Seen(name, torch.arange(n)[None], right, words)
+        if bank is None:
+            return Seen(name, torch.arange(0)[None], torch.zeros(1, 0, dtype=torch.bool), {})
+        heard = bank_heard(self._base, self._task, bank, edits)
+        return labelled(self._base, self._task, name, torch.arange(len(bank))[None], heard)
 
     def _count_decided(self, index: Tensor, kept: Tensor) -> None:
         if self._decided is not None:
@@ -231,29 +229,30 @@ class Tally:
 
     def unedited(self) -> dict[str, Any]:
         """The same shares without any edit."""
-        out: dict[str, Any] = self._shares(self._task.correct)
+        out: dict[str, Any] = self._shares()
         if self._preferences is not None and (compared := self._preferences.unedited()):
             out["preference"] = compared
         return out if self._spoken is None else out | {"generated": self._spoken.unedited()}
 
-    def _shares(self, judge: Judge) -> dict[str, float]:
-        base, task, banks = self._base, self._task, self._banks
-        right = [bank_right(base, task, banks.fail, judge).float()]
+    def _shares(self) -> dict[str, float]:
+        banks = self._banks
+        right = [self._right(banks.fail)]
         out = {"fail_accuracy": float(right[0].mean())}
         if banks.adapt is not None:
-            right.append(bank_right(base, task, banks.adapt, judge).float())
+            right.append(self._right(banks.adapt))
             out["adapt_accuracy"] = float(right[1].mean())
-        out["edit_accuracy"] = float(torch.cat(right).mean())
-        passing = bank_right(base, task, banks.passing, judge).float()
-        return out | {"pass_accuracy": float(passing.mean())}
+        out["edit_accuracy"] = float(torch.cat(right, 1).mean())
+        return out | {"pass_accuracy": float(self._right(banks.passing).mean())}
+
+    def _right(self, bank: Bank) -> Tensor:
+        return bank_heard(self._base, self._task, bank).right.float()
 
 
-def _labels(base: TaskModel, task: Task, batch: EditBatch, seen: Outcome) -> list[Seen]:
+def _labels(base: TaskModel, task: Task, batch: EditBatch, seen: Judged) -> list[Seen]:
     """A classifier's answers to failures (E, K), rewordings (E, K m) and pass samples (E, n)."""
-    k, (fail, adapt, passing) = batch.n_fail, batch.members
-    targets, weights = batch.targets, batch.weights
+    k, (fail, adapt, passing), weights = batch.n_fail, batch.members, batch.weights
     return [
-        labelled(base, task, FAIL, fail, seen.edit[:, :k], targets[:, :k], weights[:, :k]),
-        labelled(base, task, ADAPT, adapt, seen.edit[:, k:], targets[:, k:], weights[:, k:]),
-        labelled(base, task, PASS, passing, seen.passing, batch.pass_targets),
+        labelled(base, task, FAIL, fail, seen.edit.columns(0, k), weights[:, :k]),
+        labelled(base, task, ADAPT, adapt, seen.edit.columns(k), weights[:, k:]),
+        labelled(base, task, PASS, passing, seen.passing),
     ]

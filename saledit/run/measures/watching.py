@@ -12,10 +12,11 @@ from saledit.cache.bank import Bank
 from saledit.cache.opening import Opener
 from saledit.data.choices import Choice
 from saledit.delta import Edits
+from saledit.judging.banked import bank_batches
+from saledit.judging.counts import EditMetrics
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.records import TEXT, Sample
-from saledit.session import EditMetrics, bank_batches
 from saledit.tasks.base import Task, WordTask
 
 _LENGTH = 512  # tokens of a prompt at most
@@ -53,7 +54,9 @@ def perplexity(base: TaskModel, task: Task, bank: Bank, edits: Edits) -> float:
     """Perplexity of a bank's passages under edits."""
     counted = EditMetrics()
     for index, logits in bank_batches(base, task, bank, edits):
-        counted.count_texts(base, task, (logits, logits), bank.targets_of(index))
+        targets = bank.targets_of(index)
+        losses = task.losses(base, logits, targets)
+        counted.count_texts(losses, losses, targets)
     return counted.compute_texts()["perplexity_after"]
 
 

@@ -1,0 +1,1 @@
+"""Edited models judged: what is right, what it cost, and the counts of both."""
