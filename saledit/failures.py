@@ -11,7 +11,7 @@ from torch import Tensor
 from saledit import distributed
 from saledit.cache.factors import compressed, masks_of
 from saledit.delta import Edits, LowRank
-from saledit.editors.base import Ranks, aggregate
+from saledit.editors.terms import Ranks, Terms, aggregate
 from saledit.forward.rows import Rows, run_edits
 from saledit.forward.suffix import ENCODER, Entry, run
 from saledit.models import SEQ2SEQ, TaskModel
@@ -61,7 +61,7 @@ class Failures:
         targets = self.targets[index.to(device)][:, columns.to(device)]
         return replace(self, rows=self.rows.pick(rows, width), targets=targets)
 
-    def gradients(self, sites: Sequence[Site], edits: Edits) -> list[LowRank]:
+    def gradients(self, sites: Sequence[Site], edits: Edits) -> Terms:
         """Aggregated gradients of the failures of the model under edits (E,), at each site.
 
         They are what a bank and ``aggregate`` give of a model that one of the edits is applied to,
@@ -72,8 +72,6 @@ class Failures:
             sites: where; their inputs must lie behind the entry.
             edits: batch shape (E,); no gradient goes into them.
 
-        Returns:
-            For each site u (E, R, D_in), v (E, R, D_out); see ``aggregate``.
         """
         # Banks are made without autocast, which a trainer may have set: neither slopes nor an SVD
         # are to be of half precision.

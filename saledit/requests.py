@@ -14,10 +14,11 @@ from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import embedded
 from saledit.data.episodes import EditBatch
-from saledit.delta import Edits, LowRank
+from saledit.delta import Edits
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.request import Request
 from saledit.editors.stepping import PerEdit
+from saledit.editors.terms import Terms
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
 from saledit.failures import Failures
@@ -81,19 +82,19 @@ def request_for(
     def own() -> Failures:  # rows that few editors ask for, but some many times
         return Failures(base, task, entry, *batch.own(), batch.ranks)
 
-    request = request_of(base, batch.gradients, own, damage(base, task, entry, held), batch.texts)
+    request = request_of(base, batch.terms, own, damage(base, task, entry, held), batch.texts)
     return replace(request, facts=facts_of(base, task, entry, batch.failures, folder=folder))
 
 
 def request_of(
-    base: TaskModel, gradients: Sequence[LowRank], own: Callable[[], Failures], harm: PerEdit,
+    base: TaskModel, terms: Terms, own: Callable[[], Failures], harm: PerEdit,
     texts: Tensor | None = None,
 ) -> Request:  # fmt: skip
     """The request of E edits, which can be looked at again.
 
     Args:
         base: the task model.
-        gradients: as in ``Request``.
+        terms: of their gradients.
         own: their failures.
         harm: what edits do to held pass samples, see ``damage``.
         texts: the failures' conditions (E, K, T), where the editor reads them.
@@ -105,11 +106,12 @@ def request_of(
         return request_of(base, some.gradients(sites, edits), lambda: some, harm, said)
 
     request = Request(
-        gradients,
+        terms.pairs,
         lambda edits: own().losses(edits),
         harm,
         again=again,
         broadcast=base.weights.broadcast,
+        owners=terms.owners,
     )
     if texts is None:
         return request

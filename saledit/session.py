@@ -12,10 +12,11 @@ from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import conditions
 from saledit.delta import Edits
-from saledit.editors.base import Editor, Ranks, aggregate
+from saledit.editors.base import Editor
 from saledit.editors.looks import steps_for
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
+from saledit.editors.terms import Ranks, aggregate
 from saledit.errors import NoNumbersError
 from saledit.failures import Failures
 from saledit.judging.banked import bank_batches
@@ -119,7 +120,7 @@ class EditSession:
     def _request(self, bank: Bank, failures: Sequence[Sample]) -> Request:
         """The request of one edit (E = 1) of a bank's failures, on top of the edits so far."""
         index = torch.arange(len(bank))
-        gradients = aggregate(
+        terms = aggregate(
             bank.factors(index[None]), bank.losses_of(index[None]), self._gradient_rank
         )
         base, task, entry = self.base, self.task, bank.entry
@@ -134,7 +135,7 @@ class EditSession:
         texts = None
         if self.editor.needs_text:
             texts = conditions(base, task, bank, failures)[None]
-        request = request_of(base, gradients, lambda: own, harm, texts)
+        request = request_of(base, terms, lambda: own, harm, texts)
         facts = facts_of(base, task, entry, [failures], self.edits)
         made = self._steps.expand(1)
         return replace(request.on_top(made), facts=facts, memory=self._memory)

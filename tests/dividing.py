@@ -122,7 +122,7 @@ def step_in_parts(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Te
     batch = banks.batch(torch.arange(8).view(2, 4)[:edits], torch.tensor([[1], [2]])[:edits], 6)
     torch.manual_seed(0)
     editor = Mend(spec.layer.sites, rank=2)
-    editor.prime(batch.gradients, None)
+    editor.prime(batch.terms.pairs, None)
     with torch.no_grad():  # away from the start, where most slopes are 0
         for name, parameter in editor.named_parameters():
             if not name.endswith("log_rate"):

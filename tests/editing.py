@@ -26,11 +26,12 @@ from saledit.config.editors import FtConfig, LocateConfig, MemoeConfig
 from saledit.data.conditions import conditions, embedded
 from saledit.delta import Delta, Edits
 from saledit.delta.routed import Routed
-from saledit.editors.base import Editor, aggregate
+from saledit.editors.base import Editor
 from saledit.editors.locate import Locate
 from saledit.editors.locating import FactSource, FactSpec
 from saledit.editors.looks import edits_for
 from saledit.editors.request import Request
+from saledit.editors.terms import aggregate
 from saledit.forward.scoring import base_logits
 from saledit.forward.suffix import run
 from saledit.models import TaskModel
@@ -147,16 +148,16 @@ class Case:
         self.layer = layer_of(self.base, span)
         self.bank = self._bank()
         self.index = torch.arange(E * K).view(E, K)
-        self.gradients = aggregate(
-            self.bank.factors(self.index), self.bank.losses[self.index], rank
-        )
+        terms = aggregate(self.bank.factors(self.index), self.bank.losses[self.index], rank)
+        self.gradients, self.owners = terms.pairs, terms.owners
         self.others = samples(E * K + 4)[E * K :]
         self.held = hold(self.base, Nli(), self.others, self.layer)
         told = conditions(self.base, Nli(), self.bank, self.failures)[self.index]
         self.condition = embedded(self.base, told)
         self.request = Request(
-            self.gradients, self.losses, self.damage, lambda: self.condition, self._facts(range(E))
-        )
+            self.gradients, self.losses, self.damage, lambda: self.condition,
+            self._facts(range(E)), owners=self.owners,
+        )  # fmt: skip
 
     def _bank(self) -> Bank:
         """Failures: the target is the model's second choice."""
@@ -179,7 +180,7 @@ class Case:
         texts = [tensor[i : i + 1] for tensor in self.condition]
         return Request(
             one, lambda edits: self._losses(edits, own), self.damage, lambda: (texts[0], texts[1]),
-            self._facts([i]),
+            self._facts([i]), owners=self.owners[i : i + 1],
         )  # fmt: skip
 
     def losses(self, edits: Edits) -> Tensor:

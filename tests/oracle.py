@@ -7,6 +7,7 @@ with dense edited weights. What this path and ``EditModule`` share is the editor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,19 +66,36 @@ class Oracle:
         """The right answer's number."""
         return self.task.encode(self.base, [sample]).targets[0]
 
-    def gradients(self, failures: Sequence[Sample]) -> list[LowRank]:
+    def request(self, failures: Sequence[Sample]) -> Request:
         """What an editor is given for one edit: u (1, R, D_in), v (1, R, D_out) a site."""
         single = [self._step(sample) for sample in failures]
-        out = []
+        shares: Counter[tuple[int, int]] = Counter()  # by failure and number
+        for terms in zip(*single, strict=True):  # a site's, of each failure
+            sizes = {
+                (j, n): float(pair.u[n].norm() * pair.v[n].norm())
+                for j, pair in enumerate(terms)
+                for n in range(pair.rank)
+            }
+            shares.update({at: size / max(sizes.values()) for at, size in sizes.items()})
+        largest = {j: max((s, at) for at, s in shares.items() if at[0] == j)[1] for j, _ in shares}
+        rest = [at for at, _ in shares.most_common() if at not in largest.values()]
+        most = max(self.gradient_rank, len(failures)) if self.gradient_rank else len(shares)
+        kept = sorted([*largest.values(), *rest[: most - len(largest)]])
+        pairs = []
         for i in range(len(self.sites)):
-            u = torch.cat([terms[i].u for terms in single])
-            v = torch.cat([terms[i].v for terms in single])
-            pair = LowRank(u, v)
-            kept = max(self.gradient_rank, len(failures))
-            if len(failures) * self._kept(self.sites[i]) > kept:
-                pair = leading_terms(v.mT @ u, u.mean(0), kept)
-            out.append(LowRank(pair.u[None], pair.v[None]))
-        return out
+            filled = [self._filled(terms[i]) for terms in single]
+            pairs.append(
+                LowRank(
+                    torch.stack([filled[j].u[n] for j, n in kept])[None],
+                    torch.stack([filled[j].v[n] for j, n in kept])[None],
+                )
+            )
+        return Request(pairs, owners=torch.tensor([[j for j, _ in kept]]))
+
+    def _filled(self, pair: LowRank) -> LowRank:
+        """Filled up with terms of zeros, where another site has more of them."""
+        gap = (0, 0, 0, self.sample_rank - pair.rank)
+        return LowRank(F.pad(pair.u, gap), F.pad(pair.v, gap))
 
     def loss(
         self, editor: Editor, edits: Sequence[PlainEdit], c_edit: float, c_loc: float
@@ -85,7 +103,7 @@ class Oracle:
         """The loss of several edits, text by text."""
         nll, kl = [], []
         for one in edits:
-            deltas = editor(Request(self.gradients(one.fail)))
+            deltas = editor(self.request(one.fail))
             for sample in (*one.fail, *one.adapt):
                 log_p = self.logits(sample, deltas).log_softmax(-1)
                 nll.append(-log_p[self.target(sample)])
@@ -131,10 +149,6 @@ class Oracle:
         """Above its last block a model with a pooling head reads the first token alone."""
         top = self.base.block_name(self.base.n_blocks - 1)
         return self.base.pools_first_token and site.name.startswith(f"{top}.")
-
-    def _kept(self, site: Site) -> int:
-        """Terms that a failure has at most, those of zeros counted in: one token gives one."""
-        return 1 if self._first_token_only(site) else self.sample_rank
 
     def _terms(self, sample: Sample) -> list[LowRank]:
         return [leading_terms(g, mean, self.sample_rank) for g, mean in self._dense(sample)]

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from saledit.delta import LowRank
-from saledit.editors.base import Ranks
+from saledit.editors.terms import Ranks, Terms
 from saledit.forward.rows import Rows
 from saledit.records import Sample
 
@@ -41,7 +40,7 @@ class EditBatch:
     Targets of a classifier are (...), those of text (..., A).
 
     Attributes:
-        gradients: for each site u (E, R, D_in), v (E, R, D_out), aggregated over K.
+        terms: of the failures' gradients, aggregated over K.
         rows: E x S rows for the suffix run.
         targets: right answers of failures and rewordings (E, K + K m).
         weights: 1 for a real row, 0 for a filler, (E, K + K m).
@@ -60,7 +59,7 @@ class EditBatch:
         pass_share: the same of the mean over pass rows.
     """
 
-    gradients: list[LowRank]
+    terms: Terms
     rows: Rows
     targets: Tensor
     weights: Tensor
@@ -135,7 +134,7 @@ class EditBatch:
     def to(self, device: torch.device | str, **_options: object) -> EditBatch:
         """The same batch on a device; Lightning calls it."""
         return EditBatch(
-            [pair.to(device) for pair in self.gradients],
+            self.terms.to(device),
             self.rows.to(device),
             self.targets.to(device),
             self.weights.to(device),

@@ -18,7 +18,7 @@ from saledit.data.hashes import number
 from saledit.data.splits import Part
 from saledit.data.spool import samples_in
 from saledit.data.views import Joined, Picked
-from saledit.editors.base import Ranks, aggregate
+from saledit.editors.terms import Ranks, aggregate
 from saledit.forward.rows import join
 from saledit.models import TaskModel
 from saledit.records import Sample

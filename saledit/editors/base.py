@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -139,59 +138,3 @@ class Editor(nn.Module, ABC):
         Raises:
             ConfigError: too many.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """Terms that are kept of gradients.
-
-    Attributes:
-        sample: of each failure's own.
-        aggregated: of those of an edit together, see ``aggregate``.
-    """
-
-    sample: int
-    aggregated: int
-
-
-def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> list[LowRank]:
-    """Sum the gradients of the failures of each edit, each as a step, and compress the sum.
-
-    In a bare sum the steepest failure is the edit, and how steep a loss is where it stands does not
-    say how far the failure has to be moved. So each gradient G is first scaled to the step
-    that would bring its loss L to zero were the loss linear, L / |G|^2 G (Polyak, 1987), with |G|
-    over all sites together: a failure that the model is sure of gets a longer step than one near
-    the border. A failure without any gradient stays zero.
-
-    SaLEM aggregates a batch of gradients before the low-rank step. The sum of K
-    products of rank r has K r terms; above ``rank`` terms it is cut to its leading
-    singular directions (SVD through QR, no dense gradient), but never below one for each failure:
-    fewer would mix failures that can be told apart.
-
-    Args:
-        factors: for each site u (E, K, r, D_in), v (E, K, r, D_out).
-        losses: each failure's loss (E, K), at least zero.
-        rank: terms to keep, at least K of them; 0 for all.
-
-    Returns:
-        For each site u (E, R, D_in), v (E, R, D_out), R <= max(rank, K), or all K r terms.
-
-    Example:
-        >>> steep, flat = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.5]])
-        >>> pair = LowRank(torch.stack([steep, flat])[None], torch.ones(1, 2, 1, 1))  # E = 1, K = 2
-        >>> [step] = aggregate([pair], losses=torch.tensor([[1.0, 1.0]]), rank=0)
-        >>> step.dense()  # 1 / |G|^2 G of each: the flat failure gets the longer step
-        tensor([[[0.2500, 2.0000]]])
-    """
-    square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
-    # A loss of nothing may come out rounded below it.
-    step = losses.clamp_min(0) / torch.where(square > 0, square, 1.0)
-    # Half of it to each factor, so that the two stay of one size.
-    scale = step.sqrt()[..., None, None]
-    out = []
-    for raw in factors:
-        pair = LowRank(raw.u * scale, raw.v * scale)
-        flat = LowRank(pair.u.flatten(1, 2), pair.v.flatten(1, 2))
-        kept = max(rank, losses.shape[-1]) if rank else flat.rank
-        out.append(flat.compress(kept) if flat.rank > kept else flat)
-    return out

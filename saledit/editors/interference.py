@@ -12,7 +12,10 @@ from saledit.widths import wide
 RIDGE = 0.03
 
 
-def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RIDGE) -> LowRank:
+def decouple(
+    delta: LowRank, inputs: Tensor, strength: float, ridge: float = RIDGE,
+    owners: Tensor | None = None,
+) -> LowRank:  # fmt: skip
     """Let each term of a delta act on its own input and less on those of the others.
 
     A sum of terms v_j u_j^T made one by one changes the output at input x_i by
@@ -27,7 +30,8 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RID
         min |N v' - D v|^2 + ridge rho^2 |v' - v|^2,    rho^2 = |r|^2 / R,
 
     which is the same where N is far from singular, and which never makes terms large. One term
-    alone is returned as it is.
+    alone is returned as it is. Terms of one failure (``owners``) are no rivals: D holds the
+    responses between them as well, so that what a failure gets back is what all its terms give.
 
     Args:
         delta: u (..., R, D_in), v (..., R, D_out).
@@ -35,6 +39,7 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RID
             of zeros are padding.
         strength: s in [0, 1]; 0 does nothing.
         ridge: of the least squares; 0 for N v' = D v.
+        owners: which failure each term is of (..., R); None where each is one's own.
 
     Returns:
         The delta with the same u.
@@ -53,17 +58,22 @@ def decouple(delta: LowRank, inputs: Tensor, strength: float, ridge: float = RID
     # Products that autocast would make in half precision, which no solve takes and no Gram matrix
     # can spare.
     with torch.autocast(inputs.device.type, enabled=False):
-        return LowRank(delta.u, _solved(delta, inputs, strength, ridge).to(delta.v.dtype))
+        return LowRank(delta.u, _solved(delta, inputs, strength, ridge, owners).to(delta.v.dtype))
 
 
-def _solved(delta: LowRank, inputs: Tensor, strength: float, ridge: float) -> Tensor:
+def _solved(
+    delta: LowRank, inputs: Tensor, strength: float, ridge: float, owners: Tensor | None
+) -> Tensor:
     """The v' (..., R, D_out) of ``decouple``, at least in single precision."""
     x, u, v = wide(inputs), wide(delta.u), wide(delta.v)
     # (..., i, j): what term j reads of input i.
     responses = torch.nn.functional.normalize(x, dim=-1) @ u.mT
     real = (inputs != 0).any(-1)
     responses = responses * (real.unsqueeze(-1) & real.unsqueeze(-2))
-    own = torch.diag_embed(responses.diagonal(dim1=-2, dim2=-1))
+    if owners is None:
+        own = torch.diag_embed(responses.diagonal(dim1=-2, dim2=-1))
+    else:
+        own = responses * (owners.unsqueeze(-1) == owners.unsqueeze(-2))
     between = strength * (responses - own)
     n = own + between
     # Of v' - v: N^T N + ridge rho^2 on the left, what is still missing at each input on the right.

@@ -57,7 +57,8 @@ class Malmen(Mend):
         super().__init__(sites, rank, n_blocks, style, whiten, 0.0, rate)
         self.log_ridge = nn.Parameter(torch.zeros(len(self.sites)))
 
-    def _together(self, i: int, terms: LowRank, inputs: Tensor) -> Delta:
+    def _together(self, i: int, terms: LowRank, inputs: Tensor, owners: Tensor | None) -> Delta:
+        del owners  # every term is an equation
         # A solve has no half precision, which autocast would hand it.
         wide = wide_type(terms.v.dtype)
         with torch.autocast(terms.v.device.type, enabled=False):

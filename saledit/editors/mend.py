@@ -101,12 +101,12 @@ class Mend(Editor):
             u, g = self._transformed(i, site, x)
             rate = self.log_rate[i].exp() / math.sqrt(site.d_in * site.d_out)
             terms = LowRank(u, g * (-rate * real.unsqueeze(-1)))
-            deltas[site] = self._together(i, terms, pair.u * real.unsqueeze(-1))
+            deltas[site] = self._together(i, terms, pair.u * real.unsqueeze(-1), request.owners)
         return Edits(deltas)
 
-    def _together(self, i: int, terms: LowRank, inputs: Tensor) -> Delta:
-        """A site's delta from its terms (E, R, .) and the input that each is for (E, R, D_in)."""
-        return decouple(terms, inputs, self._decouple)
+    def _together(self, i: int, terms: LowRank, inputs: Tensor, owners: Tensor | None) -> Delta:
+        """A site's delta from its terms (E, R, .), their inputs (E, R, D_in) and whose they are."""
+        return decouple(terms, inputs, self._decouple, owners=owners)
 
     def _transformed(self, i: int, site: Site, x: Tensor) -> tuple[Tensor, Tensor]:
         """u~ (E, R, D_in) and g~ (E, R, D_out) of terms x (E, R, D_in + D_out)."""

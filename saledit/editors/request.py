@@ -48,6 +48,7 @@ class Request:
             the model said is what it said before any look); facts and memory are not of it.
         broadcast: gives what the first process has, of what decides how often the model is run.
         memory: what the editor wanted to be remembered of the step before (``Editor.remember``).
+        owners: which of an edit's failures each term is of, (E, R); None where each is one's own.
     """
 
     gradients: Sequence[LowRank]
@@ -58,6 +59,7 @@ class Request:
     again: Callable[[tuple[Site, ...], Edits, Tensor], Request] = _no_more
     broadcast: Callable[[Tensor], Tensor] = as_it_is
     memory: Mapping[str, Tensor] = field(default_factory=dict)
+    owners: Tensor | None = None
 
     @property
     def n_edits(self) -> int:

@@ -193,7 +193,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     if editor.needs_moments:
         moments = moments_of(prepared, train, editor.needs_full_rank)
     for batch in batches:
-        editor.prime(batch.gradients, moments)
+        editor.prime(batch.terms.pairs, moments)
         moments = None
     if editor.needs_calibration:
         # One that is not trained descends anew for every edit at every rate that is tried.

@@ -22,7 +22,7 @@ from saledit.data.episodes import EditBatch
 from saledit.data.made import reworded
 from saledit.data.part_banks import PartBanks, open_banks
 from saledit.data.splits import Part
-from saledit.editors.base import Ranks
+from saledit.editors.terms import Ranks, Terms
 from saledit.forward.rows import Rows
 from saledit.forward.suffix import run
 from saledit.models import TaskModel
@@ -144,17 +144,17 @@ def test_the_steps_of_an_edit_s_failures_are_summed(base: TaskModel, banks: Part
     single = [pair.dense() for pair in banks.fail.factors(fail)]  # a site: (E, K, D_out, D_in)
     squares = torch.stack([dense.square().sum((-2, -1)) for dense in single]).sum(0)
     losses = Nli().losses(base, banks.fail.logits[fail], banks.fail.targets[fail])
-    for pair, dense in zip(batch.gradients, single, strict=True):
+    for pair, dense in zip(batch.terms.pairs, single, strict=True):
         expected = (dense * (losses / squares)[..., None, None]).sum(1)
         torch.testing.assert_close(pair.dense(), expected, rtol=1e-4, atol=1e-4)
     cut = banks.batch(fail, torch.zeros(2, 1, dtype=torch.long), 3)
-    assert all(pair.rank == 3 for pair in cut.gradients)
+    assert all(pair.rank == 3 for pair in cut.terms.pairs)
 
 
 def equal(a: EditBatch, b: EditBatch) -> bool:
     pairs = [(a.targets, b.targets), (a.weights, b.weights), (a.base_outputs, b.base_outputs)]
     pairs += [(a.rows.inputs["input_ids"], b.rows.inputs["input_ids"])]
-    pairs += [(x.u, y.u) for x, y in zip(a.gradients, b.gradients, strict=True)]
+    pairs += [(x.u, y.u) for x, y in zip(a.terms.pairs, b.terms.pairs, strict=True)]
     return all(x.shape == y.shape and torch.equal(x, y) for x, y in pairs)
 
 
@@ -167,8 +167,8 @@ def numbered(edits: int, edit: int, passing: int, width: int) -> EditBatch:
     wide = number[..., None].repeat(1, 1, width)
     empty = torch.zeros(0, dtype=torch.long)
     return EditBatch(
-        [], rows, wide[:, :edit], weights, edit, wide[:, edit:, :, None].double(), wide[:, edit:],
-        (empty, empty, empty), Ranks(1, 1),
+        Terms([], empty), rows, wide[:, :edit], weights, edit,
+        wide[:, edit:, :, None].double(), wide[:, edit:], (empty, empty, empty), Ranks(1, 1),
     )  # fmt: skip
 
 

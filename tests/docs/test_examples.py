@@ -18,7 +18,7 @@ SHOWN = (
     "saledit.LowRank",
     "saledit.merge",
     "saledit.data.sources.load_records",
-    "saledit.editors.base.aggregate",
+    "saledit.editors.terms.aggregate",
     "saledit.editors.solvers.memit",
     "saledit.site.resolve",
     "saledit.site.Site",

@@ -124,3 +124,22 @@ def test_autocast_changes_nothing(dtype: torch.dtype, monkeypatch: pytest.Monkey
     assert seen == [{torch.float32}] * 2
     assert torch.equal(cast.v, plain.v)
     assert cast.v.dtype == dtype
+
+
+@given(seed=st.integers(0, 10_000), strength=st.floats(0.1, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_each_failure_gets_back_what_all_its_own_terms_give(seed: int, strength: float) -> None:
+    """Answers of several words have several terms, which are no rivals."""
+    delta, x = terms(seed)
+    owners = torch.tensor([[0, 0, 1, 2], [0, 1, 1, 1]])
+    found = decouple(delta, x, 1.0, ridge=0.0, owners=owners)
+    for e in range(2):
+        for owner in owners[e].unique():
+            mine = owners[e] == owner
+            alone = LowRank(delta.u[e, mine], delta.v[e, mine])(x[e, mine])
+            together = LowRank(found.u[e], found.v[e])(x[e, mine])
+            torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    one = decouple(delta, x, strength, owners=torch.zeros(2, 4, dtype=torch.long))
+    torch.testing.assert_close(one.v, delta.v)
+    each = decouple(delta, x, strength, owners=torch.arange(4).expand(2, 4))
+    torch.testing.assert_close(each.v, decouple(delta, x, strength).v)

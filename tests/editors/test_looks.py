@@ -26,11 +26,12 @@ from saledit.data.episodes import EditBatch
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits, LowRank
-from saledit.editors.base import Editor, aggregate
+from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for, edits_of_look, steps_for, turn
 from saledit.editors.request import Request
 from saledit.editors.step import Step
 from saledit.editors.stepping import StepSearch
+from saledit.editors.terms import aggregate
 from saledit.errors import ConfigError
 from saledit.models import TaskModel
 from saledit.moments import whitened
@@ -78,7 +79,7 @@ class Case:
         editor = fresh(name, self.base, self.layer)
         spec = BankSpec(self.layer, moments=True)
         bank = memory_bank(self.base, self.task, self.others, spec)
-        editor.prime(self.batch.gradients, bank.moments())
+        editor.prime(self.batch.terms.pairs, bank.moments())
         return editor.eval()
 
     def session(self, editor: Editor, search: StepSearch | None = None) -> EditSession:
@@ -196,12 +197,12 @@ def assert_gradients(case: Case) -> None:
         with applied(case.base.model, one(edits, i)):
             bank = memory_bank(case.base, case.task, case.own(i), BankSpec(case.layer, SAMPLE))
         every = torch.arange(K)[None]
-        wanted = aggregate(bank.factors(every), bank.losses_of(every), RANK)
+        wanted = aggregate(bank.factors(every), bank.losses_of(every), RANK).pairs
         for got, bare, want in zip(seen.gradients, plain.gradients, wanted, strict=True):
             assert_same(got.dense()[at], want.dense()[0])
             assert_same(got.u[at], want.u[0])  # in each term, and its sign
             assert not torch.allclose(got.dense(), bare.dense())
-    for got, bare in zip(plain.gradients, case.batch.gradients, strict=True):
+    for got, bare in zip(plain.gradients, case.batch.terms.pairs, strict=True):
         assert_same(got.dense(), bare.dense()[index])
         assert_same(got.u, bare.u[index])
 
@@ -398,13 +399,13 @@ def test_inputs_are_whitened_at_their_own_precision(
     editor = case.editor(name)
 
     def found() -> list[Tensor]:
-        pairs = enumerate(case.batch.gradients)
+        pairs = enumerate(case.batch.terms.pairs)
         return [whitened(pair.u, getattr(editor, f"whitener_{i}")) for i, pair in pairs]
 
     whole = found()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = found()
-    assert not torch.equal(whole[0], case.batch.gradients[0].u)
+    assert not torch.equal(whole[0], case.batch.terms.pairs[0].u)
     for one_, other in zip(whole, mixed, strict=True):
         assert torch.equal(one_, other)
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from saledit.delta import Dense, LowRank
-from saledit.editors.base import aggregate
 from saledit.editors.malmen import Malmen
 from saledit.editors.mend import Mend
 from saledit.editors.request import Request
+from saledit.editors.terms import aggregate
 from saledit.moments import whitener
 from saledit.site import Site
 
@@ -93,5 +93,5 @@ def test_without_a_ridge_every_failure_gets_what_it_would_alone() -> None:
 def test_all_terms_are_kept_where_none_are_to_be_cut(k: int) -> None:
     draws = torch.Generator().manual_seed(0)
     pair = LowRank(*(torch.randn(2, k, 3, d, generator=draws) for d in (5, 4)))
-    (kept,) = aggregate([pair], torch.rand(2, k, generator=draws), 0)
+    (kept,) = aggregate([pair], torch.rand(2, k, generator=draws), 0).pairs
     assert kept.rank == 3 * k

@@ -11,11 +11,11 @@ from tiny import FAMILIES
 from torch import Tensor
 
 from saledit.delta import LowRank
-from saledit.editors.base import aggregate
 from saledit.editors.hypernet import Hypernet
 from saledit.editors.interference import decouple
 from saledit.editors.mend import Mend
 from saledit.editors.request import Request
+from saledit.editors.terms import aggregate
 from saledit.site import Site
 
 
@@ -255,20 +255,51 @@ def test_aggregate_is_the_sum_of_the_steps_that_bring_linear_losses_to_zero() ->
     squares = sum(pair.dense().square().sum((-2, -1)) for pair in pairs)  # (E, K)
     wholes = [(pair.dense() * (losses / squares)[..., None, None]).sum(1) for pair in pairs]
     for rank in (6, 10):
-        for exact, whole in zip(aggregate(pairs, losses, rank), wholes, strict=True):
+        for exact, whole in zip(aggregate(pairs, losses, rank).pairs, wholes, strict=True):
             torch.testing.assert_close(exact.dense(), whole)
-    for rank, kept in ((4, 4), (2, 3)):  # of three failures never fewer than three terms
-        cut = aggregate(pairs, losses, rank)[0]
-        assert cut.u.shape == (2, kept, 7)
-        error = torch.linalg.matrix_norm(cut.dense() - wholes[0])
-        torch.testing.assert_close(error, torch.linalg.svdvals(wholes[0])[:, kept:].norm(dim=-1))
+
+
+@torch.no_grad()
+def test_what_is_cut_are_the_smallest_terms_and_none_is_of_two_failures() -> None:
+    """Singular directions of the sum would be nearer to it, and each a mixture of failures."""
+    draws = torch.Generator().manual_seed(0)
+    # Terms of failures 0, 1, 2 in the order of their size; one of failure 1 is padding.
+    sizes = torch.tensor([[[9.0, 8.0], [0.5, 0.0], [4.0, 3.0]]]).sqrt()[..., None]
+    unit = [torch.nn.functional.normalize(torch.randn(1, 3, 2, d, generator=draws), dim=-1)
+            for d in (7, 8)]  # fmt: skip
+    pair = LowRank(unit[0] * sizes, unit[1] * sizes)
+    square = pair.norm() ** 2
+    for rank, wanted in (
+        (0, [0, 1, 2, 4, 5]),  # padding is no term
+        (5, [0, 1, 2, 4, 5]),
+        (4, [0, 1, 2, 4]),
+        (3, [0, 2, 4]),  # of each failure one
+        (1, [0, 2, 4]),
+    ):
+        terms = aggregate([pair], square, rank)  # scaled by 1
+        assert terms.owners.tolist() == [[i // 2 for i in wanted]]
+        (kept,) = terms.pairs
+        for mine, whole in ((kept.u, pair.u), (kept.v, pair.v)):
+            torch.testing.assert_close(mine, whole.flatten(1, 2)[:, wanted])
+
+
+@torch.no_grad()
+def test_terms_are_the_same_at_all_sites_however_these_differ_in_scale() -> None:
+    draws = torch.Generator().manual_seed(0)
+    first = LowRank(
+        torch.randn(2, 4, 3, 5, generator=draws), torch.randn(2, 4, 3, 6, generator=draws)
+    )
+    terms = aggregate([first, LowRank(first.u * 1e2, first.v * 1e2)], torch.ones(2, 4), 7)
+    assert terms.owners.shape == (2, 7)
+    small, large = (pair.dense() for pair in terms.pairs)
+    torch.testing.assert_close(small * 1e4, large)
 
 
 @torch.no_grad()
 def test_a_failure_without_any_gradient_adds_nothing() -> None:
     u, v = torch.randn(1, 2, 1, 4), torch.randn(1, 2, 1, 3)
     v[0, 1] = 0
-    (pair,) = aggregate([LowRank(u, v)], torch.full((1, 2), 3.0), 5)
+    (pair,) = aggregate([LowRank(u, v)], torch.full((1, 2), 3.0), 5).pairs
     assert pair.dense().isfinite().all()
     alone = v[0, 0].mT @ u[0, 0]
     torch.testing.assert_close(pair.dense()[0], 3 * alone / alone.norm() ** 2)
@@ -276,10 +307,9 @@ def test_a_failure_without_any_gradient_adds_nothing() -> None:
 
 def test_a_loss_that_is_rounded_below_zero_makes_no_nan() -> None:
     pair = LowRank(torch.ones(1, 2, 1, 3), torch.ones(1, 2, 1, 4))
-    (found,) = aggregate([pair], torch.tensor([[-1e-7, 1.0]]), 0)
-    assert torch.isfinite(found.dense()).all()
-    assert found.u[0, 1].any()
-    assert not found.u[0, 0].any()
+    terms = aggregate([pair], torch.tensor([[-1e-7, 1.0]]), 0)
+    assert torch.isfinite(terms.pairs[0].dense()).all()
+    assert terms.owners.tolist() == [[1]]
 
 
 @torch.no_grad()

@@ -65,7 +65,8 @@ def test_a_step_is_as_long_as_it_has_to_and_may_be(
 
 
 def test_what_is_too_dear_from_the_start_is_left_alone(case: Case) -> None:
-    assert not make(case, bound=0.0, enough=0.0)(case.request).norm().any()
+    # Less than nothing: the KL of the shortest step may come out as nothing.
+    assert not make(case, bound=-1.0, enough=0.0)(case.request).norm().any()
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])

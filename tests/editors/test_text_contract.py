@@ -26,10 +26,11 @@ from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
 from saledit.delta import Edits
 from saledit.delta.routed import Routed
-from saledit.editors.base import Editor, aggregate
+from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
+from saledit.editors.terms import aggregate
 from saledit.files import read_tensors, write_tensors
 from saledit.forward.rows import run_edits
 from saledit.forward.scoring import logits_of
@@ -54,9 +55,8 @@ class Case:
         self.bank = memory_bank(self.base, QA, self.failures, spec)
         self.index = torch.arange(E * K).view(E, K)
         self.rows = self.bank.rows(self.index.flatten())
-        self.gradients = aggregate(
-            self.bank.factors(self.index), self.bank.losses[self.index], rank
-        )
+        terms = aggregate(self.bank.factors(self.index), self.bank.losses[self.index], rank)
+        self.gradients = terms.pairs
 
         self.name, self.others = name, samples(E * K + 4)[E * K :]
         held = hold(self.base, QA, self.others, self.layer)
@@ -65,8 +65,9 @@ class Case:
         own = [self.failures[e * K : e * K + K] for e in range(E)]
         facts = facts_of(self.base, QA, self.bank.entry, own)
         self.request = Request(
-            self.gradients, self.losses, harm, lambda: embedded(self.base, told), facts
-        )
+            self.gradients, self.losses, harm, lambda: embedded(self.base, told), facts,
+            owners=terms.owners,
+        )  # fmt: skip
 
     def losses(self, edits: Edits) -> Tensor:
         """Mean loss of each edit's own failures (E,)."""

@@ -296,7 +296,7 @@ def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
         step = session.step([part.fail[i] for i in positions])
         with torch.no_grad():
             batch = banks.batch(torch.tensor([positions]), passing, c.gradient_rank)
-            edits = trained.editor(Request(batch.gradients))
+            edits = trained.editor(Request(batch.terms.pairs, owners=batch.terms.owners))
         assert list(step) == list(edits)
         for site, delta in step.items():
             torch.testing.assert_close(delta.dense(), edits[site].dense()[0], rtol=1e-3, atol=1e-5)

@@ -97,7 +97,7 @@ def make_case(
     editor.to(base.model.dtype)
     module = EditModule(base, task, editor, banks.fail.entry, WEIGHTS)
     case = Case(base, part, banks, module, sample_rank, gradient_rank)
-    editor.prime(case.batch(*case.draw(3)).gradients, banks.passing.moments())
+    editor.prime(case.batch(*case.draw(3)).terms.pairs, banks.passing.moments())
     with torch.no_grad():  # away from the identity start, where most gradients are 0
         for name, parameter in editor.named_parameters():
             if not name.endswith("log_rate"):
