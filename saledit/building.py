@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saledit.config import EditorConfig, ModelConfig, TaskConfig
+from saledit.config.editors import MomentsConfig
 from saledit.editors.base import Editor
 from saledit.editors.stepping import StepSearch
 from saledit.errors import ConfigError
@@ -111,7 +112,10 @@ def check_editor(config: EditorConfig, k: int = 1) -> None:
         )
     for name, least in (("tokens", 1), ("window", 2)):
         if (value := getattr(config.moments, name)) < least:
-            raise ConfigError(f"editor.moments.{name}: expected at least {least}, got {value}")
+            raise ConfigError(
+                f"editor.moments.{name}: expected at least {least}, got {value}; "
+                f"e.g. {getattr(MomentsConfig(), name)}"
+            )
 
 
 def check_failures(config: EditorConfig, k: int) -> None:
@@ -159,5 +163,7 @@ def make_search(config: EditorConfig) -> StepSearch:
             "[1.0] for the editor's own step alone"
         )
     if not 0 <= config.bound < math.inf:
-        raise ConfigError(f"editor.bound: expected at least 0 nats, got {config.bound:g}")
+        raise ConfigError(
+            f"editor.bound: expected at least 0 nats, got {config.bound:g}; 0 for none"
+        )
     return StepSearch(steps, config.enough, config.bound, config.looks)

@@ -19,7 +19,7 @@ from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for, edits_of_look, turn
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
-from saledit.errors import DivergedError
+from saledit.errors import DivergedError, UserError
 from saledit.forward.suffix import Entry
 from saledit.judging.counts import EditMetrics
 from saledit.judging.judged import Judged, in_numbers, judged
@@ -201,7 +201,16 @@ class EditModule(L.LightningModule):
             self.multiplier.project()
 
     def on_validation_epoch_start(self) -> None:
-        """Begin counting."""
+        """Begin counting.
+
+        Raises:
+            UserError: the trainer is in inference mode, in which no editor can take a gradient.
+        """
+        if torch.is_inference_mode_enabled():
+            raise UserError(
+                "Trainer: expected inference_mode=False, as an editor may take gradients where it "
+                "is validated, got True; pass inference_mode=False"
+            )
         for counted in self._counted():
             counted.reset()
         self._val_loss.reset()
@@ -243,7 +252,7 @@ class EditModule(L.LightningModule):
             values |= {f"generated_{n}": judged[n] for n in _SPOKEN if n in judged}
         damage = _DRAWDOWN_PRICE * judged["drawdown"] + values["locality_kl"]
         self.log("val/score", judged["edit_accuracy"] - damage, prog_bar=True)
-        if self.multiplier and self.trainer.state.fn == "fit":
+        if self.multiplier and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log("val/multiplier", self.multiplier.weight)
             self.log("val/margin", self.multiplier.margin.clone())
             self.multiplier.anneal(values["locality_kl"])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from saledit import distributed
 from saledit.site import Layer
 
+_FAR = 30.0  # deviations, beyond which no unit that has spoken before is
 _ROOM = 1 << 30  # bytes of second moments that are summed up beside each other
 
 
@@ -74,10 +75,14 @@ class Normalizer(nn.Module):
         return (self.m2 / self.count.to(self.m2.dtype) + self.mean**2).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (..., D); the identity before the first update."""
+        """Normalise (..., D), to ``_FAR`` deviations at most; the identity before any update.
+
+        A unit that was silent in all rows seen so far, as those of ReLU are, has next to no
+        deviation, and the first row in which it speaks would be a thousand of them.
+        """
         if self.count == 0:
             return x
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).clamp(-_FAR, _FAR)
 
 
 def whitened(u: Tensor, matrix: Tensor | None) -> Tensor:

@@ -84,6 +84,9 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
 _ABOVE_ZERO = ("editor.ft.rate", "editor.enn.rate")
 
 
+_DEFAULTS = RunConfig()
+
+
 def check_ranges(config: RunConfig) -> None:
     """Refuse numbers that no run can have.
 
@@ -95,12 +98,14 @@ def check_ranges(config: RunConfig) -> None:
         below, above = least is not None and value < least, most is not None and value > most
         if below or above or value != value:
             upper = "" if most is None else f" and at most {most}"
-            raise ConfigError(f"{key}: expected at least {least}{upper}, got {value}")
+            raise ConfigError(
+                f"{key}: expected at least {least}{upper}, got {value}; e.g. {_at(_DEFAULTS, key)}"
+            )
     for key in _ABOVE_ZERO:
         if not _at(config, key) > 0:
             raise ConfigError(
                 f"{key}: expected a number above 0, got {_at(config, key)}; "
-                f"e.g. {_at(RunConfig(), key)}"
+                f"e.g. {_at(_DEFAULTS, key)}"
             )
     if not config.name or set(config.name) & set("/\\\0") or config.name in {".", "..", "cache"}:
         raise ConfigError(f"name: expected a plain folder name, got '{config.name}'")

@@ -60,6 +60,8 @@ class Descent:
         with torch.enable_grad():
             adam = Adam(values, self.rate)
             for step in range(self.steps):
+                # An autocast of the caller's keeps casts of values, which are changed in place.
+                torch.clear_autocast_cache()
                 edits = make(values)
                 losses = request.losses(edits)
                 going = request.broadcast(losses.detach() > self.enough)

@@ -24,7 +24,9 @@ class EditableNetwork(Editor):
         D_0 = D,   D_{i+1} = D_i - a dL(W + D_i) / dW,
 
     where L is the mean loss of the edit's failures. Training minimises the usual losses of the
-    model with D_n (``EditModule``): its KL is from the base as it was, so D may not ruin it.
+    model with D_n (``EditModule``): its KL is from the base as it was. The paper's L_base, of the
+    model with D alone, is left out: what D does before any edit is held by that KL only as far as
+    the steps leave it in place, and is judged with every edit.
     Source: Sinitsin et al., ICLR 2020, section 3, with the differentiable steps of its equation 3;
     Mitchell et al., ICLR 2022, appendix, for one learned length a site. The paper trains all
     weights and this those of the site: the rest stays as it is, whoever edits.

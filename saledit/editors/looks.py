@@ -7,10 +7,12 @@ the edits that have not mended their failures yet, and step once more.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from saledit.delta import Edits
+from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
@@ -92,7 +94,7 @@ def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0
             present = resident.detach().expand(n) + before
             going = request.losses(present) > enough
         editor.train(was_training)
-        seen = request.again(editor.sites, present, every).on_top(before)
+        seen = _of_those_alone(request.again(editor.sites, present, every).on_top(before), going)
     if look:
         # Weights that autocast has cast without a graph would stay without one.
         torch.clear_autocast_cache()
@@ -102,6 +104,13 @@ def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0
 def _of_those(edits: Edits, going: Tensor | None) -> Edits:
     """The same edits (E,), with nothing of those that do not go on, bool (E,)."""
     return edits if going is None else edits * going.to(edits.tensors()[0].dtype)
+
+
+def _of_those_alone(request: Request, going: Tensor) -> Request:
+    """The same request without gradients of edits that end: no statistics learn of these."""
+    on = going.to(request.gradients[0].u)[:, None, None]
+    pairs = [LowRank(pair.u * on, pair.v * on) for pair in request.gradients]
+    return replace(request, gradients=pairs)
 
 
 def _step(

@@ -25,10 +25,10 @@ class Malmen(Mend):
 
     with rows k_j of K (R, D_in), D_j of D (R, D_out), and lambda learned per site. Source: Tan et
     al., ICLR 2024 (MALMEN), section 3.2, equation 4. Two things differ. The inputs are those of
-    the terms that are kept of each failure's gradient (its tokens, where they are no more), and
-    of unit length, since such a term does not say how long its input was. And with ``whiten`` > 0
-    the second moment M of the site's inputs takes the place of I beside exp(lambda), up to its
-    own ridge: inputs that others have in common are dear.
+    the terms that are kept of each failure's gradient, its singular directions (one token's input
+    where it has one), and of unit length, since such a term does not say how long its input was.
+    And with ``whiten`` > 0 the second moment M of the site's inputs takes the place of I beside
+    exp(lambda), up to its own ridge: inputs that others have in common are dear.
 
     Few terms are solved among themselves, R x R, and stay low-rank; many among the dimensions of
     the input, D_in x D_in. Both are the same matrix.

@@ -101,9 +101,14 @@ class MixtureOfExperts(Editor):
         for name, low in least.items():
             value = float(str(settings[name]))
             if not (low <= value < math.inf):
-                raise ConfigError(f"editor.memoe.{name}: expected at least {low}, got {value:g}")
+                raise ConfigError(
+                    f"editor.memoe.{name}: expected at least {low}, got {value:g}; "
+                    f"e.g. {max(low, 1)}"
+                )
         if not 0 < float(str(settings["rate"])) < math.inf:
-            raise ConfigError(f"editor.memoe.rate: expected above 0, got {settings['rate']}")
+            raise ConfigError(
+                f"editor.memoe.rate: expected above 0, got {settings['rate']}; e.g. 1e-3"
+            )
         experts, top_k = int(str(settings["experts"])), int(str(settings["top_k"]))
         if top_k > experts:
             raise ConfigError(

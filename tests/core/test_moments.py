@@ -71,6 +71,21 @@ def test_before_the_first_update_it_is_the_identity() -> None:
     assert moments(x) is x
 
 
+def test_a_unit_that_was_silent_so_far_is_no_thousand_deviations() -> None:
+    """As those of ReLU are; an edit would else be as much too long."""
+    x = rows(500, 5, 1)
+    x[:, 2] = 0
+    moments = Normalizer(5).double()
+    moments.update(x)
+    seen = moments(x)
+    assert seen.abs().max() < 10, "no unit that has spoken is held back"
+    x[0, 2] = x.abs().max()
+    loud = moments(x)
+    assert 10 < loud[0, 2] <= 30
+    loud[0, 2] = seen[0, 2]
+    assert torch.equal(loud, seen)
+
+
 def test_a_constant_dimension_divides_by_no_zero() -> None:
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
     x[:, 1] = 7

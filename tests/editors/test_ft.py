@@ -106,3 +106,17 @@ def test_edits_that_end_at_different_steps_are_those_alone(family: str) -> None:
             torch.testing.assert_close(
                 together[site].dense()[i], want, rtol=1e-3, atol=1e-3 * float(want.abs().max())
             )
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_caller_s_autocast_keeps_no_value_as_it_was_at_first(rank: int) -> None:
+    case = Case("bert")
+    editor = FineTuning(case.layer.sites, 20, 0.05, rank=rank, enough=0.0)
+    torch.manual_seed(0)
+    plain = case.losses(editor(case.request))
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = editor(case.request)
+    before = case.losses(editor(case.request) * 0.0)
+    assert (plain < 0.5 * before).all()
+    torch.testing.assert_close(case.losses(mixed), plain, rtol=0.2, atol=0.02)

@@ -449,8 +449,9 @@ def test_training_is_on_one_look_from_what_those_before_have_left(
     other = copy.deepcopy(editor).train()  # statistics go on in each forward pass
     losses = case.request.losses(first).detach()
     enough = float(losses.sort().values[0])  # one of the edits has mended what it is for
-    going = (losses > enough).float()
-    seen = case.request.again(editor.sites, first, torch.arange(E)).on_top(first)
+    index = (losses > enough).nonzero()[:, 0]
+    some = first.map(lambda part: part[index])
+    seen = case.request.again(editor.sites, some, index).on_top(some)
 
     def slopes(edits: Edits, of: Editor) -> list[Tensor]:
         loss = case.request.losses(edits).sum()
@@ -460,7 +461,11 @@ def test_training_is_on_one_look_from_what_those_before_have_left(
     editor.train()
     own = edits_of_look(editor, case.request, 1, enough)
     assert editor.training
-    wanted = first + other(seen) * going
+
+    def spread(part: Tensor) -> Tensor:
+        return part.new_zeros(E, *part.shape[1:]).index_copy(0, index, part)
+
+    wanted = first + other(seen).map(spread)
     assert_edits(own, wanted)
     for mine, want in zip(slopes(own, editor), slopes(wanted, other), strict=True):
         assert_same(mine, want)
@@ -469,6 +474,23 @@ def test_training_is_on_one_look_from_what_those_before_have_left(
 def assert_edits(mine: Edits, want: Edits) -> None:
     for site, delta in want.items():
         assert_same(numbers(mine[site]).detach(), numbers(delta).detach())
+
+
+def test_statistics_learn_nothing_of_edits_that_have_no_further_look(
+    case_of: Callable[..., Case],
+) -> None:
+    """A test never looks at them again, so its terms are not of their kind."""
+    case = case_of("bert", "classifier")
+    editor = small(case.editor("mend"))
+    losses = case.request.losses(steps_for(editor, case.request))
+    levels, seen = losses.detach().sort().values.tolist(), list[int]()
+    for enough in (levels[-1] + 1, levels[1], 0.0):
+        own = copy.deepcopy(editor).train()
+        edits_of_look(own, case.request, 1, enough)
+        counted = own.normalizers[0].count - editor.normalizers[0].count
+        seen.append(int(counted))
+    assert seen[0] == 0
+    assert seen[1] == seen[2] // E
 
 
 @pytest.mark.parametrize("key", ["editor.looks", "train.looks"])

@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from test_oracle import make_case
 from tiny import build, samples, save, weights
+from torch.utils.data import DataLoader
 from whole_runs import rows
 
+from saledit.errors import UserError
 from saledit.files import write_jsonl
+from saledit.losses import Multiplier
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 
@@ -48,3 +53,23 @@ def test_the_example_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.Monk
     assert all(name.startswith("editor.") for name in kept), "a checkpoint never holds the base"
     after = weights(told["base"].model)
     assert all(torch.equal(after[name], tensor) for name, tensor in weights(base.model).items())
+
+
+def test_a_sanity_check_is_no_reason_to_tighten_a_margin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a step of training no editor does any harm, so it would keep any margin."""
+    case = make_case(tmp_path, "bert", 1)
+    case.module.multiplier = Multiplier(2.0, 1.0)
+    batch, told = case.batch(*case.draw(2)), list[float]()
+    monkeypatch.setattr(Multiplier, "anneal", lambda self, kl: told.append(kl))
+    settings: dict[str, Any] = {
+        "max_epochs": 1, "limit_train_batches": 1, "logger": False, "accelerator": "cpu",
+        "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False,
+    }  # fmt: skip
+    given = DataLoader([batch], batch_size=None)
+    L.Trainer(**settings, inference_mode=False).fit(case.module, given, given)
+    assert len(told) == 1
+    message = "Trainer: expected inference_mode=False, .* got True; pass inference_mode=False"
+    with pytest.raises(UserError, match=message):
+        L.Trainer(**settings).validate(case.module, given, verbose=False)
