@@ -22,6 +22,20 @@ from saledit.tasks.base import Task
 from saledit.tasks.prompts import IGNORED
 
 
+def parts_of(base: TaskModel, n_edits: int, rows: int, scored: int) -> int:
+    """In how many parts rows of each edit are run, so that their logits fit.
+
+    Args:
+        base: the task model.
+        n_edits: E, that are run side by side.
+        rows: of each edit.
+        scored: positions of each row.
+    """
+    parts = -(-rows // max(1, base.positions_at_once // (scored * n_edits)))
+    # Of processes in step each has as many.
+    return min(rows, distributed.all_max(parts)) if base.weights.is_divided else parts
+
+
 @dataclass(frozen=True, slots=True)
 class Failures:
     """The failures of E edits, K each.
@@ -43,10 +57,21 @@ class Failures:
     ranks: Ranks
 
     def losses(self, edits: Edits) -> Tensor:
-        """Mean loss of each edit's failures (E,) under edits (E,), in nats an answer."""
+        """Mean loss of each edit's failures (E,) under edits (E,), in nats an answer.
+
+        Logits of as many failures as fit are there at a time; in the graph, where there is one, of
+        all.
+        """
+        n, k = self.targets.shape[:2]
+        every, scored = torch.arange(n), self.targets[0, 0].numel()
+        columns = torch.arange(k).tensor_split(parts_of(self.base, n, k, scored))
+        return torch.cat([self._only(own, every)._losses(edits) for own in columns], 1).mean(1)
+
+    def _losses(self, edits: Edits) -> Tensor:
+        """Loss of each failure (E, K)."""
         outputs = run_edits(self.base, self.entry, self.rows, edits)
         logits = self.task.logits(self.base, outputs, self.targets)
-        return self.task.answer_losses(self.base, logits, self.targets).mean(1)
+        return self.task.answer_losses(self.base, logits, self.targets)
 
     def pick(self, index: Tensor) -> Failures:
         """Those of some edits (E',)."""

@@ -21,7 +21,7 @@ from saledit.editors.stepping import PerEdit
 from saledit.editors.terms import Terms
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
-from saledit.failures import Failures
+from saledit.failures import Failures, parts_of
 from saledit.forward.rows import Rows, run_edits
 from saledit.forward.suffix import Entry
 from saledit.models import TaskModel
@@ -147,11 +147,16 @@ def damage(base: TaskModel, task: Task, entry: Entry, held: Held | None) -> PerE
     def divergence(edits: Edits) -> Tensor:
         assert held is not None, "an editor with needs_held is given held samples"
         n, size = edits.batch_shape.numel(), len(held.targets)
-        every = torch.arange(size, device=held.targets.device).repeat(n)
-        outputs = run_edits(base, entry, held.rows.pick(every), edits)
-        targets = held.targets.expand(n, *held.targets.shape)
-        before = held.outputs.expand(n, *held.outputs.shape)
+        every = torch.arange(size, device=held.targets.device)
+        parts = every.tensor_split(parts_of(base, n, size, held.targets[0].numel()))
+        return torch.cat([of(held, own, edits) for own in parts], 1).mean(1)
+
+    def of(held: Held, own: Tensor, edits: Edits) -> Tensor:
+        n = edits.batch_shape.numel()
+        outputs = run_edits(base, entry, held.rows.pick(own.repeat(n)), edits)
+        targets = held.targets[own].expand(n, -1, *held.targets.shape[1:])
+        before = held.outputs[own].expand(n, -1, *held.outputs.shape[1:])
         old, new = task.logits_beside(base, before, outputs, targets)
-        return task.divergence(old, new.to(old.dtype), targets).mean(1)
+        return task.divergence(old, new.to(old.dtype), targets)
 
     return divergence

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -221,6 +222,29 @@ def test_rows_may_be_gone_through_in_parts(
     parts = case.request.again(case.layer.sites, edits, every)
     for a, b in zip(whole.gradients, parts.gradients, strict=True):
         assert_same(a.dense(), b.dense(), 1e-5)
+
+
+@torch.no_grad()
+def test_logits_of_an_edit_s_rows_need_not_be_there_at_once(
+    case_of: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of its failures, nor those of the pass samples beside the editor."""
+    case = case_of("gpt2", "text")
+    edits, sizes = some_edits(case.layer.sites, 1.0), list[int]()
+    real = TaskModel.project
+
+    def noted(self: TaskModel, x: Tensor, *rest: Any) -> Tensor:
+        sizes.append(len(x))
+        return real(self, x, *rest)
+
+    monkeypatch.setattr(TaskModel, "project", noted)
+    whole = [case.request.losses(edits), case.request.damage(edits)]
+    most = max(sizes)
+    sizes.clear()
+    monkeypatch.setattr("saledit.models.base._LOGITS", 12 * case.base.vocabulary)
+    parts = [case.request.losses(edits), case.request.damage(edits)]
+    assert max(sizes) <= 12 < most
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_again_is_of_the_same_failures(case_of: Callable[..., Case]) -> None:
