@@ -25,6 +25,7 @@ from saledit.artifact import load_editor
 from saledit.cache.bank import BankSpec
 from saledit.cache.opening import memory_bank
 from saledit.config import RunConfig
+from saledit.errors import ConfigError
 from saledit.files import read_tensors, write_jsonl
 from saledit.models import TaskModel, load_text_model
 from saledit.records import Sample
@@ -357,6 +358,17 @@ def test_a_model_can_be_taught_first(make: Callable[..., RunConfig], home: Path)
     asked = [Sample(r["id"], (r["question"],), r["answer"], "", (r["answer"],)) for r in lines]
     before = sum(a.right for a in answers(tiny_text.build("gpt2"), task, asked))
     assert sum(a.right for a in answers(taught, task, asked)) > before
+
+
+def test_passages_beside_a_sequence_are_refused_before_a_training_of_what_cannot_score_them(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.jsonl"
+    write_jsonl(texts, [{"text": "ba be bi"}])
+    config = make("t5", "schedule.cumulative=true", "test.every=2", f"test.texts={texts}")
+    with Ui(quiet=True) as ui, pytest.raises(ConfigError, match=r"^test.texts: expected none for"):
+        run.fit(config, False, ui)
+    assert not list(config.folder.glob("*.ckpt"))
 
 
 SOLVER = ("editor.name=locate", "editor.locate.at=last", "editor.locate.shrink=0.1")

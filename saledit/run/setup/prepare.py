@@ -19,8 +19,9 @@ from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter, by_rules
 from saledit.data.splits import Limits, Part, make_part
 from saledit.data.views import Joined
+from saledit.errors import ConfigError
 from saledit.finetune import finetuned
-from saledit.models import TaskModel
+from saledit.models import SEQ2SEQ, TaskModel
 from saledit.models.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
@@ -199,12 +200,23 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
     else:
         ui.stage(f"task model: {config.model.name}")
         base = load_model(task, replace(config.model, stream=stream), config.cache)
+    _check_passages(config, base)
     if is_divided:
         from saledit.models.divided import divided  # slow, and of several processes only
 
         base = divided(base, device)
     base.weights.to(device)
     return Prepared(config, base, task, records, ui)
+
+
+def _check_passages(config: RunConfig, base: TaskModel) -> None:
+    """Refuse passages beside a sequence, before a training, of a model that cannot score them."""
+    t = config.test
+    if base.kind == SEQ2SEQ and t.texts and t.every and config.schedule.cumulative:
+        raise ConfigError(
+            f"test.texts: expected none for {base.name}, got {t.texts}: an encoder-decoder has no "
+            "probability of a text of its own; leave it out"
+        )
 
 
 def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:
