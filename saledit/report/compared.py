@@ -11,6 +11,7 @@ from saledit.report.look import (
     count,
     drawdown,
     duration,
+    hundredfold,
     not_made,
     number,
     of_text,
@@ -59,10 +60,11 @@ def listings(result: Mapping[str, Any]) -> Iterator[Listing]:
         result: what ``run.compare`` returns, also of an older version.
     """
     known, cells = [row for row in result["editors"] if row["seeds"]], result["cells"]
-    yield _shares(result, known)
+    text = any(of_text(cell.get("metrics", {})) for cell in cells)
+    yield _shares(result, known, text)
     for listing in (
-        _preferences(known), _costs(known), _beside(known), _courses(cells), _not_made(cells),
-        _failed(cells),
+        _preferences(known), _costs(known), _beside(known, text), _courses(cells),
+        _not_made(cells), _failed(cells),
     ):  # fmt: skip
         if listing.rows:
             yield listing
@@ -95,10 +97,9 @@ def schedules_of(result: Mapping[str, Any]) -> tuple[str, bool]:
     return "; ".join([f"{words} an edit", *told]), len(sizes) > 1
 
 
-def _shares(result: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> Listing:
+def _shares(result: Mapping[str, Any], known: Sequence[Mapping[str, Any]], text: bool) -> Listing:
     """What editors mend and break."""
     _, differ = schedules_of(result)
-    text = any(of_text(cell.get("metrics", {})) for cell in result["cells"])
     rows = [
         [
             row["editor"],
@@ -151,18 +152,17 @@ def _preferences(known: Sequence[Mapping[str, Any]]) -> Listing:
     return Listing("Answers that are likelier than their rivals", columns, rows)
 
 
-def _beside(known: Sequence[Mapping[str, Any]]) -> Listing:
-    """How far editors lie above the first one."""
+def _beside(known: Sequence[Mapping[str, Any]], text: bool) -> Listing:
+    """How far editors lie above the first one; of text, how much more perplexity they leave."""
     rows = [row for row in known if row.get("beside")]
     first = rows[0]["beside"]["editor"] if rows else ""
     told = [
         [
             row["editor"],
-            *(
-                said
-                for name in ("edit_accuracy", "drawdown")
-                for said in (points(row["beside"][name]["mean"]), _interval(row["beside"][name]))
-            ),
+            points(row["beside"]["edit_accuracy"]["mean"]),
+            _interval(row["beside"]["edit_accuracy"]),
+            drawdown(row["beside"]["drawdown"]["mean"], text),
+            _interval(row["beside"]["drawdown"]),
         ]
         for row in rows
     ]
@@ -228,4 +228,4 @@ def _time(seconds: float | None) -> str:
 
 def _interval(found: Mapping[str, float | None]) -> str:
     low, high = found["low"], found["high"]
-    return "-" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+    return "-" if low is None or high is None else f"{hundredfold(low)} to {hundredfold(high)}"

@@ -23,6 +23,7 @@ KINDS = ("efficacy", "paraphrase", "neighborhood")
 PREFERENCES = {**dict(zip(KINDS, ("ES", "PS", "NS"), strict=True)), "score": "S"}
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_MANY = 1000.0  # percent: beyond it, digits behind the point tell nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,13 @@ def clean(value: object) -> str:
 
 def percent(value: float | None) -> str:
     """A share as percent; '-' for none."""
-    return "-" if value is None else f"{100 * value:.1f}%"
+    return "-" if value is None else f"{hundredfold(value)}%"
+
+
+def hundredfold(value: float) -> str:
+    """A share or a rise times a hundred: to a tenth, and in few digits what is far above all."""
+    found = round(100 * value, 1) + 0.0  # which takes the sign off a negative zero
+    return f"{found:.1f}" if abs(found) < _MANY else number(found)
 
 
 def not_made(results: Mapping[str, Any]) -> str:
@@ -151,9 +158,7 @@ def sizes(results: Mapping[str, Any]) -> str:
 
 def points(value: float | None) -> str:
     """A difference of two shares in percentage points; '-' for none."""
-    if value is None:
-        return "-"
-    return f"{round(100 * value, 1) + 0.0:.1f} pt"  # + 0.0 takes the sign off a negative zero
+    return "-" if value is None else f"{hundredfold(value)} pt"
 
 
 def of_text(metrics: Mapping[str, Any]) -> bool:
@@ -162,7 +167,10 @@ def of_text(metrics: Mapping[str, Any]) -> bool:
 
 
 def drawdown(value: float | None, text: bool) -> str:
-    """A drawdown: of answers in percentage points, of text the rise of its perplexity."""
+    """A drawdown: of answers in percentage points, of text the rise of its perplexity.
+
+    Of a difference between editors likewise: points, or how much more perplexity.
+    """
     if not text or value is None:
         return points(value)
     return f"{percent(-value)} less" if value < 0 else f"{percent(value)} more"

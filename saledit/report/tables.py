@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import RenderableType
@@ -219,6 +220,8 @@ def _validation(values: Mapping[str, float], look: Look) -> RenderableType:
     names = [*(k for k in _METRICS if k in values), *(k for k in values if k not in _METRICS)]
     for name in names:
         title, shown = _METRICS.get(name, (name, number))
+        if shown is points:
+            shown = partial(drawdown, text=of_text(values))
         table.add_row(clean(title), shown(values[name]))
     return table
 

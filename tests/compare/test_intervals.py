@@ -262,3 +262,34 @@ def test_text_is_compared_as_it_is_spoken() -> None:
         "generated": {"edit_accuracy": 0.4, "drawdown": 0.2},
     }
     assert _judged(told) == {"edit_accuracy": 0.4, "drawdown": 0.2, "locality_kl": 0.1}
+
+
+def of_texts(editor: str, seed: int, rise: float) -> dict[str, Any]:
+    """A cell whose edits are beside texts."""
+    costs = {"peak_rss_mb": 1.0, "editor_mb": 1.0, "schedule": {"mode": "batch", "batch_size": 1}}
+    metrics = {"drawdown": rise, "perplexity_before": 10.0, "perplexity_after": 10 * (1 + rise)}
+    row = cell_of(editor, seed, [1], **costs, metrics=metrics)
+    row["per_edit"]["lost_of"] = [0]
+    return row
+
+
+def test_beside_another_editor_texts_have_so_much_more_perplexity(tmp_path: Path) -> None:
+    rows = [of_texts("a", 0, 0.5), of_texts("b", 0, 2.0), of_texts("c", 0, 0.2)]
+    above = [summary(name, rows, "a", [0])["beside"]["drawdown"]["mean"] for name in "bc"]
+    assert above == pytest.approx([1.0, -0.2])  # 30 and 12, where a leaves 15
+    said, page, _ = shown(rows, tmp_path)
+    for text in (said.partition("Beside a")[2], page.partition("Beside a")[2]):
+        assert "100.0% more" in text
+        assert "20.0% less" in text
+    none = [of_texts("a", 0, -1.0), of_texts("b", 0, 2.0)]  # which only a broken file says
+    assert summary("b", none, "a", [0])["beside"]["drawdown"]["mean"] is None
+
+
+def test_texts_of_a_broken_model_are_told_in_few_digits(tmp_path: Path) -> None:
+    rows = [of_texts("a", 0, 0.5), of_texts("ft", 0, 1e298), of_texts("mend", 0, 12.5)]
+    said, page, _ = shown(rows, tmp_path)
+    page = re.sub(r"<svg.*?</svg>", "", page, flags=re.S)
+    for text in (said, page):
+        assert "1e+300% more" in text
+        assert "1,250% more" in text
+        assert not re.search(r"\d{12}", text)

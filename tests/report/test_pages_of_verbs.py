@@ -104,6 +104,14 @@ def test_scores_that_are_all_equal_or_negative_still_show():
     assert "picked" in shown("saliency", flat_scores)
 
 
+def test_a_validation_beside_texts_says_how_much_more_perplexity():
+    rises = {"drawdown": 0.02, "generated_drawdown": 0.03, "perplexity_before": 20.0}
+    text = flat(shown("fit", FIT | {"validation": rises}))
+    assert "| drawdown | 2.0% more |" in text
+    assert "| drawdown, generated | 3.0% more |" in text
+    assert re.search(r"\| drawdown +\| +1.2 pt \|", shown("fit", FIT))
+
+
 def test_the_fit_page_says_what_was_trained():
     text = shown("fit", FIT)
     assert re.search(r"train +\| +812 \| +1,604 \| +4,000", text)

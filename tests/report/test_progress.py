@@ -257,6 +257,9 @@ def test_libraries_are_silent_and_training_is_shown(tmp_path: Path):
         (-0.012, False, "-1.2 pt"),
         (0.0263, True, "2.6% more"),
         (-0.0006, True, "0.1% less"),
+        (9.9994, True, "999.9% more"),
+        (12.5, True, "1,250% more"),
+        (1e298, True, "1e+300% more"),
         (None, True, "-"),
     ],
 )

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from saledit.report.bootstrap import SHARES, Resampled, interval
-from saledit.report.look import PREFERENCES
+from saledit.report.look import PREFERENCES, of_text
 
 #: Times of a cell, as ``results.json`` names them.
 TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 _COSTS = (*TIMES, "peak_rss_mb", "peak_device_mb", "editor_mb")
+_NO_PERPLEXITY = -1 + 1e-6  # a rise to next to nothing of it, which no text has
 
 
 def summary(
@@ -56,6 +57,7 @@ def _intervals(
     edits = [row["per_edit"] for row in rows]
     counts = [len(own["fail"]) for own in edits]
     drawn = Resampled(counts, _about(rows))
+    beside: Sequence[Mapping[str, Any] | None] = [None] * len(rows) if others is None else others
     out: dict[str, Any] = {}
     for share in SHARES:
         values = drawn.shares(edits, share)
@@ -63,14 +65,26 @@ def _intervals(
             values = values - drawn.shares([row["per_edit"] for row in others], share)
         found: dict[str, float | None] = {**interval(values).as_json()}
         if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            value, other = (_mean_of(share, group) for group in (rows, others or ()))
-            if value is not None and others is not None:
-                value = None if other is None else value - other
-            found = {"mean": value, "low": None, "high": None}
+            each = (_measured(share, *pair) for pair in zip(rows, beside, strict=True))
+            found = {"mean": _mean(each), "low": None, "high": None}
         elif max(counts) < 2:  # one edit drawn again and again says nothing of others
             found |= {"low": None, "high": None}
         out[share] = found
     return out
+
+
+def _measured(name: str, row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
+    """A number of a cell's metrics, or how far it lies above that of another editor."""
+    value: float | None = row["metrics"].get(name)
+    if other is None or value is None:
+        return value
+    base: float | None = other["metrics"].get(name)
+    if base is None:
+        return None
+    if name == "drawdown" and of_text(row["metrics"]):
+        # Both are rises from the perplexity without edits: how much more one leaves than the other.
+        return (1 + value) / (1 + base) - 1 if base > _NO_PERPLEXITY else None
+    return value - base
 
 
 def _about(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
