@@ -93,6 +93,26 @@ def interval(shares: Tensor) -> Interval:
     return Interval(float(shares[0]), low, high)
 
 
+def of_outcome(name: str, share: float, counts: Mapping[str, int]) -> tuple[float, float] | None:
+    """The 95% interval of edits that have one outcome: those that pile up, or one edit.
+
+    Wilson's over the failures (a failure's rewordings are no further ones), of the drawdown over
+    the pass samples.
+
+    Args:
+        name: one of ``SHARES``.
+        share: what it is; a rise of perplexity is none.
+        counts: samples of the test, ``fail``, ``adapt`` and ``pass``.
+
+    Returns:
+        None where nothing was counted.
+    """
+    size = counts.get("pass" if name == "drawdown" else "fail", 0)
+    if name == "adapt_accuracy":
+        size = min(size, counts.get("adapt", 0))
+    return wilson(share, size) if size > 0 and 0 <= share <= 1 else None
+
+
 def wilson(share: float, n: int) -> tuple[float, float]:
     """The 95% score interval of a share of n independent samples (Wilson, 1927, JASA 22).
 
@@ -102,6 +122,6 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """
     z = 1.959964
     middle = share + z * z / (2 * n)
-    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    reach = z * math.sqrt((share * (1 - share) + z * z / (4 * n)) / n)
     whole = 1 + z * z / n
     return max(0.0, (middle - reach) / whole), min(1.0, (middle + reach) / whole)

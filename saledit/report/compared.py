@@ -19,6 +19,10 @@ from saledit.report.look import (
     points,
 )
 
+_INTERVALS = (
+    "Intervals: 95%, of these trained editors, by a bootstrap over the edits; where edits pile up, "
+    "or there is one, Wilson's over the failures, of the drawdown over the pass samples."
+)
 #: Titles that a place has something of its own for.
 EDITORS, COURSES, NOT_MADE, FAILED = "Editors", "At the end of the sequence", "Not made", "Failed"
 
@@ -116,8 +120,9 @@ def _shares(result: Mapping[str, Any], known: Sequence[Mapping[str, Any]], text:
     columns = (
         "editor", "k", "seeds", "fail", "adapt", "edit", "(95%)", "drawdown", "(95%)"
     )  # fmt: skip
-    note = "Intervals: 95% of a bootstrap over the edits, of these trained editors."
-    return Listing(EDITORS, columns, rows, note)
+    told = ("edit_accuracy", "drawdown")
+    has_intervals = any(row[name]["low"] is not None for row in known for name in told)
+    return Listing(EDITORS, columns, rows, _INTERVALS if has_intervals else "")
 
 
 def _costs(known: Sequence[Mapping[str, Any]]) -> Listing:

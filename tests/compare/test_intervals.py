@@ -12,8 +12,9 @@ import torch
 from whole_runs import FakeUi, compared
 
 from saledit.report import render
-from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.report.bootstrap import SHARES, Resampled, interval, wilson
 from saledit.report.look import sizes
+from saledit.report.page.parts import share_tiles
 from saledit.report.schedules import schedules_figure
 from saledit.run import report
 from saledit.run.cells.done import _judged
@@ -102,9 +103,49 @@ def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[st
     assert "beside" not in summary("b", others, "a", [0, 1, 2]), "the edits are of other failures"
 
 
-def test_one_edit_has_no_interval() -> None:
-    found = summary("a", [cell_of("a", 0, [1])], "a", [0])["edit_accuracy"]
-    assert found == {"mean": 0.5, "low": None, "high": None}
+def between(found: dict[str, Any], share: str) -> tuple[float | None, float | None]:
+    return found[share]["low"], found[share]["high"]
+
+
+def test_edits_of_one_outcome_have_the_interval_that_the_page_of_the_run_has(
+    tmp_path: Path,
+) -> None:
+    shares = {"fail_accuracy": 0.5, "adapt_accuracy": 0.25, "edit_accuracy": 0.3, "drawdown": 0.02}
+    facts = {
+        "metrics": shares, "counts": {"fail": 200, "adapt": 90, "pass": 400}, "peak_rss_mb": 1.0,
+        "editor_mb": 1.0, "schedule": {"mode": "sequential", "batch_size": 1},
+    }  # fmt: skip
+    rows = [cell_of(name, seed, [], **facts) for name in "ab" for seed in range(3)]
+    one = summary("a", rows[:1], "a", [0])
+    notes = {tile.label: tile.note for tile in share_tiles(rows[0])}
+    for share, label, unit in (
+        ("fail_accuracy", "failures fixed", "%"), ("edit_accuracy", "edit accuracy", "%"),
+        ("adapt_accuracy", "rewordings right", "%"), ("drawdown", "drawdown", " pt"),
+    ):  # fmt: skip
+        low, high = between(one, share)
+        assert notes[label] == f"95%: {100 * low:.1f} to {100 * high:.1f}{unit}"
+    said = " ".join(shown(rows[:1], tmp_path)[0].split())
+    assert "Wilson's over the failures" in said
+    # Seeds of other failures are further ones.
+    apart = summary("a", rows[:3], "a", [0, 1, 2])
+    assert between(apart, "edit_accuracy") == pytest.approx(wilson(0.3, 600))
+    assert between(apart, "drawdown") == pytest.approx(wilson(0.02, 1200))
+    alike = [row | {"failures": "x"} for row in rows]
+    same = summary("a", alike[:3], "a", [0, 1, 2])
+    assert between(same, "edit_accuracy") == between(one, "edit_accuracy")
+    assert between(summary("b", rows, "a", [0])["beside"], "drawdown") == (None, None)
+
+
+def test_what_has_no_interval_is_said_to_have_none(tmp_path: Path) -> None:
+    row = cell_of("a", 0, [1], peak_rss_mb=1.0, editor_mb=1.0)  # of an unknown number of failures
+    assert between(summary("a", [row], "a", [0]), "edit_accuracy") == (None, None)
+    text = of_texts("a", 0, 0.2) | {"counts": {"fail": 9, "pass": 9}}
+    found = summary("a", [text], "a", [0])
+    assert between(found, "drawdown") == (None, None), "a rise of perplexity is no share"
+    assert between(found, "edit_accuracy") == pytest.approx(wilson(0.5, 9))
+    for cell, words in ((row, False), (text, True)):
+        said, page, _ = shown([cell], tmp_path)
+        assert ("Intervals:" in said) == ("Intervals:" in page) == words
 
 
 def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[dict[str, str]]]:

@@ -439,6 +439,8 @@ def test_a_cell_of_broken_results_is_run_again(kind: str, cell: RunConfig) -> No
         {"per_edit": {**results()["per_edit"], "fail": [1, 1, 2**60]}},
         {"timing": {"train_seconds": "long"}},
         {"schedule": {"batch_size": 2}},
+        {"counts": {"fail": 1, "pass": "many"}},
+        {"counts": {"fail": 10**301}},
         {"metrics": {"edit_accuracy": 0.5, "preference": None}},
         {"metrics": {"edit_accuracy": 0.5, "preference": {"efficacy": None}}},
     ],

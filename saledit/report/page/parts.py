@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saledit.report.bootstrap import SHARES, Resampled, interval, wilson
+from saledit.report.bootstrap import SHARES, Resampled, interval, of_outcome
 from saledit.report.look import clean, drawdown, number, of_text, percent
 from saledit.report.page.model import Section, Table, Tile
 
@@ -21,8 +21,7 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
     """Edit accuracy, its parts, and drawdown, each with a 95% interval.
 
     Bootstrap over the edits where each was judged on its own, beside the same pass samples; where
-    they piled up, or there is one, there is one outcome, and the interval is Wilson's over the
-    failures (a failure's rewordings are no further ones), or over the pass samples.
+    they piled up, or there is one, that of one outcome.
     """
     metrics, bare = results["metrics"], results.get("unedited", {})
     judged = metrics.get("generated", metrics)
@@ -34,8 +33,8 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
     for name, label in _LABELS.items():
         if judged.get(name) is None or (name == "drawdown" and of_text(metrics)):
             continue
-        low, high = _between(name, judged[name], per_edit, drawn, results.get("counts", {}))
-        notes = [] if low is None or high is None else [f"95%: {_span(low, high, name)}"]
+        between = _between(name, judged[name], per_edit, drawn, results.get("counts", {}))
+        notes = [] if between is None else [f"95%: {_span(*between, name)}"]
         if name in before and name != "drawdown":
             notes.append(f"unedited {percent(before[name])}")
         share = judged[name]
@@ -53,17 +52,12 @@ def share_tiles(results: Mapping[str, Any]) -> list[Tile]:
 def _between(
     name: str, share: float, per_edit: Mapping[str, Sequence[float]], drawn: Resampled | None,
     counts: Mapping[str, Any],
-) -> tuple[float, float] | tuple[None, None]:  # fmt: skip
+) -> tuple[float, float] | None:  # fmt: skip
     if drawn is not None and name in SHARES:
         found = interval(drawn.shares([per_edit], name))
         if found.mean == found.mean:
             return found.low, found.high
-    size = counts.get("pass" if name == "drawdown" else "fail", 0)
-    if name == "adapt_accuracy":
-        size = min(size, counts.get("adapt", 0))
-    if not size or not 0 <= share <= 1:
-        return None, None
-    return wilson(share, size)
+    return of_outcome(name, share, counts)
 
 
 def _span(low: float, high: float, name: str) -> str:

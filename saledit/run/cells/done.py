@@ -41,7 +41,7 @@ _RESULTS = {
         {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
     ],
     "collapse?": (int, None), "stopped?": int, "n_edits?": int, "n_refused?": int,
-    "counts?": {"fail": int},
+    "counts?": {"fail": int, "adapt?": int, "pass?": int},
 }  # fmt: skip
 _AS_THEY_ARE = ("course", "collapse", "stopped", "n_edits", "n_refused", "counts")
 _MOST = 1e300  # numbers up to it can be added up
@@ -93,7 +93,7 @@ def _is_sound(results: Mapping[str, Any]) -> bool:
         return False
     if any(n < 0 for name in _COUNTS if name.endswith("_of") for n in results["per_edit"][name]):
         return False
-    kept = (results[name] for name in ("metrics", "timing", "memory"))
+    kept = (results.get(name, {}) for name in ("metrics", "timing", "memory", "counts"))
     if not all(abs(n) < _MOST for part in kept for n in _numbers(part)):
         return False
     if _judged(results["metrics"]).get("edit_accuracy") is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from saledit.report.bootstrap import SHARES, Resampled, interval
+from saledit.report.bootstrap import SHARES, Resampled, interval, of_outcome
 from saledit.report.look import PREFERENCES, of_text
 
 #: Times of a cell, as ``results.json`` names them.
 TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 _COSTS = (*TIMES, "peak_rss_mb", "peak_device_mb", "editor_mb")
+_KINDS = ("fail", "adapt", "pass")  # of the samples of a test
 _NO_PERPLEXITY = -1 + 1e-6  # a rise to next to nothing of it, which no text has
 
 
@@ -69,6 +70,8 @@ def _intervals(
             found = {"mean": _mean(each), "low": None, "high": None}
         elif max(counts) < 2:  # one edit drawn again and again says nothing of others
             found |= {"low": None, "high": None}
+        if found["low"] is None and others is None:
+            found |= _of_outcome(share, found["mean"], rows)
         out[share] = found
     return out
 
@@ -85,6 +88,22 @@ def _measured(name: str, row: Mapping[str, Any], other: Mapping[str, Any] | None
         # Both are rises from the perplexity without edits: how much more one leaves than the other.
         return (1 + value) / (1 + base) - 1 if base > _NO_PERPLEXITY else None
     return value - base
+
+
+def _of_outcome(
+    name: str, share: float | None, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """The interval of edits that have one outcome a seed; {} where there is none."""
+    if share is None or (name == "drawdown" and of_text(rows[0]["metrics"])):
+        return {}
+    # Seeds of the same failures are no further ones.
+    told = {
+        of or n: row.get("counts", {})
+        for n, (of, row) in enumerate(zip(_about(rows), rows, strict=True))
+    }
+    sizes = {kind: sum(own.get(kind, 0) for own in told.values()) for kind in _KINDS}
+    between = of_outcome(name, share, sizes)
+    return {} if between is None else dict(zip(("low", "high"), between, strict=True))
 
 
 def _about(rows: Sequence[Mapping[str, Any]]) -> list[str | None]:
