@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from saledit.report.look import (
@@ -23,6 +24,7 @@ _INTERVALS = (
     "Intervals: 95%, of these trained editors, by a bootstrap over the edits; where edits pile up, "
     "or there is one, Wilson's over the failures, of the drawdown over the pass samples."
 )
+_DISAGREE = " *"
 #: Titles that a place has something of its own for.
 EDITORS, COURSES, NOT_MADE, FAILED = "Editors", "At the end of the sequence", "Not made", "Failed"
 
@@ -67,8 +69,8 @@ def listings(result: Mapping[str, Any]) -> Iterator[Listing]:
     text = any(of_text(cell.get("metrics", {})) for cell in cells)
     yield _shares(result, known, text)
     for listing in (
-        _preferences(known), _costs(known), _beside(known, text), _courses(cells),
-        _not_made(cells), _failed(cells),
+        _seeds(known, text), _preferences(known), _costs(known), _beside(known, text),
+        _courses(cells), _not_made(cells), _failed(cells),
     ):  # fmt: skip
         if listing.rows:
             yield listing
@@ -125,6 +127,24 @@ def _shares(result: Mapping[str, Any], known: Sequence[Mapping[str, Any]], text:
     return Listing(EDITORS, columns, rows, _INTERVALS if has_intervals else "")
 
 
+def _seeds(known: Sequence[Mapping[str, Any]], text: bool) -> Listing:
+    """How far the seeds of an editor lie apart, where it has several."""
+    rows = [
+        [row["editor"], *_apart(row["edit_accuracy"]), *_apart(row["drawdown"])]
+        for row in known
+        if "std" in row["edit_accuracy"]
+    ]
+    columns = ("editor", "edit, %", "std", f"drawdown, {'% more' if text else 'pt'}", "std")
+    return Listing("Over seeds", columns, rows, "Least and most of the seeds.")
+
+
+def _apart(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Least and most of the seeds, and their standard deviation."""
+    if "std" not in found:
+        return "-", "-"
+    return _between(found["min"], found["max"]), hundredfold(found["std"])
+
+
 def _costs(known: Sequence[Mapping[str, Any]]) -> Listing:
     rows = [
         [
@@ -159,20 +179,31 @@ def _preferences(known: Sequence[Mapping[str, Any]]) -> Listing:
 
 def _beside(known: Sequence[Mapping[str, Any]], text: bool) -> Listing:
     """How far editors lie above the first one; of text, how much more perplexity they leave."""
-    rows = [row for row in known if row.get("beside")]
-    first = rows[0]["beside"]["editor"] if rows else ""
+    rows = {row["editor"]: row["beside"] for row in known if row.get("beside")}
+    first = next(iter(rows.values()))["editor"] if rows else ""
+    shown: dict[str, Callable[[float | None], str]] = {
+        "edit_accuracy": points, "drawdown": partial(drawdown, text=text)
+    }  # fmt: skip
     told = [
         [
-            row["editor"],
-            points(row["beside"]["edit_accuracy"]["mean"]),
-            _interval(row["beside"]["edit_accuracy"]),
-            drawdown(row["beside"]["drawdown"]["mean"], text),
-            _interval(row["beside"]["drawdown"]),
+            editor,
+            *(
+                said
+                for name, show in shown.items()
+                for said in (show(own[name]["mean"]) + _mark(own[name]), _interval(own[name]))
+            ),
         ]
-        for row in rows
+        for editor, own in rows.items()
     ]
     columns = ("editor", "edit accuracy", "(95%)", "drawdown", "(95%)")
-    return Listing(f"Beside {first}, on the same edits", columns, told)
+    marked = any(cell.endswith(_DISAGREE) for row in told for cell in row)
+    note = f"{_DISAGREE.strip()} some seeds say more, others less." if marked else ""
+    return Listing(f"Beside {first}, on the same edits", columns, told, note)
+
+
+def _mark(found: Mapping[str, Any]) -> str:
+    """A mark where seeds differ in the sign of a difference."""
+    return _DISAGREE if found.get("min", 0) < 0 < found.get("max", 0) else ""
 
 
 def _courses(cells: Sequence[Mapping[str, Any]]) -> Listing:
@@ -233,4 +264,8 @@ def _time(seconds: float | None) -> str:
 
 def _interval(found: Mapping[str, float | None]) -> str:
     low, high = found["low"], found["high"]
-    return "-" if low is None or high is None else f"{hundredfold(low)} to {hundredfold(high)}"
+    return "-" if low is None or high is None else _between(low, high)
+
+
+def _between(low: float, high: float) -> str:
+    return f"{hundredfold(low)} to {hundredfold(high)}"

@@ -94,7 +94,8 @@ def test_intervals_of_seeds_of_one_test_file_are_those_of_one_seed(told: dict[st
     for shares in (three, three["beside"]):
         same = one if shares is three else one["beside"]
         for name in ("fail_accuracy", "edit_accuracy"):
-            assert shares[name] == pytest.approx(same[name])
+            for key in ("mean", "low", "high"):
+                assert shares[name][key] == pytest.approx(same[name][key])
     apart = [row | {"failures": str(row["seed"])} for row in rows]
     found = summary("b", apart, "a", [0, 1, 2])["beside"]["fail_accuracy"]
     held = three["beside"]["fail_accuracy"]
@@ -150,11 +151,11 @@ def test_what_has_no_interval_is_said_to_have_none(tmp_path: Path) -> None:
 
 def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[dict[str, str]]]:
     """A comparison of such cells on a terminal, as a page, and in compare.csv."""
-    names = list(dict.fromkeys(row["editor"] for row in rows))
+    names, seeds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("editor", "seed"))
     table = {
         "schema": 1, "config": "c", "task": "qa", "command": "",
         "schedule": {"batch_size": 10, "cumulative": False},
-        "editors": [summary(name, rows, names[0], [0]) for name in names], "cells": rows,
+        "editors": [summary(name, rows, names[0], seeds) for name in names], "cells": rows,
     }  # fmt: skip
     _write(tmp_path, table)
     page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
@@ -263,15 +264,19 @@ def test_beside_says_by_how_much_an_editor_is_better() -> None:
     found = summary("b", rows, "a", [0])["beside"]
     assert found["editor"] == "a"
     for share in ("fail_accuracy", "edit_accuracy"):
-        assert found[share] == pytest.approx({"mean": 0.5, "low": 0.5, "high": 0.5})
+        held = (found[share][key] for key in ("mean", "low", "high"))
+        assert tuple(held) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_a_share_that_no_edit_counts_is_the_difference_of_the_metrics() -> None:
     rows = [cell_of("a", s, [], metrics={"drawdown": 0.1 + s}) for s in (0, 1)]
     rows += [cell_of("b", s, [], metrics={"drawdown": 0.4 + 2 * s}) for s in (0, 1)]
     found = summary("b", rows, "a", [0, 1])
-    assert found["drawdown"] == {"mean": pytest.approx(1.4), "low": None, "high": None}
+    assert found["drawdown"]["mean"] == pytest.approx(1.4)
+    assert between(found, "drawdown") == (None, None)
+    assert found["drawdown"]["by_seed"] == {"0": 0.4, "1": 2.4}
     assert found["beside"]["drawdown"]["mean"] == pytest.approx(1.4 - 0.6)
+    assert found["beside"]["drawdown"]["by_seed"] == pytest.approx({"0": 0.3, "1": 1.3})
 
 
 def test_costs_and_kl_are_means_over_seeds() -> None:
@@ -303,6 +308,35 @@ def test_text_is_compared_as_it_is_spoken() -> None:
         "generated": {"edit_accuracy": 0.4, "drawdown": 0.2},
     }
     assert _judged(told) == {"edit_accuracy": 0.4, "drawdown": 0.2, "locality_kl": 0.1}
+
+
+def test_seeds_are_told_apart_and_marked_where_they_disagree(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 1}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+    }  # fmt: skip
+    right = {"a": ([1, 1], [1, 1], [2, 1]), "b": ([2, 2], [1, 2], [0, 1]), "c": ([2, 2],) * 3}
+    rows = [
+        cell_of(n, s, own, **facts) for n, seeds in right.items() for s, own in enumerate(seeds)
+    ]
+    found = summary("b", rows, "a", [0, 1, 2])
+    share, above = found["edit_accuracy"], found["beside"]["edit_accuracy"]
+    assert share["by_seed"] == {"0": 1.0, "1": 0.75, "2": 0.25}
+    assert (share["min"], share["max"]) == (0.25, 1.0)
+    assert share["std"] == pytest.approx(0.381881)
+    assert above["by_seed"] == {"0": 0.5, "1": 0.25, "2": -0.5}
+    assert above["std"] == pytest.approx(0.520416)
+    alone = summary("b", rows[:4], "a", [0])["edit_accuracy"]
+    assert alone.keys() == {"mean", "low", "high", "by_seed"}
+    said, page, _ = shown(rows, tmp_path)
+    assert re.search(r"\| b +\| +25\.0 to 100\.0 \| +38\.2 \|", said)
+    assert re.search(r"\| b +\| +8\.3 pt \* \|", said)
+    assert re.search(r"\| c +\| +41\.7 pt \|", said), "all of its seeds say more"
+    for text in (said, page):
+        assert "Over seeds" in text
+        assert text.count("* some seeds say more, others less") == 1
+    said, page, _ = shown([row for row in rows if row["seed"] == 0], tmp_path)
+    assert "seeds say" not in said + page
+    assert "Over seeds" not in said + page
 
 
 def of_texts(editor: str, seed: int, rise: float) -> dict[str, Any]:

@@ -468,7 +468,9 @@ def test_edits_that_count_nothing_are_told_by_the_metrics(
     kept = {"per_edit": counts, "metrics": {"edit_accuracy": 0.5, **metrics}}
     write_json(cell.folder / "results.json", results() | kept)
     (row,) = laid_out(cell)["editors"]
-    assert row["edit_accuracy"] == {"mean": 0.5, "low": None, "high": None}
+    assert row["edit_accuracy"] == {
+        "mean": 0.5, "low": None, "high": None, "by_seed": {"0": 0.5},
+    }  # fmt: skip
     assert row["adapt_accuracy"]["mean"] == metrics.get("adapt_accuracy")
     assert row["drawdown"]["mean"] is None
 

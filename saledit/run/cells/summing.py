@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from saledit.report.bootstrap import SHARES, Resampled, interval, of_outcome
@@ -54,7 +55,7 @@ def summary(
 def _intervals(
     rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """Bootstrap intervals of the shares, or of how far they lie above those of other editors."""
+    """The shares, or how far they lie above those of other editors: intervals, and by seed."""
     edits = [row["per_edit"] for row in rows]
     counts = [len(own["fail"]) for own in edits]
     drawn = Resampled(counts, _about(rows))
@@ -64,30 +65,50 @@ def _intervals(
         values = drawn.shares(edits, share)
         if others is not None:
             values = values - drawn.shares([row["per_edit"] for row in others], share)
+        each = [_of_seed(share, *pair) for pair in zip(rows, beside, strict=True)]
         found: dict[str, float | None] = {**interval(values).as_json()}
-        if found["mean"] != found["mean"]:  # of a task that counts no such thing, from the metrics
-            each = (_measured(share, *pair) for pair in zip(rows, beside, strict=True))
+        if found["mean"] != found["mean"]:  # of a task that counts no such thing
             found = {"mean": _mean(each), "low": None, "high": None}
         elif max(counts) < 2:  # one edit drawn again and again says nothing of others
             found |= {"low": None, "high": None}
         if found["low"] is None and others is None:
             found |= _of_outcome(share, found["mean"], rows)
-        out[share] = found
+        out[share] = found | _over_seeds(
+            {row["seed"]: own for row, own in zip(rows, each, strict=True)}
+        )
     return out
 
 
-def _measured(name: str, row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
-    """A number of a cell's metrics, or how far it lies above that of another editor."""
-    value: float | None = row["metrics"].get(name)
+def _over_seeds(each: Mapping[int, float | None]) -> dict[str, Any]:
+    """What each seed has, and where there are several how far they lie apart."""
+    out: dict[str, Any] = {"by_seed": {str(seed): value for seed, value in each.items()}}
+    known = [value for value in each.values() if value is not None]
+    if len(known) > 1:
+        out |= {"std": stdev(known), "min": min(known), "max": max(known)}
+    return out
+
+
+def _of_seed(name: str, row: Mapping[str, Any], other: Mapping[str, Any] | None) -> float | None:
+    """A share of one seed, or how far it lies above that of another editor."""
+    value = _share(name, row)
     if other is None or value is None:
         return value
-    base: float | None = other["metrics"].get(name)
+    base = _share(name, other)
     if base is None:
         return None
     if name == "drawdown" and of_text(row["metrics"]):
         # Both are rises from the perplexity without edits: how much more one leaves than the other.
         return (1 + value) / (1 + base) - 1 if base > _NO_PERPLEXITY else None
     return value - base
+
+
+def _share(name: str, row: Mapping[str, Any]) -> float | None:
+    """A share of a cell as its edits count it, or else as its metrics have it."""
+    right, of = (
+        sum(sum(row["per_edit"][key]) for key in keys) for keys in zip(*SHARES[name], strict=True)
+    )
+    found: float | None = right / of if of else row["metrics"].get(name)
+    return found
 
 
 def _of_outcome(
