@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from saledit.report.drawing import (
+    FAR,
+    MARKERS,
+    canvas,
+    color_of,
+    legend_beside,
+    placed,
+    reach,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,7 +25,16 @@ _PANELS = (
     ("drawdown", "drawdown, %"),
     ("score", "S (ES, PS, NS), %"),
 )
-_MARKERS, _STYLES = "os^", ("-", ":", "--")  # of the modes
+_STYLES = ("-", ":", "--")  # of the modes
+_WIDE = 1.2  # from the first line's failures an edit to the last one's
+
+
+class Point(NamedTuple):
+    """Failures an edit, and a number in percent with how far its interval reaches."""
+
+    k: int
+    value: float
+    reach: tuple[float, float]
 
 
 def schedules_figure(table: Mapping[str, Any]) -> Figure:
@@ -23,8 +43,6 @@ def schedules_figure(table: Mapping[str, Any]) -> Figure:
     Args:
         table: what ``run.compare`` makes of several schedules.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullLocator
 
     rows = [row for row in table["editors"] if row.get("schedule")]
@@ -34,28 +52,31 @@ def schedules_figure(table: Mapping[str, Any]) -> Figure:
         for key, label in _PANELS
     }
     panels = {label: curves for label, curves in drawn.items() if any(curves.values())}
-    figure = Figure(figsize=(6.4, 0.8 + 2.0 * max(1, len(panels))), layout="constrained")
-    canvas = FigureCanvasAgg(figure).figure
-    grid = canvas.subplots(max(1, len(panels)), 1, sharex=True, squeeze=False)
+    figure, grid = canvas(6.4, 0.8 + 2.0 * max(1, len(panels)), max(1, len(panels)))
     editors, modes = (list(dict.fromkeys(line[i] for line in lines)) for i in (0, 1))
-    for axes, (label, curves) in zip(grid[:, 0], panels.items(), strict=False):
-        for (editor, mode), points in curves.items():
-            if points:
-                number = modes.index(mode)
-                axes.plot(
-                    *zip(*points, strict=True), marker=_MARKERS[number], markersize=4,
-                    linestyle=_STYLES[number], color=f"C{editors.index(editor) % 10}",
-                    label=f"{editor}, {mode}",
-                )  # fmt: skip
-        axes.set_ylabel(label, fontsize=8)
+    shown: dict[str, Any] = {}
+    for axes, (label, curves) in zip(grid, panels.items(), strict=False):
+        values = [point.value for points in curves.values() for point in points]
+        more = f"\n({FAR:,.0f}: or more)" if max(values) == FAR else ""
+        axes.set_ylabel(label + more, fontsize=8)
         axes.set_xscale("log")
-        axes.spines[["top", "right"]].set_visible(False)
-    if panels:
-        grid[0, 0].legend(fontsize=7, frameon=False, ncols=2)
+        spread(axes, "y", values)
+        for number, ((editor, mode), points) in enumerate(curves.items()):
+            if not points:
+                continue
+            aside = _WIDE ** (number / max(1, len(curves) - 1) - 0.5)  # intervals beside each other
+            (shown[f"{editor}, {mode}"], *_) = axes.errorbar(
+                [point.k * aside for point in points], [point.value for point in points],
+                yerr=list(zip(*(point.reach for point in points), strict=True)),
+                marker=MARKERS[modes.index(mode)], linestyle=_STYLES[modes.index(mode)],
+                **color_of(editors.index(editor)), markersize=4, linewidth=1.1,
+                elinewidth=0.9, capsize=2,
+            )  # fmt: skip
+    legend_beside(figure, shown)
     sizes = sorted({_failures(row) for row in rows})
-    grid[-1, 0].set_xticks(sizes, [str(k) for k in sizes])
-    grid[-1, 0].xaxis.set_minor_locator(NullLocator())
-    grid[-1, 0].set_xlabel("failures an edit")
+    grid[-1].set_xticks(sizes, [str(k) for k in sizes])
+    grid[-1].xaxis.set_minor_locator(NullLocator())
+    grid[-1].set_xlabel("failures an edit")
     return figure
 
 
@@ -63,13 +84,13 @@ def _line(row: Mapping[str, Any]) -> tuple[str, str]:
     return row.get("preset", row["editor"]), row["schedule"]["mode"]
 
 
-def _against_k(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
-    """A number of some schedules, in percent, in the order of their failures an edit."""
+def _against_k(rows: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
+    """A number of some schedules, in the order of their failures an edit."""
     found = []
     for row in rows:
-        value = row.get("preference", {}).get(key) if key == "score" else row[key]["mean"]
-        if value is not None:
-            found.append((_failures(row), 100 * value))
+        share = row.get(key) or {"mean": row.get("preference", {}).get(key), "low": None}
+        if share["mean"] is not None:
+            found.append(Point(_failures(row), placed(share["mean"]), reach(share)))
     return sorted(found)
 
 

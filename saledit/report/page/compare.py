@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from saledit.report.compared import COURSES, EDITORS, listings, schedules_of
-from saledit.report.figures import comparison_figure, courses_figure, courses_of
+from saledit.report.courses import courses_figure, courses_of
 from saledit.report.page.model import Chart, Page, Section, Table
+from saledit.report.scatter import comparison_figure
 from saledit.report.schedules import schedules_figure
 
 

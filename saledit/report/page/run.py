@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saledit.report.figures import course_figure, saliency_figure, training_figure
+from saledit.report.courses import course_figure
+from saledit.report.figures import saliency_figure, training_figure
 from saledit.report.look import count, drawdown, duration, not_made, number, of_text, percent, sizes
 from saledit.report.page.model import Answers, Chart, Page, Section, Table
 from saledit.report.page.parts import (
