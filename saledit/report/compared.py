@@ -246,7 +246,7 @@ def _not_made(cells: Sequence[Mapping[str, Any]]) -> Listing:
         for row in cells
         if "counts" in row and (said := not_made(row))
     ]
-    return Listing(NOT_MADE, ("cell", ""), rows, words=frozenset({0, 1}))
+    return Listing(NOT_MADE, ("cell", "what was not made"), rows, words=frozenset({0, 1}))
 
 
 def _failed(cells: Sequence[Mapping[str, Any]]) -> Listing:

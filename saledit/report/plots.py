@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DPI = 144
+# matplotlib numbers its ids anew in each figure. In texts < and > are escaped, so tags are these.
+_TAG, _ID = re.compile("<[^>]+>"), re.compile(r'(\sid="|href="#|url\(#)')
 
 
 def write_plot(figure: Figure, path: Path) -> None:
@@ -54,4 +57,4 @@ def svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue()
-    return text[text.index("<svg") :]
+    return _TAG.sub(lambda tag: _ID.sub(rf"\1{name}-", tag[0]), text[text.index("<svg") :])

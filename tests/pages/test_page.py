@@ -15,7 +15,7 @@ from whole_runs import FakeUi
 
 from saledit.errors import UserError
 from saledit.files import write_json, write_jsonl, write_text
-from saledit.report import Ui, render
+from saledit.report import Ui, render, saliency_figure
 from saledit.report.bootstrap import wilson
 from saledit.report.page import (
     Answers,
@@ -32,6 +32,7 @@ from saledit.report.page import (
 )
 from saledit.report.page.model import state_of
 from saledit.report.page.parts import share_tiles
+from saledit.report.plots import svg
 from saledit.run import report
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"'{{ 7 * 7 }}"
@@ -150,6 +151,39 @@ def test_what_is_shown_is_what_the_files_say(folder: Path) -> None:
     assert "10.0 pt" in html
     assert "saledit fit &#39;a b.yaml&#39;" in html
     assert "trial-step picks layer 3" in html
+
+
+def test_ids_are_of_one_thing_each_and_references_find_theirs(folder: Path) -> None:
+    """A page has several figures, and matplotlib numbers the parts of each from 1."""
+    html = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    seen = Seen(html)
+    ids = [attrs["id"] for _, attrs in seen.tags if "id" in attrs]
+    assert sorted(set(ids)) == sorted(ids)
+    assert {"saliency-figure_1", "training-figure_1"} <= set(ids)
+    used = {
+        value.removeprefix("#") for _, attrs in seen.tags for name, value in attrs.items()
+        if name in {"href", "xlink:href"} and value
+    } | set(re.findall(r"url\(#([^)]*)\)", html))  # fmt: skip
+    assert any(name.startswith("training-p") for name in used), "clip paths"
+    assert used <= set(ids)
+
+
+def test_texts_of_a_figure_that_look_like_ids_stay_as_they_are() -> None:
+    figure = saliency_figure(SALIENCY | {"method": '> id="x" href="#y" url(#z)'})
+    assert 'id="x" href="#y" url(#z)' in svg(figure, "a")
+
+
+def test_a_page_is_used_without_eyes_or_mouse(folder: Path) -> None:
+    html = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    tags = Seen(html).tags
+    assert not re.search(r"<th[^>]*></th>", html)
+    (theme,) = [attrs for tag, attrs in tags if attrs.get("id") == "theme"]
+    assert theme["aria-label"] == "light or dark"
+    wide = [attrs for _, attrs in tags if attrs.get("class") == "wide"]
+    assert len(wide) == html.count("<table>")
+    for attrs in wide:
+        assert (attrs["tabindex"], attrs["role"]) == ("0", "region")
+        assert attrs["aria-label"]
 
 
 def of_tiles(results: dict[str, Any]) -> dict[str, str]:
