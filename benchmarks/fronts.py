@@ -13,6 +13,14 @@ With --beside, finished runs of rivals are set beside the curve of their own see
 the curve has at the rival's edit accuracy, the ratio of the two, and an editor's ratios over the
 seeds, written as well beside the curves (snli.beside.json). The curves meant are those of the runs
 named first, or all in the file; there is one a seed.
+
+That drawdown is the least of the curve, whose lengths were measured on the test, where a rival has
+the one length that it is used with. So two more ratios are printed. "At the length nearest 1":
+where a curve folds and has an edit accuracy several times, the drawdown is not the least of these
+but that of the length nearest to the editor's own, so that its own run has the ratio 1. "Both at
+their least": with --rivals the rivals are tested at the lengths of the curve, too (kept in
+snli.rivals.json), and at a rival's edit accuracy the least drawdown of its own curve is divided by
+the least of the other.
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from beside import (
+    Points,
     beside,
     beside_table,
     check_rivals,
@@ -37,13 +46,14 @@ from beside import (
 )
 
 from saledit.artifact import TrainedEditor, load_editor
-from saledit.errors import SaleditError
+from saledit.errors import SaleditError, UserError
 from saledit.files import read_json, write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.testing import measure
 
 LENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+Curves = dict[str, list[dict[str, float]]]  # by run
 _PRICE = 4.0  # points of edit accuracy that a point of drawdown is worth
 _KEPT = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown", "locality_kl")
 
@@ -124,15 +134,13 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Non
     figure.savefig(path, dpi=144)
 
 
-def read(path: Path) -> dict[str, list[dict[str, float]]]:
+def read(path: Path) -> Curves:
     """The curves of a file that this script wrote, by run.
 
     Raises:
         ArtifactError: there is none, or it is broken or of something else.
     """
-    curves: dict[str, list[dict[str, float]]] = read_json(
-        path, "curves by run", {str: [{str: float}]}
-    )
+    curves: Curves = read_json(path, "curves by run", {str: [{str: float}]})
     return curves
 
 
@@ -145,6 +153,9 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--beside", nargs="+", type=Path, default=[], metavar="RUN", help="folders of rivals' runs"
     )
+    parser.add_argument(
+        "--rivals", action="store_true", help="test rivals at the lengths of the curve, too"
+    )
     args = parser.parse_args(given)
     quiet_libraries()
     try:
@@ -154,23 +165,44 @@ def main(given: Sequence[str] | None = None) -> None:
         parser.exit(error.exit_status, f"{error}\n")
 
 
+def _curve(
+    run: Path, known: Curves, lengths: Sequence[float] | None, path: Path, ui: Ui
+) -> None:  # fmt: skip
+    """Measure the curve of a run's editor where it is not known, and keep it."""
+    if run.name in known and _is_of(known[run.name], lengths):
+        return
+    trained = load_editor(run)
+    prepared = prepare(trained.config, ui)
+    trained.check(prepared.base)
+    known[run.name] = front(prepared, trained, lengths or LENGTHS)
+    path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+
+
+def _of_rivals(args: argparse.Namespace, fronts: Mapping[int, Points], ui: Ui) -> Curves:
+    """Curves of the rivals at the lengths of those that they stand beside; {} if not asked for."""
+    path = args.out.with_suffix(".rivals.json")
+    known = read(path) if args.rivals and path.exists() else {}
+    for run in args.beside if args.rivals else ():
+        lengths = [point["length"] for point in fronts[rival_of(run)["seed"]]]
+        _curve(run, known, lengths, path, ui)
+    return known
+
+
 def _lines(args: argparse.Namespace) -> list[str]:
     """Measure, write and draw; what there is to print."""
     known = read(args.out) if args.out.exists() or not args.runs else {}
     meant = [run.name for run in args.runs] or [*known]
     for name in {*known, *meant}:
         editor_of(name)  # a name that says nothing is refused before minutes of work
+    if args.rivals and not args.beside:
+        raise UserError("--rivals: expected rivals behind --beside, got none")
     if args.beside:
         check_rivals(args.beside, args.runs, meant)
     with Ui() as ui:
         for run in args.runs:
-            if run.name in known and _is_of(known[run.name], args.lengths):
-                continue
-            trained = load_editor(run)
-            prepared = prepare(trained.config, ui)
-            trained.check(prepared.base)
-            known[run.name] = front(prepared, trained, args.lengths or LENGTHS)
-            args.out.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            _curve(run, known, args.lengths, args.out, ui)
+        fronts = fronts_of({name: known[name] for name in meant}) if args.beside else {}
+        theirs = _of_rivals(args, fronts, ui)
     seeds = defaultdict(list)
     for run, points in known.items():
         seeds[editor_of(run)].append(points)
@@ -178,8 +210,7 @@ def _lines(args: argparse.Namespace) -> list[str]:
     draw(curves, args.out.with_suffix(".png"))
     lines = table(curves)
     if args.beside:
-        fronts = fronts_of({name: known[name] for name in meant})
-        rows = beside(map(rival_of, args.beside), fronts)
+        rows = beside(map(rival_of, args.beside), fronts, theirs)
         editors = summary(rows)
         write_json(args.out.with_suffix(".beside.json"), {"runs": rows, "editors": editors})
         lines += ["", *beside_table(rows, editors)]

@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,7 +111,7 @@ def test_a_curve_without_drawdown_gives_no_ratio(beside: ModuleType) -> None:
     assert row["share"] == 0
     (entry,) = beside.summary([row])
     assert entry["ratio"] is None
-    assert "| ft | 0 of 1 | - | 0.00 |" in beside.beside_table([row], [entry])
+    assert "| ft | 0 of 1 | - | 0.00 | - | - |" in beside.beside_table([row], [entry])
 
 
 def test_the_command_takes_the_curves_that_are_known(
@@ -135,6 +135,73 @@ def test_the_command_takes_the_curves_that_are_known(
     assert [row["ratio"] for row in written["runs"]] == [pytest.approx(5), pytest.approx(3)]
     assert written["editors"][0]["ratio"]["mean"] == pytest.approx(4)
     assert json.loads(out.read_text()).keys() == CURVES.keys(), "the curves are as they were"
+
+
+#: A curve that folds: beyond its own length an editor mends less, and breaks more.
+FOLDED = [(0.25, 0.5, 0.01), (0.5, 0.85, 0.016), (1.0, 0.8, 0.031), (2.0, 0.6, 0.08)]
+
+
+def folded() -> list[dict[str, float]]:
+    keys = ("length", "edit_accuracy", "drawdown")
+    return [dict(zip(keys, point, strict=True)) for point in FOLDED]
+
+
+def test_an_editor_is_as_good_as_itself(beside: ModuleType) -> None:
+    """The least drawdown of its curve is that of another length than it is used with."""
+    own = rival("salem", 0, 0.8, 0.031)
+    (row,) = beside.beside([own], {0: folded()}, {own["run"]: folded()})
+    assert row["ratio"] == pytest.approx(0.031 / (0.01 + 0.006 * 0.3 / 0.35))
+    assert row["ratio"] > 1.9
+    assert row["fixed_drawdown"] == pytest.approx(0.031)
+    assert row["fixed_ratio"] == pytest.approx(1)
+    assert row["alike_ratio"] == pytest.approx(1)
+    (entry,) = beside.summary([row])
+    text = "\n".join(beside.beside_table([row], [entry]))
+    assert "| 0.800 | 0.0310 | 0.0151 | 2.0 | 0.0310 | 1.0 | 0.0151 | 1.0 |" in text
+    assert "| salem | 1 | 2.0 | 0.49 | 1.0 | 1.0 |" in text
+
+
+def test_nothing_is_chosen_by_the_drawdown(beside: ModuleType) -> None:
+    near = [beside.fixed_drawdown_at(folded(), at) for at in (0.84, 0.7, 0.25, 0.9)]
+    # .84 at .6 of the length, not at .49; .7 at 1.5 of it, not at .39; .25 before any length.
+    assert near == [pytest.approx(0.019), pytest.approx(0.0555), pytest.approx(0.005), None]
+    flat = [{"length": x, "edit_accuracy": 0.5, "drawdown": x / 100} for x in (0.5, 1.0, 2.0)]
+    assert beside.fixed_drawdown_at(flat, 0.5) == 0.01
+    assert beside.drawdown_at(flat, 0.5) == 0.005
+
+
+def test_rivals_have_lengths_too(
+    fronts: ModuleType, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    asked: list[list[float]] = []
+
+    class Trained:
+        config = None
+
+        def check(self, _base: Any) -> None:
+            pass
+
+    def front(_prepared: Any, _trained: Any, lengths: list[float]) -> list[dict[str, float]]:
+        asked.append([*lengths])
+        return points([(0.2, 0.01), (0.6, 0.03), (0.9, 0.05)])
+
+    monkeypatch.setattr(fronts, "front", front)
+    monkeypatch.setattr(fronts, "load_editor", lambda _run: Trained())
+    monkeypatch.setattr(fronts, "prepare", lambda _config, _ui: SimpleNamespace(base=None))
+    enn = str(run(tmp_path / "set-enn-s0", 0, edit_accuracy=0.4, drawdown=0.04))
+    for _ in range(2):
+        fronts.main(["set-salem-s0", "--out", str(out), "--rivals", "--beside", enn])
+        assert "| 0.400 | 0.0400 | 0.0040 | 10.0 | 0.0040 | 10.0 | 0.0200 | 5.0 |" in (
+            capsys.readouterr().out
+        )
+    assert asked == [[0, 1, 2]], "at the lengths of the curve, once"
+    (row,) = json.loads((tmp_path / "set.beside.json").read_text())["runs"]
+    assert row["alike_ratio"] == pytest.approx(5)
+    assert json.loads(out.read_text()).keys() == CURVES.keys()
+    with pytest.raises(SystemExit):
+        fronts.main(["set-salem-s0", "--out", str(out), "--rivals"])
+    assert "--rivals: expected rivals behind --beside, got none" in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(
