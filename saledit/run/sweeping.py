@@ -24,13 +24,13 @@ from saledit.run.measures.validating import MEASURES, Preferred, S
 from saledit.run.resuming import LAST
 from saledit.run.setup.caching import (
     banks_at,
-    corpus_digest,
     learned_by,
     opener,
     plain_banks,
     sum_moments,
     takes_moments,
 )
+from saledit.run.setup.origins import corpus_digest
 from saledit.run.setup.placing import place as put
 from saledit.run.setup.prepare import Prepared
 from saledit.run.training import train_at

@@ -14,7 +14,9 @@ from whole_runs import FakeUi
 
 from saledit.artifact import EDITOR_WEIGHTS
 from saledit.config import RunConfig
+from saledit.errors import ArtifactError
 from saledit.files import write_jsonl
+from saledit.run import fit
 from saledit.run.cells import alike
 from saledit.run.cells.cell import run_cell
 from saledit.run.cells.done import facts_of
@@ -211,3 +213,23 @@ def test_another_corpus_makes_another_editor(
         run(config)
     assert trained == [first.name, second.name]
     assert weights(first) != weights(second)
+
+
+def test_another_corpus_trains_the_same_cell_anew(make: Make, tmp_path: Path) -> None:
+    """Its name in the configuration is the same, and a whole training lies in the folder."""
+    corpus = tmp_path / "corpus.jsonl"
+    own = ["train.epochs=1", f"editor.moments.corpus={corpus}"]
+    one, other = make("corpus", *own), make("corpus-alone", *own)
+    texts = [[{"text": " ".join(s.inputs)} for s in samples(40, seed=seed)] for seed in (1, 2)]
+    write_jsonl(corpus, texts[0])
+    run(one)
+    before = weights(one)
+    write_jsonl(corpus, texts[1])
+    with pytest.raises(ArtifactError, match="on others, which have changed since"):
+        fit(one, True, FakeUi())  # type: ignore[arg-type]
+    assert weights(one) == before
+    assert facts_of(one) is None
+    _, said = run(one)
+    assert any("begun anew" in line for line in said)
+    fit(other, False, FakeUi())  # type: ignore[arg-type]
+    assert weights(one) == weights(other) != before

@@ -17,8 +17,8 @@ from saledit.files.writing import replacing
 from saledit.run.cells.done import is_of
 from saledit.run.curves import METRICS
 from saledit.run.fitting import train
-from saledit.run.setup.caching import corpus_digest
 from saledit.run.setup.kept import CHECK
+from saledit.run.setup.origins import corpus_digest
 from saledit.run.setup.prepare import Prepared
 from saledit.run.training import FITTED, clear
 from saledit.saliency.base import TABLE

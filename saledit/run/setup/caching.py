@@ -155,10 +155,5 @@ def sum_moments(prepared: Prepared, layers: Sequence[Layer]) -> None:
             sum_up(prepared.base, layers, _corpus(c), prepared.config.cache, bar.update)
 
 
-def corpus_digest(c: MomentsConfig) -> str:
-    """Fingerprint of the text that second moments are of; "" where none is named."""
-    return source_digest(c.corpus) if c.corpus else ""
-
-
 def _corpus(c: MomentsConfig) -> Corpus:
     return Corpus(source_digest(c.corpus), lambda: stream_texts(c.corpus), c.tokens, c.window)

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from saledit.building import make_task
 from saledit.config import RunConfig
+from saledit.config.editors import MomentsConfig
 from saledit.data.rewriter import by_rules
-from saledit.data.sources import source_files
+from saledit.data.sources import source_digest, source_files
 from saledit.errors import SaleditError
 from saledit.files import known_hash
 from saledit.models import find_weights, model_files
@@ -39,3 +40,8 @@ def origins(config: RunConfig) -> dict[str, str]:
         with suppress(OSError):
             hashes[key] = "-".join(known_hash(path)[:16] for path in paths)
     return {key: mark for key, mark in hashes.items() if mark}
+
+
+def corpus_digest(c: MomentsConfig) -> str:
+    """Fingerprint of the text that second moments are of; "" where none is named."""
+    return source_digest(c.corpus) if c.corpus else ""

@@ -26,6 +26,7 @@ from saledit.models.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
 from saledit.run.setup.launching import divides
+from saledit.run.setup.origins import corpus_digest
 from saledit.run.setup.placing import accelerator_left, device_of
 from saledit.run.setup.reading import FITTED_AND_TESTED, RunRecords, read_records
 from saledit.tasks.base import Task
@@ -79,8 +80,9 @@ class Prepared:
 
     @cached_property
     def learned_from(self) -> str:
-        """Fingerprint of the model and of all samples that training reads."""
-        head = (self.base.reading, self.train.digest(), self.validation.digest())
+        """Fingerprint of the model and of all samples and texts that training reads."""
+        corpus = corpus_digest(self.config.editor.moments)
+        head = (self.base.reading, corpus, self.train.digest(), self.validation.digest())
         return hashlib.blake2b("\n".join(head).encode(), digest_size=16).hexdigest()
 
     @cached_property
