@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from saledit import config as configuration
-from saledit.building import check_failures
-from saledit.config import RunConfig, ScheduleConfig
-from saledit.config.schedules import name_of
-from saledit.config.schedules import schedules as read_schedules
 from saledit.errors import ConfigError
-from saledit.files import write_json, write_text
-from saledit.report import (
-    Ui,
-    comparison_figure,
-    courses_figure,
-    courses_of,
-    schedules_figure,
-    write_plot,
-)
-from saledit.report.bootstrap import SHARES
-from saledit.report.look import PREFERENCES
-from saledit.run.budget import budgeted, check_budget
+from saledit.files import write_text
+from saledit.report import Ui
+from saledit.run.budget import check_budget
 from saledit.run.cells.crew import OwnProcess, Runner, run_all
 from saledit.run.cells.done import facts_of
-from saledit.run.cells.summing import TIMES, summary
-from saledit.run.checks import check
-from saledit.run.setup.launching import alone
+from saledit.run.cells.rivals import Cells, cell_of, check_once, rivals_of
+from saledit.run.cells.table import draw_table, table_of, write_table
 from saledit.run.setup.placing import device_of
 from saledit.run.setup.reading import check_data
 
-_COUNTED = ("n_edits", "n_refused", "stopped")  # of a cell: edits made, not made, cut short
 #: Of a cell that ended well.
 _NOTHING = (
     "expected results of this configuration in the cell's folder, got none; does another "
@@ -86,13 +68,13 @@ def compare(
         raise ConfigError(
             "compare: expected editors and seeds, got none; e.g. --editors salem mend"
         )
-    _check_once(editors, seeds)
+    check_once(editors, seeds)
     shared = configuration.load(target, overrides)
     folder = Path(shared.output) / f"{shared.name}-compare"
     cells: Cells = {}
-    for rival in _rivals(target, editors, schedules, overrides, ui):
+    for rival in rivals_of(target, editors, schedules, overrides, ui):
         for seed in seeds:
-            cells[rival, seed] = _cell(target, rival, seed, overrides, edits, seconds)
+            cells[rival, seed] = cell_of(target, rival, seed, overrides, edits, seconds)
     known = {config.name: facts_of(config) for config in cells.values()}
     waiting = {
         folder / "cells" / f"{config.name}.yaml": (f"{rival.label}, seed {seed}", config)
@@ -102,8 +84,8 @@ def compare(
     for _, config in waiting.values():
         device_of(config.trainer)  # refuses what is not here
     check_data([config for _, config in waiting.values()])
-    table = _table(cells, known, {}, shared, ui.command)
-    _write(folder, table)
+    table = table_of(cells, known, {}, shared, ui.command)
+    write_table(folder, table)
     failed: dict[str, str] = {}
 
     def begin(path: Path) -> None:
@@ -127,166 +109,8 @@ def compare(
                     ui.stage(f"{what} failed: {failed[config.name]}")
                 if bar is not None:
                     bar.update(done, what)
-                table = _table(cells, known, failed, shared, ui.command)
-                _write(folder, table)
+                table = table_of(cells, known, failed, shared, ui.command)
+                write_table(folder, table)
     finally:
-        _draw(folder, table)
+        draw_table(folder, table)
     return table | {"folder": str(folder)}
-
-
-def _check_once(editors: Sequence[str], seeds: Sequence[int]) -> None:
-    """Refuse what would be one cell twice.
-
-    Raises:
-        ConfigError: an editor or a seed that comes twice, or two editors' files of one name.
-    """
-    if len(set(editors)) < len(editors) or len(set(seeds)) < len(seeds):
-        raise ConfigError("compare: expected each editor and each seed once, got one twice")
-    named: dict[str, str] = {}
-    for editor in editors:
-        first = named.setdefault(_named(editor), editor)
-        if first != editor:
-            raise ConfigError(
-                f"compare: expected editors of different names, got {first} and {editor}, whose "
-                f"runs would both be '{_named(editor)}'; rename the file"
-            )
-
-
-def _named(editor: str) -> str:
-    """What an editor's runs are named by: the name of its preset or file."""
-    return Path(editor).name.removesuffix(".yaml").removesuffix(".yml")
-
-
-@dataclass(frozen=True)
-class Rival:
-    """What is compared: an editor, and its schedule where several are compared.
-
-    Attributes:
-        editor: a preset, or a file.
-        schedule: None for the configured one.
-    """
-
-    editor: str
-    schedule: ScheduleConfig | None = None
-
-    @property
-    def label(self) -> str:
-        """What it is called in tables."""
-        return f"{self.editor} {name_of(self.schedule)}" if self.schedule else self.editor
-
-    @property
-    def run(self) -> str:
-        """What its runs are named by."""
-        own = _named(self.editor)
-        return f"{own}-{name_of(self.schedule).replace(':', '-')}" if self.schedule else own
-
-    def load(self, target: str, overrides: Sequence[str]) -> RunConfig:
-        """Its configuration."""
-        name = self.editor
-        preset = name if name.endswith((".yaml", ".yml")) else f"editors/{name}"
-        config = configuration.load(target, overrides, [preset])
-        return replace(config, schedule=self.schedule) if self.schedule else config
-
-
-Cells = dict[tuple[Rival, int], RunConfig]
-
-
-def _rivals(
-    target: str, editors: Sequence[str], words: Sequence[str], overrides: Sequence[str], ui: Ui
-) -> list[Rival]:
-    """Every editor with every schedule that is for it; told where one is not."""
-    if not words:
-        return [Rival(editor) for editor in editors]
-    out = []
-    for editor in editors:
-        for schedule in read_schedules(words):
-            rival = Rival(editor, schedule)
-            own = rival.load(target, overrides).editor
-            try:
-                check_failures(own, schedule.batch_size)
-            except ConfigError as error:
-                ui.stage(f"{rival.label} left out: {error}")
-            else:
-                out.append(rival)
-    if not out:
-        raise ConfigError("--schedules: expected one that an editor can take, got none")
-    return out
-
-
-def _cell(
-    target: str, rival: Rival, seed: int, overrides: Sequence[str], edits: int, seconds: float
-) -> RunConfig:
-    config = rival.load(target, [*overrides, f"seed={seed}"])
-    check(config)  # all cells are checked before one of them runs
-    name = f"{config.name}-{rival.run}-s{seed}"
-    config = replace(config, name=name, trainer=alone(config.trainer))
-    return budgeted(config, edits, seconds)
-
-
-def _table(
-    cells: Cells, known: Mapping[str, Mapping[str, Any] | None],
-    failed: Mapping[str, str], shared: RunConfig, command: str,
-) -> dict[str, Any]:  # fmt: skip
-    """All that is known of the cells so far, by their names."""
-    rows: list[dict[str, Any]] = []
-    for (rival, seed), config in cells.items():
-        row: dict[str, Any] = {"editor": rival.label, "seed": seed, "run": str(config.folder)}
-        if config.name in failed:
-            row["error"] = failed[config.name]
-        else:
-            row |= known[config.name] or {}
-        rows.append(row)
-    done = [row for row in rows if "metrics" in row]
-    rivals = {rival.label: rival for rival, _ in cells}
-    names = [*rivals]
-    seeds = list(dict.fromkeys(seed for _, seed in cells))
-    return {
-        "schema": 1,
-        "config": shared.name,
-        "task": shared.task.name,
-        "command": command,
-        # As configured; each cell has its own, which its editor may have set.
-        "schedule": {
-            "batch_size": shared.schedule.batch_size,
-            "cumulative": shared.schedule.cumulative,
-        },
-        "schedules": list(dict.fromkeys(name_of(r.schedule) for r, _ in cells if r.schedule)),
-        "editors": [
-            {**summary(name, done, names[0], seeds), "preset": rivals[name].editor}
-            for name in names
-        ],
-        "cells": rows,
-    }
-
-
-def _write(folder: Path, table: Mapping[str, Any]) -> None:
-    write_json(folder / "compare.json", table)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    cells = table["cells"]
-    compared = [cell.get("metrics", {}).get("preference", {}) for cell in cells]
-    named = [name for name in PREFERENCES if any(name in own for own in compared)]
-    peaks = ("peak_rss_mb", "peak_device_mb", "editor_mb")
-    writer.writerow(
-        ["editor", "seed", "mode", "batch_size", "layer", *SHARES, "locality_kl", *named, *TIMES,
-         *peaks, *_COUNTED, "error"]
-    )  # fmt: skip
-    for row, own in zip(cells, compared, strict=True):
-        metrics, timing, schedule = (row.get(key, {}) for key in ("metrics", "timing", "schedule"))
-        writer.writerow(
-            [row["editor"], row["seed"], schedule.get("mode"), schedule.get("batch_size"),
-             row.get("layer"), *(metrics.get(k) for k in (*SHARES, "locality_kl")),
-             *(own.get(k) for k in named), *(timing.get(k) for k in TIMES),
-             *(row.get(k) for k in (*peaks, *_COUNTED)), row.get("error")]
-        )  # fmt: skip
-    write_text(folder / "compare.csv", out.getvalue())
-
-
-def _draw(folder: Path, table: Mapping[str, Any]) -> None:
-    """The plots, of what there is when a comparison ends or is interrupted."""
-    write_plot(comparison_figure(table), folder / "compare.png")
-    if len(table.get("schedules", [])) > 1:
-        write_plot(schedules_figure(table), folder / "schedules.png")
-    courses = courses_of(table["cells"])
-    if courses:
-        write_plot(courses_figure(courses), folder / "course.png")

@@ -19,7 +19,7 @@ from saledit.report.schedules import schedules_figure
 from saledit.run import report
 from saledit.run.cells.done import _judged
 from saledit.run.cells.summing import summary
-from saledit.run.comparing import _write
+from saledit.run.cells.table import write_table
 
 
 def edits(right: list[int], lost: list[int]) -> dict[str, list[int]]:
@@ -157,7 +157,7 @@ def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[di
         "schedule": {"batch_size": 10, "cumulative": False},
         "editors": [summary(name, rows, names[0], seeds) for name in names], "cells": rows,
     }  # fmt: skip
-    _write(tmp_path, table)
+    write_table(tmp_path, table)
     page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
     return render("compare", table, io.StringIO()), page, compared(tmp_path)[1]
 

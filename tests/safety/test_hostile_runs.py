@@ -44,8 +44,9 @@ from saledit.models import TaskModel
 from saledit.report import comparison_figure, courses_figure, courses_of, render
 from saledit.run.cells import done
 from saledit.run.cells.done import _RESULTS, _facts, facts_of, is_of
+from saledit.run.cells.rivals import Rival
 from saledit.run.cells.summing import summary
-from saledit.run.comparing import Rival, _draw, _table, _write
+from saledit.run.cells.table import draw_table, table_of, write_table
 from saledit.run.curves import read_metrics
 from saledit.run.reporting import report
 from saledit.run.resuming import WholeCheckpoints, steps_of
@@ -397,10 +398,10 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
 
 def laid_out(cell: RunConfig) -> dict[str, Any]:
     """A comparison of one cell, written, drawn and shown as far as it is known."""
-    table = _table({(Rival("a"), 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
-    _write(Path(cell.output), table)
+    table = table_of({(Rival("a"), 0): cell}, {cell.name: facts_of(cell)}, {}, cell, "")
+    write_table(Path(cell.output), table)
     if any("metrics" in row for row in table["cells"]):  # else there are axes alone
-        _draw(Path(cell.output), table)
+        draw_table(Path(cell.output), table)
     assert render("compare", table, io.StringIO())
     return table
 
@@ -494,7 +495,7 @@ def test_fuzz_results(examples: int, cell: RunConfig) -> None:
     def example(change: Callable[[bytes], bytes]) -> None:
         path.write_bytes(change(whole))
         facts = facts_of(cell)  # never an error: what cannot be read is made again
-        table = _table({(Rival("a"), 0): cell}, {cell.name: facts}, {}, cell, "")
+        table = table_of({(Rival("a"), 0): cell}, {cell.name: facts}, {}, cell, "")
         write_json(cell.folder / "compare.json", table)
         assert render("compare", table, io.StringIO())
         for _, points in courses_of(table["cells"]).items():
