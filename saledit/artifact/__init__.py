@@ -18,7 +18,7 @@ from saledit.artifact.edits import (
     read_edits,
     save_edits,
 )
-from saledit.artifact.recording import environment, sites_as_json, versions
+from saledit.artifact.recording import REVISION, environment, sites_as_json, versions
 
 __all__ = [
     "EDITOR_FACTS",
@@ -27,6 +27,7 @@ __all__ = [
     "EDITS_WEIGHTS",
     "HELD",
     "MEMORY",
+    "REVISION",
     "TrainedEditor",
     "edits_as_tensors",
     "environment",

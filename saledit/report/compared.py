@@ -68,8 +68,9 @@ def listings(result: Mapping[str, Any]) -> Iterator[Listing]:
     known, cells = [row for row in result["editors"] if row["seeds"]], result["cells"]
     text = any(of_text(cell.get("metrics", {})) for cell in cells)
     yield _shares(result, known, text)
+    costs = _costs(known, result.get("notes", ()))
     for listing in (
-        _seeds(known, text), _preferences(known), _costs(known), _beside(known, text),
+        _seeds(known, text), _preferences(known), costs, _beside(known, text),
         _courses(cells), _not_made(cells), _failed(cells),
     ):  # fmt: skip
         if listing.rows:
@@ -145,7 +146,7 @@ def _apart(found: Mapping[str, Any]) -> tuple[str, str]:
     return _between(found["min"], found["max"]), hundredfold(found["std"])
 
 
-def _costs(known: Sequence[Mapping[str, Any]]) -> Listing:
+def _costs(known: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Listing:
     rows = [
         [
             row["editor"],
@@ -160,7 +161,7 @@ def _costs(known: Sequence[Mapping[str, Any]]) -> Listing:
         for row in known
     ]
     columns = ("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
-    return Listing("Locality and costs", columns, rows)
+    return Listing("Locality and costs", columns, rows, " ".join(notes))
 
 
 def _preferences(known: Sequence[Mapping[str, Any]]) -> Listing:

@@ -15,7 +15,7 @@ from saledit.files import write_text
 from saledit.report import Ui
 from saledit.run.budget import check_budget
 from saledit.run.cells.crew import OwnProcess, Runner, run_all
-from saledit.run.cells.done import facts_of
+from saledit.run.cells.done import facts_of, found_of
 from saledit.run.cells.rivals import Cells, cell_of, check_once, rivals_of
 from saledit.run.cells.table import draw_table, table_of, write_table
 from saledit.run.setup.placing import device_of
@@ -75,7 +75,8 @@ def compare(
     for rival in rivals_of(target, editors, schedules, overrides, ui):
         for seed in seeds:
             cells[rival, seed] = cell_of(target, rival, seed, overrides, edits, seconds)
-    known = {config.name: facts_of(config) for config in cells.values()}
+    found = {config.name: found_of(config) for config in cells.values()}
+    known = {name: own.facts for name, own in found.items()}
     waiting = {
         folder / "cells" / f"{config.name}.yaml": (f"{rival.label}, seed {seed}", config)
         for (rival, seed), config in cells.items()
@@ -84,6 +85,9 @@ def compare(
     for _, config in waiting.values():
         device_of(config.trainer)  # refuses what is not here
     check_data([config for _, config in waiting.values()])
+    for why in dict.fromkeys(own.why for own in found.values() if own.why):
+        again = (what for what, config in waiting.values() if found[config.name].why == why)
+        ui.stage(f"run again, {why}: {'; '.join(again)}")
     table = table_of(cells, known, {}, shared, ui.command)
     write_table(folder, table)
     failed: dict[str, str] = {}

@@ -15,6 +15,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 
+from saledit.artifact import REVISION
 from saledit.errors import ArtifactError, SaleditError
 from saledit.files import misfit, open_regular, reason
 from saledit.files.writing import replacing
@@ -81,6 +82,8 @@ class Patience(EarlyStopping):
 class LearnedFrom(Callback):
     """Keeps in checkpoints what a training reads, so that it goes on with nothing else.
 
+    And by which code: of another one, steps are not the same.
+
     Args:
         mark: fingerprint of the model, the samples and the layer.
     """
@@ -95,10 +98,10 @@ class LearnedFrom(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The fingerprint."""
-        return {"mark": self.mark}
+        return {"mark": self.mark, "revision": REVISION}
 
     def steps_of(self, checkpoint: Path | None) -> int:
-        """Steps that a checkpoint holds, which has to be of this model and these samples.
+        """Steps that a checkpoint holds, which has to be of this code, model and samples.
 
         Raises:
             ArtifactError: it is one, or broken as ``steps_of`` says.
@@ -107,8 +110,14 @@ class LearnedFrom(Callback):
             return 0
         state = _read(checkpoint)
         kept = state.get("callbacks", {}).get(self.state_key)
-        found = kept.get("mark", self.mark) if isinstance(kept, Mapping) else self.mark
-        if found != self.mark:
+        kept = kept if isinstance(kept, Mapping) else {}
+        if kept.get("revision") != REVISION:
+            raise ArtifactError(
+                f"{checkpoint}: expected a training by this code (revision {REVISION}), got one by "
+                f"other code ({kept.get('revision')!s:.20}), whose steps are not the same; "
+                f"{_REMEDY}"
+            )
+        if kept.get("mark") != self.mark:
             raise ArtifactError(
                 f"{checkpoint}: expected a training at this layer on the model and the data that "
                 f"are there now, got one on others, which have changed since; {_REMEDY}"

@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from saledit.artifact import REVISION
 from saledit.building import make_editor
 from saledit.config import RunConfig, SiteConfig, TestConfig, TrainConfig
 from saledit.data.datamodule import dealt_failures
@@ -38,7 +39,6 @@ from saledit.saliency.base import LayerScore, Saliency
 from saledit.site import Layer
 from saledit.tasks.base import in_words
 
-_SCHEMA = 6  # of cached scores; to be raised with what a sweep does
 _FOREVER = 1_000_000  # rounds without a better state; none is stopped early
 _SHARES = ("edit_accuracy", "drawdown")
 _JUDGES = {"validation": "score", "preference": S}  # which metric of a validation they read
@@ -245,7 +245,7 @@ def sweep_key(prepared: Prepared) -> str:
         caches=replace(config.caches, memory_mb=0),
     )  # fmt: skip
     samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
-    parts = (str(_SCHEMA), samples, corpus_digest(config.editor.moments))
+    parts = (str(REVISION), samples, corpus_digest(config.editor.moments))
     return "-".join(filter(None, parts))
 
 

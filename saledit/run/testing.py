@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from saledit import distributed
-from saledit.artifact import TrainedEditor, environment, load_editor, sites_as_json, versions
+from saledit.artifact import (
+    REVISION,
+    TrainedEditor,
+    environment,
+    load_editor,
+    sites_as_json,
+    versions,
+)
 from saledit.config.schedules import mode_of
 from saledit.data.datamodule import TestEpisodes
 from saledit.data.part_banks import PartBanks
@@ -148,6 +155,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     distributed.barrier()
     results = {
         "schema": 1,
+        "revision": REVISION,
         "task": task.name,
         "editor": config.editor.name,
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from saledit import config as configuration
 from saledit import distributed
-from saledit.artifact import EDITOR_FACTS, environment, save_editor
+from saledit.artifact import EDITOR_FACTS, REVISION, environment, save_editor, versions
 from saledit.building import make_editor, make_search
 from saledit.calibration import RATES, calibrate
 from saledit.config import RunConfig
@@ -103,6 +103,7 @@ def train_at(
     module.eval()
     place(prepared.base, config.trainer)  # Lightning takes a module back to main memory
     result = {
+        "revision": REVISION,
         "run": str(folder),
         "base_model": {"name": prepared.base.name, "fingerprint": prepared.base.fingerprint},
         "layer": layer.index,
@@ -123,6 +124,7 @@ def train_at(
         "processes": distributed.world_size(),
         "weights": prepared.base.weights.where,
         "cache": prepared.room.as_json(),
+        "versions": versions(),
         "environment": environment(prepared.base.device, ui.command),
     }
     if distributed.is_main():

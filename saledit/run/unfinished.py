@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from saledit import distributed
-from saledit.artifact import EDITS_FACTS, TrainedEditor, load_edits, save_edits
+from saledit.artifact import EDITS_FACTS, REVISION, TrainedEditor, load_edits, save_edits
 from saledit.delta import Edits
 from saledit.errors import JobError, UserError
 from saledit.files import read_json
@@ -18,7 +18,6 @@ from saledit.files.values import seal_of
 from saledit.models import fingerprint
 from saledit.run.setup.prepare import Prepared
 
-_SCHEMA = 2  # to be raised with how edits are made
 _SLOW = 5.0  # seconds that a batch of edits takes at least that is worth keeping
 _ROOM = 4 << 30  # bytes that are kept at most
 _KEPT = {"seconds": float, "seal": str}
@@ -37,7 +36,7 @@ class Unfinished(Protocol):
 
 def mark_of(prepared: Prepared, trained: TrainedEditor) -> str:
     """A fingerprint of all that a test's edits depend on, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(b"%d" % _SCHEMA, digest_size=16)
+    digest = hashlib.blake2b(b"%d" % REVISION, digest_size=16)
     # Of the editor as it is tested, which may be otherwise than the run that was prepared.
     digest.update(prepared.fingerprint(trained.config, prepared.test).encode())
     digest.update(fingerprint(trained.editor).encode())

@@ -18,6 +18,7 @@ from tiny import build, samples, save
 from whole_runs import FakeUi, compared, rows, ui
 
 from saledit import config as configuration
+from saledit.artifact import REVISION
 from saledit.config import RunConfig
 from saledit.errors import ConfigError, JobError, UserError
 from saledit.files import alone, one_at_a_time, write_json, write_jsonl
@@ -220,6 +221,24 @@ def test_results_that_do_not_say_what_they_are_of_are_none(done: RunConfig) -> N
     del results["origins"]
     write_json(path, results)
     assert facts_of(done) is None
+
+
+def test_cells_of_other_code_are_run_again_and_it_is_said(shared: Path) -> None:
+    def again() -> tuple[list[str], Path]:
+        shown = FakeUi()
+        table = compare(str(shared), ["step"], [0], ["name=older"], shown, runner=here)  # type: ignore[arg-type]
+        assert table["notes"] == []
+        return shown.stages, Path(table["cells"][0]["run"]) / "results.json"
+
+    _, path = again()
+    results = json.loads(path.read_text(encoding="utf-8"))
+    kept = path.read_bytes()
+    assert "run again" not in " ".join(again()[0])
+    assert path.read_bytes() == kept
+    del results["revision"]
+    write_json(path, results)
+    assert "run again, made by other code: step, seed 0" in again()[0]
+    assert json.loads(path.read_text(encoding="utf-8"))["revision"] == REVISION
 
 
 @pytest.mark.parametrize("broken", quick(["last.ckpt"], ["last.ckpt", "best.ckpt", "metrics.csv"]))

@@ -18,6 +18,7 @@ from saledit.report.page.parts import share_tiles
 from saledit.report.schedules import schedules_figure
 from saledit.run import report
 from saledit.run.cells.done import _judged
+from saledit.run.cells.notes import notes_of
 from saledit.run.cells.summing import summary
 from saledit.run.cells.table import write_table
 
@@ -156,6 +157,7 @@ def shown(rows: list[dict[str, Any]], tmp_path: Path) -> tuple[str, str, list[di
         "schema": 1, "config": "c", "task": "qa", "command": "",
         "schedule": {"batch_size": 10, "cumulative": False},
         "editors": [summary(name, rows, names[0], seeds) for name in names], "cells": rows,
+        "notes": notes_of(rows),
     }  # fmt: skip
     write_table(tmp_path, table)
     page = Path(report(str(tmp_path), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
@@ -206,6 +208,27 @@ def test_what_was_not_made_is_told_beside_the_numbers(tmp_path: Path) -> None:
     assert [(row["n_edits"], row["n_refused"], row["stopped"]) for row in cells] == [
         ("100", "30", ""), ("4", "0", "40"),
     ]  # fmt: skip
+
+
+def test_cells_that_were_made_with_something_else_are_named(tmp_path: Path) -> None:
+    usual = {"saledit": "0.1.0", "torch": "2.8.0", "device": "cpu", "threads": 2}
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 10}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+    }  # fmt: skip
+    pairs = {"a": (usual, usual), "b": (usual | {"threads": 1}, usual), "c": (usual, usual)}
+    rows = [
+        cell_of(name, 0, [1], **facts, made_with={"training": training, "test": test})
+        for name, (training, test) in pairs.items()
+    ]
+    said, page, _ = shown([rows[0], rows[2]], tmp_path)
+    assert "Made otherwise" not in said + page
+    other = {"training": usual | {"torch": "2.7"}, "test": usual | {"torch": "2.7"}}
+    said, page, _ = shown([*rows, cell_of("d", 0, [1], **facts, made_with=other)], tmp_path)
+    for text in (said, page):
+        assert (
+            "Made otherwise than the other cells: b, seed 0 (threads 1 in training); "
+            "d, seed 0 (torch 2.7 in training and test)." in " ".join(text.split())
+        )
 
 
 @pytest.mark.parametrize(

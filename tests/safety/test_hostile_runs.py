@@ -31,6 +31,7 @@ from torch import Tensor
 from whole_runs import ui
 
 from saledit import config as configuration
+from saledit.artifact import REVISION
 from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.covariance import Corpus, second_moments
 from saledit.cache.opening import open_bank
@@ -368,6 +369,13 @@ def test_fuzz_metrics(examples: int, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- results
 
 
+def made() -> dict[str, Any]:
+    """What a training and a test say of what made them."""
+    versions = {"saledit": "0.1.0", "torch": "2.8.0"}
+    environment = {"device": "cpu", "threads": 2}
+    return {"revision": REVISION, "versions": versions, "environment": environment}
+
+
 def results() -> dict[str, Any]:
     edits = {name: [1, 0, 2] for name in ("fail", "adapt", "lost")}
     edits |= {name: [2, 2, 4] for name in ("fail_of", "adapt_of", "lost_of")}
@@ -376,7 +384,7 @@ def results() -> dict[str, Any]:
         "layer": 1, "sites": [{"name": "x"}],
         "schedule": {"mode": "batch", "batch_size": 2}, "metrics": {**shares, "locality_kl": 0.01},
         "per_edit": edits, "timing": {"train_seconds": 1.0, "edits_per_second": 2},
-        "memory": {"peak_rss_mb": 100.0}, "collapse": None,
+        "memory": {"peak_rss_mb": 100.0}, "collapse": None, **made(),
         "course": [
             {"n_failures": 0, "pass_accuracy": 1.0},
             {"n_failures": 5, "perplexity": 9.5, "delta_norm": 1.0, "weight_norm": 2.0,
@@ -393,6 +401,7 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     write_text(config.folder / "editor.safetensors", "")
     write_json(config.folder / "results.json", results())
+    write_json(config.folder / "fit.json", {"memory": {"peak_rss_mb": 90.0}, **made()})
     return config
 
 
@@ -454,6 +463,18 @@ def test_a_cell_of_results_that_say_nothing_is_run_again(
     assert "metrics" not in laid_out(cell)["cells"][0]
 
 
+@pytest.mark.parametrize("name", ["results.json", "fit.json"])
+@pytest.mark.parametrize("revision", [None, REVISION - 1, REVISION + 1])
+def test_a_cell_of_other_code_is_run_again(
+    name: str, revision: int | None, cell: RunConfig
+) -> None:
+    assert done.found_of(cell).facts is not None
+    told = json.loads((cell.folder / name).read_text(encoding="utf-8"))
+    del told["revision"]
+    write_json(cell.folder / name, told if revision is None else told | {"revision": revision})
+    assert done.found_of(cell) == done.Found(None, "made by other code")
+
+
 def test_a_course_without_its_end_is_run_again(cell: RunConfig) -> None:
     cut = {name: value for name, value in results().items() if name != "collapse"}
     write_json(cell.folder / "results.json", cut)
@@ -506,9 +527,10 @@ def test_fuzz_results(examples: int, cell: RunConfig) -> None:
 
 
 def test_the_shape_of_results_is_that_of_results(cell: RunConfig) -> None:
-    assert _facts(results(), cell.folder)["layer"] == 1
+    facts = _facts(results(), made(), cell.folder)
+    assert facts["layer"] == 1
     assert set(_RESULTS) >= {"layer", "per_edit", "metrics"}
-    row = {"seed": 0, "editor": "a", **_facts(results(), cell.folder)}
+    row = {"seed": 0, "editor": "a", **facts}
     assert summary("a", [row], "a", [0])["seeds"] == [0]
 
 

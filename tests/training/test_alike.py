@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,12 @@ from quick import quick
 from tiny import samples
 from whole_runs import FakeUi
 
-from saledit.artifact import EDITOR_WEIGHTS
+from saledit.artifact import EDITOR_WEIGHTS, REVISION
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError
 from saledit.files import write_jsonl
-from saledit.run import fit
-from saledit.run.cells import alike
+from saledit.run import fit, resuming, testing, training
+from saledit.run.cells import alike, done
 from saledit.run.cells.cell import run_cell
 from saledit.run.cells.done import facts_of
 
@@ -233,3 +234,20 @@ def test_another_corpus_trains_the_same_cell_anew(make: Make, tmp_path: Path) ->
     assert any("begun anew" in line for line in said)
     fit(other, False, FakeUi())  # type: ignore[arg-type]
     assert weights(one) == weights(other) != before
+
+
+def test_what_other_code_has_trained_is_trained_again(
+    make: Make, trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make("code", "train.epochs=1", "train.validation_passes=7")
+    run(config)
+    for module in (alike, done, resuming, testing, training):
+        monkeypatch.setattr(module, "REVISION", REVISION + 1)
+    assert facts_of(config) is None
+    with pytest.raises(ArtifactError, match=f"expected a training by this code .*{REVISION}"):
+        fit(config, True, FakeUi())  # type: ignore[arg-type]
+    _, said = run(config)
+    # First on what lies there, which is not taken.
+    assert trained == [config.name] * 3
+    assert any("begun anew" in line for line in said)
+    assert json.loads((config.folder / "fit.json").read_text())["revision"] == REVISION + 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saledit import config as configuration
-from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, HELD, load_editor
+from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, HELD, REVISION, load_editor
 from saledit.config import RunConfig, TestConfig
 from saledit.errors import ArtifactError, UserError
 from saledit.files import file_hash, is_file, keep_json, kept_json, one_at_a_time, write_text
@@ -23,7 +23,6 @@ from saledit.run.setup.prepare import Prepared
 from saledit.run.training import FITTED, clear
 from saledit.saliency.base import TABLE
 
-_SCHEMA = 5  # of notes; to be raised with what a training does
 #: What a training leaves, its record last. (Where the layer is fixed there is no table of layers.)
 _LEFT = (TABLE, METRICS, HELD, CHECK, EDITOR_WEIGHTS, EDITOR_FACTS, FITTED)
 
@@ -63,7 +62,7 @@ def _key(prepared: Prepared) -> str:
     schedule = replace(config.schedule, cumulative=False)
     plain = replace(config, schedule=schedule, test=TestConfig())
     samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
-    return "-".join(filter(None, (str(_SCHEMA), samples, corpus_digest(config.editor.moments))))
+    return "-".join(filter(None, (str(REVISION), samples, corpus_digest(config.editor.moments))))
 
 
 @dataclass(frozen=True, slots=True)

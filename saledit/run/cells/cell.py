@@ -44,7 +44,7 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
         except ArtifactError as error:
             if not resume:
                 raise
-            ui.stage(f"what is left of this cell is broken, so it is begun anew ({error})")
+            ui.stage(f"this cell cannot be gone on with, so it is begun anew ({error})")
             prepared = prepare(config, ui)
             source = train_once(prepared, resume=False)
         if source != folder:

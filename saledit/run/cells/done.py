@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saledit import config as configuration
-from saledit.artifact import EDITOR_WEIGHTS
+from saledit.artifact import EDITOR_WEIGHTS, REVISION
 from saledit.config import RunConfig
 from saledit.data.readers import file_rows
 from saledit.errors import ArtifactError, SaleditError
@@ -27,7 +28,12 @@ _WATCHED = (
     "current", "earlier", "adapt", "pass_accuracy", "perplexity", "locality_kl", "weight_norm",
     "delta_norm",
 )  # fmt: skip
-#: What a comparison reads of ``results.json``.
+_VERSIONS, _PLACES = ("saledit", "torch"), ("device", "threads")
+#: What a training and a test say of what made them.
+_MADE_WITH = {
+    "versions": dict.fromkeys(_VERSIONS, str), "environment": {"device": str, "threads": int},
+}  # fmt: skip
+#: What a comparison reads of ``results.json``,
 _RESULTS = {
     "layer": int, "sites": list, "schedule": {"mode": str, "batch_size": int},
     "data?": {"test": str}, "origins?": {str: str},
@@ -41,8 +47,10 @@ _RESULTS = {
         {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
     ],
     "collapse?": (int, None), "stopped?": int, "n_edits?": int, "n_refused?": int,
-    "counts?": {"fail": int, "adapt?": int, "pass?": int},
+    "counts?": {"fail": int, "adapt?": int, "pass?": int}, **_MADE_WITH,
 }  # fmt: skip
+#: ... and of ``fit.json``.
+_TRAINED = {"memory": {str: float}, **_MADE_WITH}
 _AS_THEY_ARE = ("course", "collapse", "stopped", "n_edits", "n_refused", "counts")
 _MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
@@ -57,33 +65,54 @@ def is_of(folder: Path, config: RunConfig) -> bool:
         return False
 
 
-def facts_of(config: RunConfig) -> dict[str, Any] | None:
-    """What a row of the comparison says of a cell.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a cell's folder holds.
 
-    Returns:
-        None where it is not done: there is no editor, or there are no results of this
-        configuration, of the data and the model that are there now, that can be read.
+    Attributes:
+        facts: what a row of the comparison says; None where the cell is not done: there is no
+            editor, or there are no results of this configuration, by this code, of the data and
+            the model that are there now, that can be read.
+        why: why results that are there are not taken; "" where there are none.
     """
+
+    facts: dict[str, Any] | None = None
+    why: str = ""
+
+
+def facts_of(config: RunConfig) -> dict[str, Any] | None:
+    """What a row of the comparison says of a cell; None where it is not done."""
+    return found_of(config).facts
+
+
+def found_of(config: RunConfig) -> Found:
+    """What a cell's folder holds of its configuration."""
     folder = config.folder
-    if not is_of(folder, config) or not is_file(folder / EDITOR_WEIGHTS):
-        return None
+    paths = (folder / "results.json", folder / FITTED)
+    if not is_of(folder, config) or not all(map(is_file, (*paths, folder / EDITOR_WEIGHTS))):
+        return Found()
     try:
-        results = read_json(folder / "results.json", "results", _RESULTS)
+        for path in paths:
+            told = read_json(path, "a record of this cell", {"revision?": int})
+            if told.get("revision") != REVISION:  # of older code there is none, or another shape
+                return Found(why="made by other code")
+        results = read_json(paths[0], "results", _RESULTS)
+        trained = read_json(paths[1], "a record of training", _TRAINED)
+        if not _is_sound(results):
+            return Found(why="damaged")
+        if changed := _changed(results, config):
+            return Found(why=f"{changed} has changed since")
         # A cell's peak is that of both, whichever process has trained.
-        if is_file(folder / FITTED):
-            trained = read_json(folder / FITTED, "a record of training", {"memory": {str: float}})
-            results["memory"] = highest(trained["memory"], results["memory"])
-        if not _is_sound(results) or _are_stale(results, config):
-            return None
-        return _facts(results, folder)
+        results["memory"] = highest(trained["memory"], results["memory"])
+        return Found(_facts(results, trained, folder))
     except (ArtifactError, OSError):
-        return None
+        return Found(why="damaged")
 
 
-def _are_stale(results: Mapping[str, Any], config: RunConfig) -> bool:
-    """Whether a file that results are of holds something else now."""
+def _changed(results: Mapping[str, Any], config: RunConfig) -> str:
+    """The setting whose file holds something else now than results are of; "" for none."""
     before = results.get("origins", {})  # of older code they may say of nothing
-    return any(before.get(key) != mark for key, mark in origins(config).items())
+    return next((key for key, mark in origins(config).items() if before.get(key) != mark), "")
 
 
 def _is_sound(results: Mapping[str, Any]) -> bool:
@@ -135,7 +164,16 @@ def failures_of(folder: Path) -> str | None:
     return digest.hexdigest()
 
 
-def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _made_with(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What numbers may depend on beside the configuration and the code."""
+    versions, environment = record["versions"], record["environment"]
+    return {
+        **{name: versions[name] for name in _VERSIONS},
+        **{name: environment[name] for name in _PLACES},
+    }
+
+
+def _facts(results: Mapping[str, Any], trained: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     metrics = results["metrics"]
     return {
         "layer": results["layer"],
@@ -149,6 +187,7 @@ def _facts(results: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "timing": {name: results["timing"].get(name) for name in TIMES},
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),
+        "made_with": {"training": _made_with(trained), "test": _made_with(results)},
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
     } | {name: results[name] for name in _AS_THEY_ARE if name in results}
 

@@ -20,6 +20,7 @@ from saledit.report import (
 )
 from saledit.report.bootstrap import SHARES
 from saledit.report.look import PREFERENCES
+from saledit.run.cells.notes import notes_of
 from saledit.run.cells.rivals import Cells
 from saledit.run.cells.summing import TIMES, summary
 
@@ -70,6 +71,7 @@ def table_of(
             for name in names
         ],
         "cells": rows,
+        "notes": notes_of(done),
     }
 
 
