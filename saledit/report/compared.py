@@ -153,6 +153,7 @@ def _costs(known: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Listing:
             number(row["locality_kl"]),
             # One that has nothing to learn has nothing to say here.
             _time(row["train_seconds"] if row["edits_per_second"] else None),
+            _time(row.get("picking_seconds")),
             number(round(row["edits_per_second"], 1) if row["edits_per_second"] else None),
             _time(row["fix_seconds_per_edit"]),
             number(round(row["peak_rss_mb"])),
@@ -160,8 +161,10 @@ def _costs(known: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Listing:
         ]
         for row in known
     ]
-    columns = ("editor", "KL", "train", "edits/s", "a fix", "peak MB", "editor MB")
-    return Listing("Locality and costs", columns, rows, " ".join(notes))
+    columns = ("editor", "KL", "train", "picked in", "edits/s", "a fix", "peak MB", "editor MB")
+    picked = any(row.get("picking_seconds") is not None for row in known)
+    said = ["The layer is picked before the training, beside any budget of it."] if picked else []
+    return Listing("Locality and costs", columns, rows, " ".join([*said, *notes]))
 
 
 def _preferences(known: Sequence[Mapping[str, Any]]) -> Listing:

@@ -241,6 +241,16 @@ def test_cells_of_other_code_are_run_again_and_it_is_said(shared: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8"))["revision"] == REVISION
 
 
+def test_a_cell_says_what_picking_its_layer_took(shared: Path) -> None:
+    own = ["name=picked", "site.select=sweep", "site.layer=-1", "train.validation_edits=2"]
+    table = compare(str(shared), ["step"], [0], own, FakeUi(), 8, runner=here)  # type: ignore[arg-type]
+    (cell,), (editor,) = table["cells"], table["editors"]
+    picked = json.loads((Path(cell["run"]) / "saliency.json").read_text(encoding="utf-8"))
+    for name in ("seconds", "forward_passes", "backward_passes"):
+        assert cell[f"picking_{name}"] == editor[f"picking_{name}"] == picked[name]
+    assert cell["picking_seconds"] > 0
+
+
 @pytest.mark.parametrize("broken", quick(["last.ckpt"], ["last.ckpt", "best.ckpt", "metrics.csv"]))
 def test_a_cell_that_cannot_be_gone_on_with_is_begun_anew(broken: str, done: RunConfig) -> None:
     expected = facts_of(done)

@@ -231,6 +231,26 @@ def test_cells_that_were_made_with_something_else_are_named(tmp_path: Path) -> N
         )
 
 
+def test_what_picking_the_layer_took_is_told_beside_the_training(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 10}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+        "picking_seconds": None,
+    }  # fmt: skip
+    fixed = cell_of("fixed", 0, [1], **facts)
+    told = {"seconds": 400.0, "forward_passes": 900.0, "backward_passes": 300.0}
+    swept = cell_of("swept", 0, [1], **facts | {f"picking_{n}": v for n, v in told.items()})
+    said, page, cells = shown([fixed], tmp_path)
+    assert "picked" not in said + page
+    said, page, cells = shown([fixed, swept], tmp_path)
+    for text in (said, page):
+        assert "picked in" in text
+        assert "6 min 40 s" in text
+        assert "beside any budget of it" in text
+    assert [[row[f"picking_{name}"] for name in told] for row in cells] == [
+        ["", "", ""], ["400.0", "900.0", "300.0"],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("k", "failures", "n", "words"),
     [

@@ -401,7 +401,9 @@ def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     write_text(config.folder / "editor.safetensors", "")
     write_json(config.folder / "results.json", results())
-    write_json(config.folder / "fit.json", {"memory": {"peak_rss_mb": 90.0}, **made()})
+    write_json(
+        config.folder / "fit.json", {"memory": {"peak_rss_mb": 90.0}, "saliency": None, **made()}
+    )
     return config
 
 
@@ -527,7 +529,7 @@ def test_fuzz_results(examples: int, cell: RunConfig) -> None:
 
 
 def test_the_shape_of_results_is_that_of_results(cell: RunConfig) -> None:
-    facts = _facts(results(), made(), cell.folder)
+    facts = _facts({**results(), "picking": {}}, made(), cell.folder)
     assert facts["layer"] == 1
     assert set(_RESULTS) >= {"layer", "per_edit", "metrics"}
     row = {"seed": 0, "editor": "a", **facts}

@@ -50,7 +50,10 @@ _RESULTS = {
     "counts?": {"fail": int, "adapt?": int, "pass?": int}, **_MADE_WITH,
 }  # fmt: skip
 #: ... and of ``fit.json``.
-_TRAINED = {"memory": {str: float}, **_MADE_WITH}
+_PICKED = ("seconds", "forward_passes", "backward_passes")
+_TRAINED = {
+    "memory": {str: float}, "saliency": (dict.fromkeys(_PICKED, float), None), **_MADE_WITH,
+}  # fmt: skip
 _AS_THEY_ARE = ("course", "collapse", "stopped", "n_edits", "n_refused", "counts")
 _MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
@@ -98,12 +101,13 @@ def found_of(config: RunConfig) -> Found:
                 return Found(why="made by other code")
         results = read_json(paths[0], "results", _RESULTS)
         trained = read_json(paths[1], "a record of training", _TRAINED)
+        # A cell's peak is that of both, whichever process has trained.
+        results["memory"] = highest(trained["memory"], results["memory"])
+        results["picking"] = {name: (trained["saliency"] or {}).get(name) for name in _PICKED}
         if not _is_sound(results):
             return Found(why="damaged")
         if changed := _changed(results, config):
             return Found(why=f"{changed} has changed since")
-        # A cell's peak is that of both, whichever process has trained.
-        results["memory"] = highest(trained["memory"], results["memory"])
         return Found(_facts(results, trained, folder))
     except (ArtifactError, OSError):
         return Found(why="damaged")
@@ -122,7 +126,8 @@ def _is_sound(results: Mapping[str, Any]) -> bool:
         return False
     if any(n < 0 for name in _COUNTS if name.endswith("_of") for n in results["per_edit"][name]):
         return False
-    kept = (results.get(name, {}) for name in ("metrics", "timing", "memory", "counts"))
+    named = ("metrics", "timing", "memory", "counts", "picking")
+    kept = (results.get(name, {}) for name in named)
     if not all(abs(n) < _MOST for part in kept for n in _numbers(part)):
         return False
     if _judged(results["metrics"]).get("edit_accuracy") is None:
@@ -185,6 +190,7 @@ def _facts(results: Mapping[str, Any], trained: Mapping[str, Any], folder: Path)
         "failures": failures_of(folder),
         "test": results.get("data", {}).get("test"),
         "timing": {name: results["timing"].get(name) for name in TIMES},
+        **{f"picking_{name}": value for name, value in results["picking"].items()},
         "peak_rss_mb": results["memory"]["peak_rss_mb"],
         "peak_device_mb": results["memory"].get("peak_device_mb"),
         "made_with": {"training": _made_with(trained), "test": _made_with(results)},

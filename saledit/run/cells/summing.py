@@ -11,7 +11,9 @@ from saledit.report.look import PREFERENCES, of_text
 
 #: Times of a cell, as ``results.json`` names them.
 TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
-_COSTS = (*TIMES, "peak_rss_mb", "peak_device_mb", "editor_mb")
+#: What picking the layer took, which no budget counts; none where it is fixed.
+PICKING = ("picking_seconds", "picking_forward_passes", "picking_backward_passes")
+_COSTS = (*TIMES, *PICKING, "peak_rss_mb", "peak_device_mb", "editor_mb")
 _KINDS = ("fail", "adapt", "pass")  # of the samples of a test
 _NO_PERPLEXITY = -1 + 1e-6  # a rise to next to nothing of it, which no text has
 
