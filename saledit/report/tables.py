@@ -262,7 +262,9 @@ def _costs(result: Mapping[str, Any]) -> Iterator[RenderableType]:
     if "fix_seconds_per_edit" in timing:
         parts.append(f"{duration(timing['fix_seconds_per_edit'])} for one edit")
     if "peak_rss_mb" in memory:
-        parts.append(f"peak memory {number(round(memory['peak_rss_mb']))} MB")
+        shared = memory.get("setup_rss_mb")
+        before = "" if shared is None else f" ({number(round(shared))} MB to set up)"
+        parts.append(f"peak memory {number(round(memory['peak_rss_mb']))} MB{before}")
     parts.append(f"seed {result['seed']}")
     text = "; ".join(parts)
     yield line(text[:1].upper() + text[1:] + ".")

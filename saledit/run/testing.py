@@ -35,7 +35,6 @@ from saledit.run.measures.course import Course
 from saledit.run.measures.preferences import PAIRS, Preferences, pairs_of
 from saledit.run.measures.said import Said
 from saledit.run.measures.tally import Tally
-from saledit.run.peaks import peaks
 from saledit.run.sequence import Kept, course_of, pile_up
 from saledit.run.setup.caching import banks_of, opener
 from saledit.run.setup.launching import check_strategy, launch
@@ -121,6 +120,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     """Edit the test failures and count what was mended and what broke."""
     config, part, task = prepared.config, prepared.test, prepared.task
     banks = banks_of(prepared, part, trained.layer, texts=trained.editor.needs_text)
+    prepared.peaks.begin()  # what is kept is made, for this test and others
     trained.editor.to(prepared.base.device)
     schedule = config.schedule
     prepared.ui.stage(f"editing {len(part.fail)} failures, {schedule.batch_size} at a time")
@@ -176,7 +176,7 @@ def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
             "test_seconds": seconds,
             "fix_seconds_per_edit": seconds_a_fix,
         },
-        "memory": peaks(prepared.base.device),
+        "memory": prepared.peaks.as_json(),
         "cache": prepared.room.as_json(),
         "processes": distributed.world_size(),
         "weights": prepared.base.weights.where,

@@ -30,7 +30,6 @@ from saledit.report import Ui, training_bar
 from saledit.requests import hold
 from saledit.run.budget import length
 from saledit.run.curves import EARLIER, METRICS, join_metrics, set_metrics_aside
-from saledit.run.peaks import peaks
 from saledit.run.resuming import (
     BEST,
     LAST,
@@ -120,7 +119,7 @@ def train_at(
         "validation": validation,
         "editor_parameters": sum(p.numel() for p in module.editor.parameters()),
         "precision": trainer.precision,
-        "memory": peaks(prepared.base.device),
+        "memory": prepared.peaks.as_json(),
         "processes": distributed.world_size(),
         "weights": prepared.base.weights.where,
         "cache": prepared.room.as_json(),
@@ -177,6 +176,10 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     validation = train
     if config.train.validation_edits:
         validation = banks_of(prepared, prepared.validation, layer, texts=text)
+    moments = None
+    if editor.needs_moments:
+        moments = moments_of(prepared, train, editor.needs_full_rank)
+    prepared.peaks.begin()  # what is kept is made, for this run and others
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,
         config.seed, prepared.base.positions_at_once, prepared.base.weights.is_divided,
@@ -191,9 +194,6 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     )  # fmt: skip
     first = data.episodes(0)
     batches = [first[i] for i in range(min(4, len(first)))]
-    moments = None
-    if editor.needs_moments:
-        moments = moments_of(prepared, train, editor.needs_full_rank)
     for batch in batches:
         editor.prime(batch.terms.pairs, moments)
         moments = None

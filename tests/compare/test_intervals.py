@@ -231,6 +231,18 @@ def test_cells_that_were_made_with_something_else_are_named(tmp_path: Path) -> N
         )
 
 
+def test_peaks_of_whole_processes_are_told_as_such(tmp_path: Path) -> None:
+    facts = {
+        "schedule": {"mode": "batch", "batch_size": 10}, "peak_rss_mb": 1.0, "editor_mb": 1.0,
+    }  # fmt: skip
+    for setup, is_told in ((None, True), (3.0, False)):
+        rows = [cell_of("a", 0, [1], **facts, setup_rss_mb=setup)]
+        said, page, cells = shown(rows, tmp_path)
+        for text in (said, page):
+            assert ("of whole processes" in text) == is_told
+        assert cells[0]["setup_rss_mb"] == ("" if setup is None else "3.0")
+
+
 def test_what_picking_the_layer_took_is_told_beside_the_training(tmp_path: Path) -> None:
     facts = {
         "schedule": {"mode": "batch", "batch_size": 10}, "peak_rss_mb": 1.0, "editor_mb": 1.0,

@@ -17,7 +17,7 @@ from saledit.errors import ArtifactError, SaleditError
 from saledit.files import is_file, read_json, read_text
 from saledit.report.bootstrap import PER_EDIT as _COUNTS
 from saledit.report.bootstrap import SHARES
-from saledit.run.cells.summing import TIMES
+from saledit.run.cells.summing import PEAKS, TIMES
 from saledit.run.measures.said import FAIL
 from saledit.run.peaks import highest
 from saledit.run.setup.origins import origins
@@ -42,7 +42,7 @@ _RESULTS = {
         **{f"{name}?": _NUMBER for name in (*SHARES, "locality_kl")},
     },
     "per_edit": {name: [float] for name in _COUNTS}, "timing": {str: _NUMBER},
-    "memory": {"peak_rss_mb": float, "peak_device_mb?": float},
+    "memory": {"peak_rss_mb": float, **{f"{name}?": float for name in PEAKS}},
     "course?": [
         {"n_failures": int, "abilities?": {str: float}, **{f"{name}?": float for name in _WATCHED}}
     ],
@@ -191,8 +191,7 @@ def _facts(results: Mapping[str, Any], trained: Mapping[str, Any], folder: Path)
         "test": results.get("data", {}).get("test"),
         "timing": {name: results["timing"].get(name) for name in TIMES},
         **{f"picking_{name}": value for name, value in results["picking"].items()},
-        "peak_rss_mb": results["memory"]["peak_rss_mb"],
-        "peak_device_mb": results["memory"].get("peak_device_mb"),
+        **{name: results["memory"].get(name) for name in PEAKS},
         "made_with": {"training": _made_with(trained), "test": _made_with(results)},
         "editor_mb": (folder / EDITOR_WEIGHTS).stat().st_size / 1e6,
     } | {name: results[name] for name in _AS_THEY_ARE if name in results}

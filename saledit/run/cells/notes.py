@@ -6,6 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_WHOLE = (
+    "Peaks of memory are of whole processes, with what is made once for all cells (fine-tuning, "
+    "caches): on this system no peak begins anew."
+)
+
 
 def notes_of(done: Sequence[Mapping[str, Any]]) -> list[str]:
     """What tells cells from each other that should differ in their editors alone.
@@ -13,8 +18,12 @@ def notes_of(done: Sequence[Mapping[str, Any]]) -> list[str]:
     Args:
         done: rows of all cells that have results (``saledit.run.cells.done``).
     """
-    told = "; ".join(f"{cell} ({', '.join(own)})" for cell, own in _unlike(done).items())
-    return [f"Made otherwise than the other cells: {told}."] if told else []
+    out, told = [], "; ".join(f"{cell} ({', '.join(own)})" for cell, own in _unlike(done).items())
+    if told:
+        out.append(f"Made otherwise than the other cells: {told}.")
+    if any(row.get("setup_rss_mb") is None for row in done):
+        out.append(_WHOLE)
+    return out
 
 
 def _unlike(done: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -13,7 +13,9 @@ from saledit.report.look import PREFERENCES, of_text
 TIMES = ("train_seconds", "edits_per_second", "fix_seconds_per_edit")
 #: What picking the layer took, which no budget counts; none where it is fixed.
 PICKING = ("picking_seconds", "picking_forward_passes", "picking_backward_passes")
-_COSTS = (*TIMES, *PICKING, "peak_rss_mb", "peak_device_mb", "editor_mb")
+#: Peaks of memory: of training and test, and of what is made once for all cells.
+PEAKS = ("peak_rss_mb", "peak_device_mb", "setup_rss_mb", "setup_device_mb")
+_COSTS = (*TIMES, *PICKING, *PEAKS, "editor_mb")
 _KINDS = ("fail", "adapt", "pass")  # of the samples of a test
 _NO_PERPLEXITY = -1 + 1e-6  # a rise to next to nothing of it, which no text has
 

@@ -22,7 +22,7 @@ from saledit.report.bootstrap import SHARES
 from saledit.report.look import PREFERENCES
 from saledit.run.cells.notes import notes_of
 from saledit.run.cells.rivals import Cells
-from saledit.run.cells.summing import PICKING, TIMES, summary
+from saledit.run.cells.summing import PEAKS, PICKING, TIMES, summary
 
 _COUNTED = ("n_edits", "n_refused", "stopped")  # of a cell: edits made, not made, cut short
 
@@ -83,10 +83,9 @@ def write_table(folder: Path, table: Mapping[str, Any]) -> None:
     cells = table["cells"]
     compared = [cell.get("metrics", {}).get("preference", {}) for cell in cells]
     named = [name for name in PREFERENCES if any(name in own for own in compared)]
-    peaks = ("peak_rss_mb", "peak_device_mb", "editor_mb")
     writer.writerow(
         ["editor", "seed", "mode", "batch_size", "layer", *SHARES, "locality_kl", *named, *TIMES,
-         *PICKING, *peaks, *_COUNTED, "error"]
+         *PICKING, *PEAKS, "editor_mb", *_COUNTED, "error"]
     )  # fmt: skip
     for row, own in zip(cells, compared, strict=True):
         metrics, timing, schedule = (row.get(key, {}) for key in ("metrics", "timing", "schedule"))
@@ -94,7 +93,7 @@ def write_table(folder: Path, table: Mapping[str, Any]) -> None:
             [row["editor"], row["seed"], schedule.get("mode"), schedule.get("batch_size"),
              row.get("layer"), *(metrics.get(k) for k in (*SHARES, "locality_kl")),
              *(own.get(k) for k in named), *(timing.get(k) for k in TIMES),
-             *(row.get(k) for k in (*PICKING, *peaks, *_COUNTED)), row.get("error")]
+             *(row.get(k) for k in (*PICKING, *PEAKS, "editor_mb", *_COUNTED)), row.get("error")]
         )  # fmt: skip
     write_text(folder / "compare.csv", out.getvalue())
 

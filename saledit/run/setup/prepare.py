@@ -25,6 +25,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.models.precision import precision_here
 from saledit.records import Record
 from saledit.report import Ui, training_bar
+from saledit.run.peaks import Peaks
 from saledit.run.setup.launching import divides
 from saledit.run.setup.origins import corpus_digest
 from saledit.run.setup.placing import accelerator_left, device_of
@@ -58,6 +59,11 @@ class Prepared:
     def room(self) -> Room:
         """What mapped caches may take, and what the caches of this run took so far."""
         return Room(self.config.caches.memory_mb * 2**20)
+
+    @cached_property
+    def peaks(self) -> Peaks:
+        """What memory this process takes, apart from what runs share."""
+        return Peaks(self.base.device)
 
     @cached_property
     def _other_sides(self) -> list[Sequence[Record]]:
