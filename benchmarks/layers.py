@@ -9,12 +9,16 @@ a step at the top runs a fraction of the model and costs a fiftieth of one at th
 
 Regret = edit accuracy (and drawdown) of the best layer of the sweep minus those of the picked
 one; "best" is the layer with the highest edit accuracy - LAMBDA x drawdown on the test split.
+Passes are of one sample through the whole model. The share of the sweep is a picker's seconds (on a
+warm cache those of the call that scored) in the seconds in which all layers' editors were trained,
+without their tests and the caching that all share.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +30,9 @@ from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, saliency, test
 from saledit.run.setup.caching import banks_at
-from saledit.run.setup.prepare import prepare
+from saledit.run.setup.prepare import Prepared, prepare
 
+FIXED = "fixed: the top layer"
 PICKERS = {
     "mean_abs": ["site.select=gradient", "site.score=mean_abs"],
     "mean_abs / norm": ["site.select=gradient", "site.score=mean_abs", "site.per_parameter=true"],
@@ -39,6 +44,7 @@ PICKERS = {
     "tracing, rome at all": ["site.select=causal-tracing", "site.trace.at=all"],
     "tracing, masking": ["site.select=causal-tracing", "site.trace.protocol=masking"],
     "sweep": ["site.select=sweep"],
+    FIXED: [],  # asks nothing
 }
 LAMBDA = 4.0
 _PROBES = (3, 15)  # steps of two short fits, whose difference is the time of a step
@@ -75,13 +81,56 @@ def train_at(layer: int, args: argparse.Namespace, overrides: list[str], ui: Ui)
     return {"layer": layer, "score": score, "seconds": found["timing"]["train_seconds"], **judged}
 
 
-def cache_all(layers: list[int], config: RunConfig, ui: Ui) -> None:
+def cache_all(layers: list[int], prepared: Prepared) -> None:
     """Cache the samples at all layers in one pass, which each layer's run then finds."""
-    prepared = prepare(config, ui)
+    config = prepared.config
     chosen = [prepared.base.layer(i, config.site.maps) for i in layers]
     banks_at(prepared, prepared.train, chosen, moments=config.editor.mend.whiten > 0)
     for part in (prepared.validation, prepared.test):
         banks_at(prepared, part, chosen)
+
+
+def picked_by(picker: str, config: RunConfig, n_layers: int, ui: Ui) -> dict[str, Any]:
+    """A picker's layer, and what it took to find it."""
+    if picker != FIXED:
+        return saliency(config, ui)
+    return {"pick": n_layers - 1, "forward_passes": 0, "backward_passes": 0, "seconds": 0.0}
+
+
+def picks_of(
+    tables: Mapping[str, Mapping[str, Any]], rows: Mapping[int, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """For each picker its regret and its cost; rows: what the editor of each layer does."""
+    swept = sum(row["seconds"] for row in rows.values())
+    order = sorted(rows.values(), key=lambda r: -r["score"])
+    best = order[0]
+    picks = {}
+    for picker, table in tables.items():
+        picked = rows[table["pick"]]
+        picks[picker] = {
+            "pick": table["pick"],
+            "rank": 1 + order.index(picked),
+            "regret_edit_accuracy": best["edit_accuracy"] - picked["edit_accuracy"],
+            "regret_drawdown": picked["drawdown"] - best["drawdown"],
+            "forward_passes": table["forward_passes"],
+            "backward_passes": table["backward_passes"],
+            "seconds": table["seconds"],
+            "share_of_sweep": table["seconds"] / swept if swept else None,
+        }
+    return picks
+
+
+def picks_table(picks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line a picker."""
+    head = ["picker", "pick", "rank", "regret acc.", "regret drawdown", "forward passes"]
+    head += ["backward passes", "s", "of the sweep's training s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for picker, p in picks.items():
+        regrets = f"{p['regret_edit_accuracy']:.3f} | {p['regret_drawdown']:.3f}"
+        cost = f"{p['forward_passes']:.0f} | {p['backward_passes']:.0f} | {p['seconds']:.1f}"
+        share = "-" if p["share_of_sweep"] is None else f"{100 * p['share_of_sweep']:.0f}%"
+        lines.append(f"| {picker} | {p['pick']} | {p['rank']} | {regrets} | {cost} | {share} |")
+    return lines
 
 
 def main() -> None:
@@ -99,35 +148,19 @@ def main() -> None:
     quiet_libraries()
     name, folder = args.set_name, Path(args.out)
     overrides = [f"output={folder}", *files(args, name), *args.set]
+    config = f"{args.group}/{name}"
     with Ui() as ui:
-        tables = {
-            picker: saliency(
-                configuration.load(
-                    f"{args.group}/{name}", [*overrides, f"name={name}-picks", *PICKERS[picker]]
-                ),
-                ui,
-            )
-            for picker in args.pickers
-        }
+        prepared = prepare(configuration.load(config, overrides), ui)
+        tables = {}
+        for picker in args.pickers:
+            own = [*overrides, f"name={name}-picks", *PICKERS[picker]]
+            chosen = configuration.load(config, own)
+            tables[picker] = picked_by(picker, chosen, prepared.base.n_blocks, ui)
         # A picked layer that the sweep leaves out is trained as well.
         layers = sorted({*args.layers, *(table["pick"] for table in tables.values())})
-        cache_all(layers, configuration.load(f"{args.group}/{name}", overrides), ui)
+        cache_all(layers, prepared)
         rows = {layer: train_at(layer, args, overrides, ui) for layer in layers}
-    swept = sum(row["seconds"] for row in rows.values())
-    best = max(rows.values(), key=lambda r: r["score"])
-    order = sorted(rows.values(), key=lambda r: -r["score"])
-    picks = {}
-    for picker, table in tables.items():
-        picked = rows[table["pick"]]
-        picks[picker] = {
-            "pick": table["pick"],
-            "rank": 1 + order.index(picked),
-            "regret_edit_accuracy": best["edit_accuracy"] - picked["edit_accuracy"],
-            "regret_drawdown": picked["drawdown"] - best["drawdown"],
-            "forward_passes": table["forward_passes"],
-            "seconds": table["seconds"],
-            "share_of_sweep": table["seconds"] / swept,
-        }
+    best, picks = max(rows.values(), key=lambda r: r["score"]), picks_of(tables, rows)
     write_json(
         folder / f"{name}-layers{f'-{args.seconds:g}s' * bool(args.seconds)}.json",
         {"layers": [*rows.values()], "best": best["layer"], "picks": picks},
@@ -137,13 +170,7 @@ def main() -> None:
         shares = [r[c] for c in ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")]
         text = " | ".join(f"{v:.3f}" for v in (*shares, r["locality_kl"]))
         print(f"| {r['layer']} | {text} | {r['seconds']:.0f} |")
-    head = ["picker", "pick", "rank", "regret acc.", "regret drawdown", "forward passes", "s"]
-    print("\n| " + " | ".join([*head, "of the sweep"]) + " |\n|" + "---|" * 8)
-    for picker, p in picks.items():
-        regrets = f"{p['regret_edit_accuracy']:.3f} | {p['regret_drawdown']:.3f}"
-        cost = f"{p['forward_passes']:.0f} | {p['seconds']:.1f}"
-        share = f"{100 * p['share_of_sweep']:.0f}%"
-        print(f"| {picker} | {p['pick']} | {p['rank']} | {regrets} | {cost} | {share} |")
+    print("\n" + "\n".join(picks_table(picks)))
 
 
 if __name__ == "__main__":
