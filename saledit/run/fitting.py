@@ -70,7 +70,9 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
     if said := doubt(prepared):
         prepared.ui.stage(said)
     layer, table = pick_layer(prepared)
-    return train_at(prepared, layer, resume, table)
+    result = train_at(prepared, layer, resume, table)
+    prepared.peaks.forget()  # they are told: what comes behind a training has its own
+    return result
 
 
 def _has_begun(folder: Path) -> bool:

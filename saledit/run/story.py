@@ -46,7 +46,6 @@ def quickstart(out: str | None, task: str, ui: Ui) -> dict[str, Any]:
     folder = config.folder
     prepared = prepare(config, ui)
     fitted = train(prepared, False)
-    prepared.peaks.forget()  # of the training, which has told them
     results = write_measured(folder, measure(prepared, load_editor(folder)))
     part = prepared.test
     # One failure a subject makes better reading than three about one country.

@@ -49,8 +49,6 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
             source = train_once(prepared, resume=False)
         if source != folder:
             ui.stage(f"the editor is that of {source}, which was trained alike")
-        else:
-            prepared.peaks.forget()  # of the training, which has told them
         measured = measure(prepared, load_editor(folder))
         measured.results["origins"] = found
         write_measured(folder, measured)
