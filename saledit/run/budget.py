@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
+from saledit.building import is_trained
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
 
@@ -62,6 +63,11 @@ def budgeted(config: RunConfig, edits: int, seconds: float) -> RunConfig:
                 "max_steps": whole * math.ceil(each / together) + math.ceil(rest / together)
             }
     return replace(config, train=train, trainer=trainer)
+
+
+def is_timed(config: RunConfig) -> bool:
+    """Whether the clock says how much a run is trained: with other threads it is another editor."""
+    return config.train.seconds > 0 and is_trained(config.editor)
 
 
 class Length(NamedTuple):

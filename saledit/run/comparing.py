@@ -13,7 +13,7 @@ from saledit import config as configuration
 from saledit.errors import ConfigError
 from saledit.files import write_text
 from saledit.report import Ui
-from saledit.run.budget import check_budget
+from saledit.run.budget import check_budget, is_timed
 from saledit.run.cells.crew import OwnProcess, Runner, run_all
 from saledit.run.cells.done import facts_of, found_of
 from saledit.run.cells.rivals import Cells, cell_of, check_once, rivals_of
@@ -26,6 +26,8 @@ _NOTHING = (
     "expected results of this configuration in the cell's folder, got none; does another "
     "comparison write there?"
 )
+#: Of cells beside each other.
+_TOGETHER = "How far cells get in train.seconds depends on those that ran beside them"
 
 
 def compare(
@@ -75,7 +77,8 @@ def compare(
     for rival in rivals_of(target, editors, schedules, overrides, ui):
         for seed in seeds:
             cells[rival, seed] = cell_of(target, rival, seed, overrides, edits, seconds)
-    found = {config.name: found_of(config) for config in cells.values()}
+    threads = max(1, torch.get_num_threads() // jobs)
+    found = {config.name: found_of(config, threads) for config in cells.values()}
     known = {name: own.facts for name, own in found.items()}
     waiting = {
         folder / "cells" / f"{config.name}.yaml": (f"{rival.label}, seed {seed}", config)
@@ -88,7 +91,11 @@ def compare(
     for why in dict.fromkeys(own.why for own in found.values() if own.why):
         again = (what for what, config in waiting.values() if found[config.name].why == why)
         ui.stage(f"run again, {why}: {'; '.join(again)}")
-    table = table_of(cells, known, {}, shared, ui.command)
+    notes = []
+    if jobs > 1 and any(is_timed(config) for _, config in waiting.values()):
+        notes = [f"{_TOGETHER} ({jobs} at a time)."]
+        ui.stage(notes[0])
+    table = table_of(cells, known, {}, shared, ui.command, notes)
     write_table(folder, table)
     failed: dict[str, str] = {}
 
@@ -99,7 +106,7 @@ def compare(
             ui.stage(what)
 
     # Bars of several processes would write over each other: beside others, a cell is quiet.
-    runner = runner or OwnProcess(ui.quiet or jobs > 1, max(1, torch.get_num_threads() // jobs))
+    runner = runner or OwnProcess(ui.quiet or jobs > 1, threads)
     try:
         with (
             ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,
@@ -107,13 +114,13 @@ def compare(
         ):
             for done, (path, error) in enumerate(ended, start=1):
                 what, config = waiting[path]
-                known[config.name] = facts_of(config)
+                known[config.name] = facts_of(config, threads)
                 if error is not None or known[config.name] is None:
                     failed[config.name] = str(error or _NOTHING)
                     ui.stage(f"{what} failed: {failed[config.name]}")
                 if bar is not None:
                     bar.update(done, what)
-                table = table_of(cells, known, failed, shared, ui.command)
+                table = table_of(cells, known, failed, shared, ui.command, notes)
                 write_table(folder, table)
     finally:
         draw_table(folder, table)

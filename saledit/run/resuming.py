@@ -86,10 +86,11 @@ class LearnedFrom(Callback):
 
     Args:
         mark: fingerprint of the model, the samples and the layer.
+        threads: of the processor, where the clock ends the training; 0 where that says nothing.
     """
 
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
+    def __init__(self, mark: str, threads: int = 0) -> None:
+        self.mark, self.threads = mark, threads
 
     @property
     def state_key(self) -> str:
@@ -98,7 +99,7 @@ class LearnedFrom(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The fingerprint."""
-        return {"mark": self.mark, "revision": REVISION}
+        return {"mark": self.mark, "revision": REVISION, "threads": self.threads}
 
     def steps_of(self, checkpoint: Path | None) -> int:
         """Steps that a checkpoint holds, which has to be of this code, model and samples.
@@ -121,6 +122,12 @@ class LearnedFrom(Callback):
             raise ArtifactError(
                 f"{checkpoint}: expected a training at this layer on the model and the data that "
                 f"are there now, got one on others, which have changed since; {_REMEDY}"
+            )
+        if kept.get("threads") != self.threads:
+            before = f"{kept.get('threads')!s:.20}"
+            raise ArtifactError(
+                f"{checkpoint}: expected a training for train.seconds with as many threads as here "
+                f"({self.threads}), got one with {before}; set --threads {before}, or {_REMEDY}"
             )
         return int(state["global_step"])
 

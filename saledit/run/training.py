@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -28,7 +29,7 @@ from saledit.models.precision import precision_here
 from saledit.module import EditModule
 from saledit.report import Ui, training_bar
 from saledit.requests import hold
-from saledit.run.budget import length
+from saledit.run.budget import is_timed, length
 from saledit.run.curves import EARLIER, METRICS, join_metrics, set_metrics_aside
 from saledit.run.resuming import (
     BEST,
@@ -78,7 +79,8 @@ def train_at(
     L.seed_everything(config.seed, verbose=False)  # whatever picking the layer has drawn
     splits = prepared.counts(parts)
     check_links(folder / name for name in (LAST, BEST, METRICS, EARLIER, "hparams.yaml"))
-    told = LearnedFrom(f"{prepared.learned_from} {[site.name for site in layer.sites]}")
+    mark = f"{prepared.learned_from} {[site.name for site in layer.sites]}"
+    told = LearnedFrom(mark, torch.get_num_threads() if is_timed(config) else 0)
     found = last if resume and last.exists() else None
     done = told.steps_of(found)  # before anything of it is written over
     if distributed.is_main():

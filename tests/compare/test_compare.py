@@ -296,6 +296,21 @@ def test_a_cell_that_leaves_no_results_has_failed(shared: Path) -> None:
     assert "expected results of this configuration" in table["cells"][0]["error"]
 
 
+def test_cells_that_share_the_clock_are_told(shared: Path) -> None:
+    def fails(_path: Path) -> None:
+        raise JobError("killed")
+
+    for seconds, jobs, is_told in ((5.0, 2, True), (5.0, 1, False), (0.0, 2, False)):
+        shown = FakeUi()
+        table = compare(
+            str(shared), ["salem"], [0], ["name=clock"], shown, seconds=seconds, jobs=jobs,
+            runner=fails,
+        )  # type: ignore[arg-type]  # fmt: skip
+        line = "How far cells get in train.seconds depends on those that ran beside them"
+        assert any(line in note for note in table["notes"]) == is_told
+        assert any(line in stage for stage in shown.stages) == is_told
+
+
 def test_what_there_is_is_drawn_when_a_comparison_is_interrupted(shared: Path) -> None:
     def interrupted(_path: Path) -> None:
         raise KeyboardInterrupt

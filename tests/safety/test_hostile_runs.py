@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -397,7 +398,11 @@ def results() -> dict[str, Any]:
 def cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     """A run that is done, of files that are as they were."""
     monkeypatch.setattr(done, "origins", lambda _config: {})
-    config = RunConfig(name="cell", output=str(tmp_path))
+    return finished(RunConfig(name="cell", output=str(tmp_path)))
+
+
+def finished(config: RunConfig) -> RunConfig:
+    """Lay down what a cell leaves."""
     write_text(config.folder / "config.yaml", configuration.to_yaml(config))
     write_text(config.folder / "editor.safetensors", "")
     write_json(config.folder / "results.json", results())
@@ -475,6 +480,17 @@ def test_a_cell_of_other_code_is_run_again(
     del told["revision"]
     write_json(cell.folder / name, told if revision is None else told | {"revision": revision})
     assert done.found_of(cell) == done.Found(None, "made by other code")
+
+
+def test_a_cell_that_the_clock_has_ended_is_of_its_threads(cell: RunConfig) -> None:
+    assert done.found_of(cell, 1).facts is not None, "no clock ended it"
+    timed = finished(replace(cell, train=replace(cell.train, seconds=5.0)))
+    assert done.found_of(timed, 2).facts is not None
+    assert done.found_of(timed).facts is not None
+    why = "trained for train.seconds with 2 threads"
+    assert done.found_of(timed, 1) == done.Found(None, why)
+    untrained = finished(replace(timed, editor=replace(cell.editor, name="step")))
+    assert done.found_of(untrained, 1).facts is not None, "it has nothing to train"
 
 
 def test_a_course_without_its_end_is_run_again(cell: RunConfig) -> None:

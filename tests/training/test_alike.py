@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from quick import quick
 from tiny import samples
 from whole_runs import FakeUi
@@ -251,3 +253,18 @@ def test_what_other_code_has_trained_is_trained_again(
     assert trained == [config.name] * 3
     assert any("begun anew" in line for line in said)
     assert json.loads((config.folder / "fit.json").read_text())["revision"] == REVISION + 1
+
+
+def test_what_the_clock_ends_is_alike_with_as_many_threads(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(config: RunConfig, threads: int) -> str:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        prepared: Any = SimpleNamespace(
+            config=config, train=None, validation=None, fingerprint=lambda *_: "alike"
+        )
+        return alike._key(prepared)
+
+    plain, timed = make("plain"), make("timed", "train.seconds=5")
+    assert key(plain, 1) == key(plain, 2)
+    assert key(timed, 1) != key(timed, 2)

@@ -26,7 +26,7 @@ from saledit.errors import ArtifactError, ConfigError, JobError
 from saledit.module import EditModule
 from saledit.run import fit
 from saledit.run import test as run_test
-from saledit.run.resuming import WholeCheckpoints, restoring, steps_of
+from saledit.run.resuming import LearnedFrom, WholeCheckpoints, restoring, steps_of
 from saledit.run.setup.prepare import prepare
 from saledit.run.training import train_at
 from saledit.saliency.base import TABLE
@@ -223,6 +223,26 @@ def test_what_may_be_over_at_the_next_try_is_no_broken_checkpoint(
     assert found.value is fault
     monkeypatch.undo()
     assert steps_of(path) == 7
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (LearnedFrom("x"), None),
+        (LearnedFrom("y"), "expected a training at this layer on the model and the data"),
+        (LearnedFrom("x", 2), r"as many threads as here \(0\), got one with 2; set --threads 2"),
+    ],
+)
+def test_a_checkpoint_goes_on_with_what_it_was_learned_from(
+    there: LearnedFrom, message: str | None, tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "last.ckpt", {there.state_key: there.state_dict()}
+    torch.save({"global_step": 7, "epoch": 1, "state_dict": {}, "callbacks": kept}, path)
+    if message is None:
+        assert LearnedFrom("x").steps_of(path) == 7
+    else:
+        with pytest.raises(ArtifactError, match=message):
+            LearnedFrom("x").steps_of(path)
 
 
 @pytest.mark.parametrize(

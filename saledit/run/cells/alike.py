@@ -8,12 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, HELD, REVISION, load_editor
 from saledit.config import RunConfig, TestConfig
 from saledit.errors import ArtifactError, UserError
 from saledit.files import file_hash, is_file, keep_json, kept_json, one_at_a_time, write_text
 from saledit.files.writing import replacing
+from saledit.run.budget import is_timed
 from saledit.run.cells.done import is_of
 from saledit.run.curves import METRICS
 from saledit.run.fitting import train
@@ -62,7 +65,10 @@ def _key(prepared: Prepared) -> str:
     schedule = replace(config.schedule, cumulative=False)
     plain = replace(config, schedule=schedule, test=TestConfig())
     samples = prepared.fingerprint(plain, prepared.train, prepared.validation)
-    return "-".join(filter(None, (str(REVISION), samples, corpus_digest(config.editor.moments))))
+    parts = [str(REVISION), samples, corpus_digest(config.editor.moments)]
+    if is_timed(config):
+        parts.append(f"{torch.get_num_threads()}-threads")
+    return "-".join(filter(None, parts))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from saledit import config as configuration
 from saledit.artifact import load_editor
 from saledit.config import RunConfig
@@ -34,7 +36,7 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
     """
     folder = config.folder
     with one_at_a_time(folder):
-        if facts_of(config) is not None:
+        if facts_of(config, torch.get_num_threads()) is not None:
             return
         found = origins(config)  # first: what changes meanwhile is not what is measured
         prepared = prepare(config, ui)

@@ -17,6 +17,8 @@ from saledit.errors import ArtifactError, SaleditError
 from saledit.files import is_file, read_json, read_text
 from saledit.report.bootstrap import PER_EDIT as _COUNTS
 from saledit.report.bootstrap import SHARES
+from saledit.report.look import count
+from saledit.run.budget import is_timed
 from saledit.run.cells.summing import PEAKS, TIMES
 from saledit.run.measures.said import FAIL
 from saledit.run.peaks import highest
@@ -83,13 +85,19 @@ class Found:
     why: str = ""
 
 
-def facts_of(config: RunConfig) -> dict[str, Any] | None:
+def facts_of(config: RunConfig, threads: int | None = None) -> dict[str, Any] | None:
     """What a row of the comparison says of a cell; None where it is not done."""
-    return found_of(config).facts
+    return found_of(config, threads).facts
 
 
-def found_of(config: RunConfig) -> Found:
-    """What a cell's folder holds of its configuration."""
+def found_of(config: RunConfig, threads: int | None = None) -> Found:
+    """What a cell's folder holds of its configuration.
+
+    Args:
+        config: the whole configuration of the cell.
+        threads: those that it has to have been trained with, where the clock ends its training;
+            None for any.
+    """
     folder = config.folder
     paths = (folder / "results.json", folder / FITTED)
     if not is_of(folder, config) or not all(map(is_file, (*paths, folder / EDITOR_WEIGHTS))):
@@ -101,6 +109,9 @@ def found_of(config: RunConfig) -> Found:
                 return Found(why="made by other code")
         results = read_json(paths[0], "results", _RESULTS)
         trained = read_json(paths[1], "a record of training", _TRAINED)
+        own = trained["environment"]["threads"]
+        if threads not in (None, own) and is_timed(config):
+            return Found(why=f"trained for train.seconds with {count(own, 'thread')}")
         # A cell's peak is that of both, whichever process has trained.
         results["memory"] = highest(trained["memory"], results["memory"])
         results["picking"] = {name: (trained["saliency"] or {}).get(name) for name in _PICKED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ _COUNTED = ("n_edits", "n_refused", "stopped")  # of a cell: edits made, not mad
 def table_of(
     cells: Cells, known: Mapping[str, Mapping[str, Any] | None],
     failed: Mapping[str, str], shared: RunConfig, command: str,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """All that is known of a comparison.
 
@@ -39,6 +40,7 @@ def table_of(
         failed: what went wrong, by a cell's name.
         shared: the configuration that the editors share.
         command: what was typed.
+        notes: what is to be known beside what the cells tell (``saledit.run.cells.notes``).
 
     Returns:
         What ``compare.json`` holds.
@@ -71,7 +73,7 @@ def table_of(
             for name in names
         ],
         "cells": rows,
-        "notes": notes_of(done),
+        "notes": [*notes_of(done), *notes],
     }
 
 
