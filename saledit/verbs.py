@@ -178,6 +178,7 @@ VERBS = {
                 type=positive,
                 default=1,
             ),
+            Argument("--anew", "replace cells of another configuration", action="store_true"),
         ),
         lambda run, args, ui: run.compare(
             target=args.config,
@@ -189,6 +190,7 @@ VERBS = {
             seconds=args.seconds,
             jobs=args.jobs,
             schedules=args.schedules,
+            anew=args.anew,
         ),
     ),
     "fix": Verb(

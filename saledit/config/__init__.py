@@ -1,6 +1,6 @@
 """The configuration: frozen dataclasses, filled from YAML by OmegaConf."""
 
-from saledit.config.describing import describe, flatten
+from saledit.config.describing import describe, differing, flatten
 from saledit.config.editors import EditorConfig
 from saledit.config.loading import found, load, to_yaml
 from saledit.config.schema import (
@@ -35,6 +35,7 @@ __all__ = [
     "TraceConfig",
     "TrainConfig",
     "describe",
+    "differing",
     "flatten",
     "found",
     "load",

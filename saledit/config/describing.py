@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -29,6 +29,13 @@ def flatten(config: RunConfig) -> Iterable[tuple[str, Any]]:
     """Every dotted key with its value."""
     for _, _, key, value in _walk(config, ""):
         yield key, value
+
+
+def differing(one: RunConfig, other: RunConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys in which two configurations differ, with the value of each."""
+    for (key, value), (_, another) in zip(flatten(one), flatten(other), strict=True):
+        if value != another:
+            yield key, value, another
 
 
 def _walk(node: Any, prefix: str) -> Iterable[tuple[type[Any], str, str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from saledit import config as configuration
+from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import write_text
 from saledit.report import Ui
 from saledit.run.budget import check_budget, is_timed
 from saledit.run.cells.crew import OwnProcess, Runner, run_all
-from saledit.run.cells.done import facts_of, found_of
+from saledit.run.cells.done import Found, facts_of, found_of
 from saledit.run.cells.rivals import Cells, cell_of, check_once, rivals_of
 from saledit.run.cells.table import draw_table, table_of, write_table
 from saledit.run.setup.placing import device_of
@@ -33,7 +34,7 @@ _TOGETHER = "How far cells get in train.seconds depends on those that ran beside
 def compare(
     target: str, editors: Sequence[str], seeds: Sequence[int], overrides: Sequence[str], ui: Ui,
     edits: int = 0, seconds: float = 0.0, jobs: int = 1, schedules: Sequence[str] = (),
-    runner: Runner | None = None,
+    runner: Runner | None = None, anew: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Fit and test editors side by side.
 
@@ -55,14 +56,16 @@ def compare(
         schedules: names of schedules (``saledit.config.schedules``), each one a cell of every
             editor that takes so many failures an edit; none for the configured one.
         runner: runs a cell; None for a process of its own.
+        anew: let cells take the place of finished ones of another configuration; without it that
+            is refused before anything runs.
 
     Returns:
         The table, also written as ``compare.json`` and ``compare.csv`` after every cell, and as
         plots at the end, also of an interrupted one.
 
     Raises:
-        ConfigError: an unknown editor or schedule, no editor, what is no budget, or an accelerator
-            that is not here.
+        ConfigError: an unknown editor or schedule, no editor, what is no budget, an accelerator
+            that is not here, or finished results of something else where a cell is to be.
         DataError: see ``check_data``.
     """
     check_budget(edits, seconds)
@@ -85,12 +88,14 @@ def compare(
         for (rival, seed), config in cells.items()
         if known[config.name] is None
     }
+    if not anew:
+        _check_places([config for config in cells.values() if found[config.name].is_other], found)
     for _, config in waiting.values():
         device_of(config.trainer)  # refuses what is not here
     check_data([config for _, config in waiting.values()])
     for why in dict.fromkeys(own.why for own in found.values() if own.why):
         again = (what for what, config in waiting.values() if found[config.name].why == why)
-        ui.stage(f"run again, {why}: {'; '.join(again)}")
+        ui.stage(f"run again, as its results are {why}: {'; '.join(again)}")
     notes = []
     if jobs > 1 and any(is_timed(config) for _, config in waiting.values()):
         notes = [f"{_TOGETHER} ({jobs} at a time)."]
@@ -125,3 +130,17 @@ def compare(
     finally:
         draw_table(folder, table)
     return table | {"folder": str(folder)}
+
+
+def _check_places(taken: Sequence[RunConfig], found: Mapping[str, Found]) -> None:
+    """Refuse to write over finished cells.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if taken:
+        more = f", and {len(taken) - 1} more such cells" if len(taken) > 1 else ""
+        raise ConfigError(
+            f"{taken[0].folder}: expected no results or those of this comparison, got some "
+            f"{found[taken[0].name].why}{more}; give another name=..., or --anew to replace them"
+        )

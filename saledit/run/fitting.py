@@ -83,10 +83,9 @@ def _check_same(config: RunConfig, folder: Path) -> None:
     saved = folder / "config.yaml"
     if not saved.exists():
         raise ArtifactError(f"{folder}: expected a run to resume, got none; leave out --resume")
-    before = dict(configuration.flatten(configuration.load(saved)))
-    for key, value in configuration.flatten(config):
-        if before.get(key) != value and key not in _MAY_DIFFER:
+    for key, before, value in configuration.differing(configuration.load(saved), config):
+        if key not in _MAY_DIFFER:
             raise ConfigError(
-                f"{key}: expected {before.get(key)!r} as in the run to resume, got {value!r}; "
+                f"{key}: expected {before!r} as in the run to resume, got {value!r}; "
                 "give the same value or start anew without --resume"
             )

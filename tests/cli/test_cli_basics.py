@@ -314,10 +314,11 @@ FULL = {
     "saliency": ("nli/quickstart seed=4", {"config": ("seed=4",)}),
     "compare": (
         ("nli/quickstart seed=5 --editors salem,step --seeds 6 7 --schedules batch:8 --edits 9 "
-        "--seconds 10.5 --jobs 11"),
+        "--seconds 10.5 --jobs 11 --anew"),
         {
             "target": "nli/quickstart", "overrides": ["seed=5"], "editors": ["salem", "step"],
             "seeds": [6, 7], "schedules": ["batch:8"], "edits": 9, "seconds": 10.5, "jobs": 11,
+            "anew": True,
         },
     ),
     "fix": (
@@ -343,7 +344,7 @@ BARE = {
     "saliency": {"config": ()},
     "compare": {
         "target": "nli/quickstart", "overrides": [], "editors": ["salem", "step"], "seeds": [0],
-        "schedules": [], "edits": 0, "seconds": 0.0, "jobs": 1,
+        "schedules": [], "edits": 0, "seconds": 0.0, "jobs": 1, "anew": False,
     },
     "fix": {
         "run_dir": "some/run", "failures": "f.jsonl", "out": "o",

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from saledit.run import compare, fit, report
 from saledit.run import test as run_test
 from saledit.run.budget import budgeted, length
 from saledit.run.cells.cell import run_cell
-from saledit.run.cells.done import facts_of, failures_of
+from saledit.run.cells.done import Found, facts_of, failures_of, found_of
 from saledit.run.setup import prepare
 
 
@@ -118,7 +119,18 @@ def test_every_editor_gets_a_row_and_a_failing_one_takes_no_other_down(shared: P
     compare(str(shared), names[:2], [0], settings, FakeUi(), edits=20, runner=runner)  # type: ignore[arg-type]
     assert [name.split("-")[1] for name in ran] == ["ft"]
     ran.clear()
-    table = compare(str(shared), names[:1], [0], settings, FakeUi(), seconds=1.5, runner=runner)  # type: ignore[arg-type]
+    timed: dict[str, Any] = {"seconds": 1.5, "runner": runner}
+    kept = (Path(table["cells"][0]["run"]) / "results.json").read_bytes()
+    refused = "salem-s0: expected no results or those of this comparison, got some of train.epochs="
+    with pytest.raises(ConfigError, match=refused) as error:
+        compare(str(shared), ["salem", "step"], [0], settings, FakeUi(), **timed)  # type: ignore[arg-type]
+    assert "more such cells" not in str(error.value), "what is not trained has no budget"
+    assert "give another name=..., or --anew to replace them" in str(error.value)
+    assert ran == []
+    assert (Path(table["cells"][0]["run"]) / "results.json").read_bytes() == kept
+    told = FakeUi()
+    table = compare(str(shared), ["salem", "step"], [0], settings, told, anew=True, **timed)  # type: ignore[arg-type]
+    assert any("as its results are of train.epochs=" in line for line in told.stages)
     assert len(ran) == 1
     assert 1.5 <= table["cells"][0]["timing"]["train_seconds"] < 30, "the clock ends a training"
 
@@ -226,6 +238,27 @@ def test_results_that_do_not_say_what_they_are_of_are_none(done: RunConfig) -> N
     assert facts_of(done) is None
 
 
+def test_a_finished_cell_of_other_settings_is_kept_unless_asked_otherwise(
+    done: RunConfig,
+) -> None:
+    assert found_of(done).facts is not None
+    other = replace(done, seed=5, loss=replace(done.loss, edit=0.5, margin=1.0, penalty="root-kl"))
+    why = "of seed=0 in place of 5, loss.edit=0.1 in place of 0.5"
+    found = found_of(other)
+    assert found.why.startswith(why)
+    assert found.why.endswith(" and 1 more")
+    assert found.is_other
+    # A key that there was not before has its default; elsewhere it is the same.
+    path = done.folder / "config.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text("\n".join(line for line in text.splitlines() if "margin" not in line))
+    assert found_of(done) == Found(why="written elsewhere or by other code")
+    path.write_text("what: ever\n")
+    assert found_of(done).is_other
+    (done.folder / "results.json").unlink()
+    assert found_of(done) == Found()
+
+
 def test_cells_of_other_code_are_run_again_and_it_is_said(shared: Path) -> None:
     def again() -> tuple[list[str], Path]:
         shown = FakeUi()
@@ -240,7 +273,7 @@ def test_cells_of_other_code_are_run_again_and_it_is_said(shared: Path) -> None:
     assert path.read_bytes() == kept
     del results["revision"]
     write_json(path, results)
-    assert "run again, made by other code: step, seed 0" in again()[0]
+    assert "run again, as its results are made by other code: step, seed 0" in again()[0]
     assert json.loads(path.read_text(encoding="utf-8"))["revision"] == REVISION
 
 

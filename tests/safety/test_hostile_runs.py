@@ -487,8 +487,8 @@ def test_a_cell_that_the_clock_has_ended_is_of_its_threads(cell: RunConfig) -> N
     timed = finished(replace(cell, train=replace(cell.train, seconds=5.0)))
     assert done.found_of(timed, 2).facts is not None
     assert done.found_of(timed).facts is not None
-    why = "trained for train.seconds with 2 threads"
-    assert done.found_of(timed, 1) == done.Found(None, why)
+    why = "of train.seconds with 2 threads in place of 1"
+    assert done.found_of(timed, 1) == done.Found(None, why, is_other=True)
     untrained = finished(replace(timed, editor=replace(cell.editor, name="step")))
     assert done.found_of(untrained, 1).facts is not None, "it has nothing to train"
 

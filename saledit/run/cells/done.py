@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ _TRAINED = {
     "memory": {str: float}, "saliency": (dict.fromkeys(_PICKED, float), None), **_MADE_WITH,
 }  # fmt: skip
 _AS_THEY_ARE = ("course", "collapse", "stopped", "n_edits", "n_refused", "counts")
+_TOLD = 3  # settings that are named
 _MOST = 1e300  # numbers up to it can be added up
 #: What tells a failure, of a line of ``answers.jsonl``.
 _FAILURE = ("edit", "id", "inputs", "target")
@@ -79,10 +80,12 @@ class Found:
             editor, or there are no results of this configuration, by this code, of the data and
             the model that are there now, that can be read.
         why: why results that are there are not taken; "" where there are none.
+        is_other: they are whole results of something else, not to be lost without asking.
     """
 
     facts: dict[str, Any] | None = None
     why: str = ""
+    is_other: bool = False
 
 
 def facts_of(config: RunConfig, threads: int | None = None) -> dict[str, Any] | None:
@@ -100,7 +103,9 @@ def found_of(config: RunConfig, threads: int | None = None) -> Found:
     """
     folder = config.folder
     paths = (folder / "results.json", folder / FITTED)
-    if not is_of(folder, config) or not all(map(is_file, (*paths, folder / EDITOR_WEIGHTS))):
+    if not is_of(folder, config):
+        return _of_another(folder, config) if is_file(paths[0]) else Found()
+    if not all(map(is_file, (*paths, folder / EDITOR_WEIGHTS))):
         return Found()
     try:
         for path in paths:
@@ -111,17 +116,35 @@ def found_of(config: RunConfig, threads: int | None = None) -> Found:
         trained = read_json(paths[1], "a record of training", _TRAINED)
         own = trained["environment"]["threads"]
         if threads not in (None, own) and is_timed(config):
-            return Found(why=f"trained for train.seconds with {count(own, 'thread')}")
+            why = f"of train.seconds with {count(own, 'thread')} in place of {threads}"
+            return Found(why=why, is_other=True)
         # A cell's peak is that of both, whichever process has trained.
         results["memory"] = highest(trained["memory"], results["memory"])
         results["picking"] = {name: (trained["saliency"] or {}).get(name) for name in _PICKED}
         if not _is_sound(results):
             return Found(why="damaged")
         if changed := _changed(results, config):
-            return Found(why=f"{changed} has changed since")
+            return Found(why=f"of another {changed} than is there now")
         return Found(_facts(results, trained, folder))
     except (ArtifactError, OSError):
         return Found(why="damaged")
+
+
+def _of_another(folder: Path, config: RunConfig) -> Found:
+    """What a folder holds that is not of a configuration, as it stands there."""
+    try:
+        before = configuration.load(folder / "config.yaml")
+    except SaleditError:
+        return Found(why="of a configuration that cannot be read", is_other=True)
+    before = replace(before, name=config.name, output=config.output)  # wherever it was
+    told = [
+        f"{key}={value} in place of {now}"
+        for key, value, now in configuration.differing(before, config)
+    ]
+    if not told:
+        return Found(why="written elsewhere or by other code")
+    more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+    return Found(why=f"of {', '.join(told[:_TOLD])}{more}", is_other=True)
 
 
 def _changed(results: Mapping[str, Any], config: RunConfig) -> str:

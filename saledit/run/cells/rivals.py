@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saledit import config as configuration
-from saledit.building import check_failures
+from saledit.building import check_failures, is_trained
 from saledit.config import RunConfig, ScheduleConfig
 from saledit.config.schedules import name_of
 from saledit.config.schedules import schedules as read_schedules
@@ -121,4 +121,5 @@ def cell_of(
     check(config)  # all cells are checked before one of them runs
     name = f"{config.name}-{rival.run}-s{seed}"
     config = replace(config, name=name, trainer=alone(config.trainer))
-    return budgeted(config, edits, seconds)
+    # What is not trained has no budget: with another one it is the same cell.
+    return budgeted(config, edits, seconds) if is_trained(config.editor) else config
