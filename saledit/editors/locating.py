@@ -20,7 +20,8 @@ class FactSpec:
         contexts: how many beginnings are put before the prompt (``saledit.facts.contexts``); keys
             are means over them and the bare prompt, all alike (MEMIT's code weighs the bare prompt
             as much as all beginnings together), and the answer is made likely behind each.
-        steps: steps of Adam at most.
+        steps: steps of Adam at most; ROME's and MEMIT's codes take one less than they name, as they
+            end before the last.
         rate: its learning rate.
         kl: weight of KL(changed || base) of what follows "SUBJECT is a".
         decay: weight of |delta| / |measure|^2.

@@ -40,40 +40,6 @@ def test_it_can_be_read(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("editor", "layer", "span", "numbers"),
-    [
-        (
-            "memit-gpt2-xl",
-            17,
-            5,
-            {"weight": 20000.0, "clamp": 0.75, "value_steps": 20, "measure": "block"},
-        ),
-        ("memit-gpt-j", 8, 6, {"weight": 15000.0, "clamp": 0.75, "value_steps": 25}),
-        (
-            "rome-llama-3-8b",
-            5,
-            1,
-            {"clamp": 4.0, "decay": 0.001, "contexts": 20, "measure": "output"},
-        ),
-        ("emmet-gpt2-xl", 17, 1, {"ridge": 100.0, "solver": "emmet", "measure": "block"}),
-        (
-            "alphaedit-llama-3-8b",
-            8,
-            5,
-            {"value_rate": 0.1, "solver": "alphaedit", "norm": 10.0, "measure": "block"},
-        ),
-    ],
-)
-def test_published_numbers(editor: str, layer: int, span: int, numbers: dict[str, object]) -> None:
-    # Over a configuration that tries several lengths, too.
-    config = configuration.load("qa/counterfact", [], [f"editors/{editor}"])
-    assert tuple(config.editor.steps) == (1.0,)
-    assert (config.site.layer, config.site.span) == (layer, span)
-    for name, value in numbers.items():
-        assert getattr(config.editor.locate, name) == value
-
-
 @pytest.mark.parametrize("name", EDITORS)
 def test_a_setting_left_out_in_python_is_the_configuration_s(name: str) -> None:
     own = inspect.signature(look_up(EDITORS, name, "editor.name")).parameters
