@@ -23,7 +23,8 @@ class FactSpec:
         steps: steps of Adam at most; ROME's and MEMIT's codes take one less than they name, as they
             end before the last.
         rate: its learning rate.
-        kl: weight of KL(changed || base) of what follows "SUBJECT is a".
+        kl: weight of KL(changed || base) of what follows "SUBJECT is a", of text at its subjects;
+            it is the text itself, without the task's template.
         decay: weight of |delta| / |measure|^2.
         clamp: largest |delta| / |measure|.
         measure: "output", of the map that is edited (ROME's code), or "block", what its block hands

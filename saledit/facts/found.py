@@ -32,7 +32,7 @@ from saledit.models import SEQ2SEQ, TaskModel
 from saledit.overlay import applied
 from saledit.records import Sample
 from saledit.site import Layer, Site
-from saledit.tasks.base import Task
+from saledit.tasks.base import Task, in_words
 from saledit.widths import wide_type
 
 _APART = 0.05  # of a change, by which two ways to it may differ
@@ -75,22 +75,27 @@ class FactsFound:
     @cached_property
     def _every(self) -> Prompts:
         """All rows, those of what is to stay behind those that are asked."""
-        asked, of = variants(self._samples, self._contexts)
-        samples, spec = list(asked), self._spec
-        if spec.kl > 0 and self._task.generates and spec.at == "subject":
-            for sample in self._samples:  # what is said of the subject at large
-                first = f"{sample.subject} is a"
-                samples.append(replace(sample, id=f"{sample.id}<is", inputs=(first,), rival=""))
-            of = torch.cat([of, torch.arange(len(self._samples))])
-        with applied(self._base.model, self._steps):
-            bank = memory_bank(self._base, self._task, samples, BankSpec(self._layer))
-            if self._spec.at == "subject":
+        samples, of = variants(self._samples, self._contexts)
+        base, task, spec = self._base, self._task, self._spec
+        at_subject = spec.at == "subject"
+        stays: Bank | None = None
+        with applied(base.model, self._steps):
+            bank = memory_bank(base, task, samples, BankSpec(self._layer))
+            if at_subject:
                 self._check_places(bank)
-                spans = self._task.subject_spans(self._base, samples)
-                places = torch.tensor([last for _, last in spans])
+                places = self._subject_ends(task, samples)
             else:
-                places = last_places(self._base, bank)
-        return Prompts(bank, places.to(self._base.device), of, len(asked))
+                places = last_places(base, bank)
+            if spec.kl > 0 and at_subject and in_words(task):
+                # What is said of the subject at large: not as an answer, but as the text goes on.
+                bare, about = task.bare(base.max_length), [_at_large(s) for s in self._samples]
+                stays = memory_bank(base, bare, about, BankSpec(self._layer))
+                places = torch.cat([places, self._subject_ends(bare, about)])
+                of = torch.cat([of, torch.arange(len(about))])
+        return Prompts(bank, places.to(base.device), of, len(samples), stays)
+
+    def _subject_ends(self, task: Task, samples: Sequence[Sample]) -> Tensor:
+        return torch.tensor([last for _, last in task.subject_spans(self._base, samples)])
 
     def _check_places(self, bank: Bank) -> None:
         """Refuse to look for subjects where their tokens are not run, or nothing comes of them.
@@ -113,7 +118,7 @@ class FactsFound:
 
     @cached_property
     def _prompts(self) -> Prompts:
-        return self._every.asked
+        return self._every.first(self._every.n_asked)
 
     @cached_property
     def _top(self) -> Facts:
@@ -145,9 +150,7 @@ class FactsFound:
         every, block = self._every, self._layer.index + len(self._sites) - 1
         measure = bare.norm(dim=1)
         if self._spec.measure == "block":
-            n = len(bare)
-            plain = replace(every, places=every.places[:n], of=every.of[:n], n_asked=n)
-            measure = states(base, plain, base.block(block))[1].norm(dim=1)
+            measure = states(base, every.first(len(bare)), base.block(block))[1].norm(dim=1)
         for some in torch.split(missing, facts_at_once(base, every, len(samples))):
             delta[some] = wanted_change(
                 base, self._task, self._sites[-1], block, every, bare[some], measure[some], some,
@@ -255,3 +258,8 @@ class FactsFound:
         of = self._prompts.of.to(states.device)
         count = torch.bincount(of, minlength=n).to(states)[:, None]
         return states.new_zeros(n, states.shape[1]).index_add_(0, of, states) / count
+
+
+def _at_large(sample: Sample) -> Sample:
+    """A text that is about a failure's subject and asks for nothing."""
+    return replace(sample, id=f"{sample.id}<is", inputs=(f"{sample.subject} is a",), rival="")

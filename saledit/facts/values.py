@@ -19,7 +19,7 @@ from saledit.records import Sample
 from saledit.site import Site
 from saledit.tasks.base import Task, task_settings
 
-_SCHEMA = 2
+_SCHEMA = 3
 _NAME = "delta"
 
 

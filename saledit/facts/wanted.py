@@ -10,16 +10,18 @@ and its rows are left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from saledit.cache.bank import Bank
 from saledit.editors.descent import Adam
 from saledit.editors.locating import FactSpec
 from saledit.errors import JobError
 from saledit.forward.places import touched
+from saledit.forward.rows import Rows, join
 from saledit.forward.suffix import entry_for
 from saledit.forward.tails import tails_of
 from saledit.losses import reverse_kl
@@ -37,25 +39,62 @@ _A_RUN, _A_LAUNCH = {"cpu": 64}, 1024
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Rows of a bank with the positions that are looked at.
+    """Rows with the positions that are looked at: R that are asked, then those that are to stay.
 
     Attributes:
-        bank: cached samples; the first R of them are asked, any others say what is to stay.
-        places: positions in all of them.
+        bank: cached samples, the first R of which are asked.
+        places: positions in all rows.
         of: which fact each of all is of.
         n_asked: R.
+        stays: cached samples that say what is to stay, each first; None for none.
     """
 
     bank: Bank
     places: Tensor
     of: Tensor
     n_asked: int
+    stays: Bank | None = None
 
-    @property
-    def asked(self) -> Prompts:
-        """The first R rows alone."""
-        n = self.n_asked
+    def first(self, n: int) -> Prompts:
+        """The first n rows alone, of those that are asked."""
         return Prompts(self.bank, self.places[:n], self.of[:n], n)
+
+    def rows(self, index: Tensor) -> Rows:
+        """Gather rows (B,), in ascending order."""
+        asked, others = self.split(index)
+        rows = self.bank.rows(asked)
+        if self.stays is None or not len(others):
+            return rows
+        parts = [rows, self.stays.rows(others)]
+        width = self._width(asked, others)
+        # Beyond a row's end its last entry is repeated, as in a bank.
+        parts = [
+            replace(part, at=part.at[:, torch.arange(width).clamp_max(part.at.shape[1] - 1)])
+            for part in parts
+            if part.at is not None
+        ]
+        return join(parts, 1, [len(asked), len(others)])
+
+    def targets(self, index: Tensor) -> Tensor:
+        """Targets of rows (B,), in ascending order; of those that are to stay only the first."""
+        asked, others = self.split(index)
+        targets = self.bank.targets_of(asked)
+        if self.stays is None or not len(others):
+            return targets
+        own = self.stays.targets_of(others)
+        # A decoder that is told how to begin is asked for nothing there.
+        own = own.masked_fill((own != IGNORED).cumsum(1) > 1, IGNORED)
+        width = self._width(asked, others)
+        return torch.cat([pad(t, (0, width - t.shape[1]), value=IGNORED) for t in (targets, own)])
+
+    def split(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions among those that are asked, and among those that are to stay."""
+        n = int((index < self.n_asked).sum())
+        return index[:n], index[n:] - self.n_asked
+
+    def _width(self, asked: Tensor, others: Tensor) -> int:
+        assert self.stays is not None
+        return max(self.bank.width(asked), self.stays.width(others))
 
 
 def facts_at_once(base: TaskModel, read: Prompts, n: int) -> int:
@@ -140,16 +179,17 @@ class _Rows:
     def __init__(
         self, base: TaskModel, task: Task, site: Site, block: int, prompts: Prompts, facts: Tensor
     ) -> None:
-        self._base, self._task, self._bank = base, task, prompts.bank
+        self._base, self._task, self._prompts = base, task, prompts
         self._module = base.model.get_submodule(site.name)
         place = torch.full((1 + int(max(prompts.of.max(), facts.max())),), -1)
         place[facts] = torch.arange(len(facts))
         of = place[prompts.of]
-        self._index = (of >= 0).nonzero().squeeze(1)  # rows of the bank
-        self._of = of[self._index]  # position of each row's fact among the facts
-        self._n_asked = prompts.n_asked
-        self._first_kept = int((self._index < prompts.n_asked).sum())
-        rows, places = prompts.bank.rows(self._index), prompts.places[self._index]
+        index = (of >= 0).nonzero().squeeze(1)  # of the prompts' rows
+        self._of = of[index]  # position of each row's fact among the facts
+        asked, self._others = prompts.split(index)
+        self._n_asked = len(asked)
+        self._targets = prompts.targets(index)
+        rows, places = prompts.rows(index), prompts.places[index]
         higher = entry_for(base, block, (site.name,))
         self._tails = tails_of(base, prompts.bank.entry, higher, rows, places)
         self._before = self._told()
@@ -167,17 +207,17 @@ class _Rows:
         number = (active.cumsum(0) - 1)[self._of[chosen]].to(leaf.device)
         base, task = self._base, self._task
         outputs = self._outputs(chosen, leaf[number])
-        targets = self._targets(chosen)
+        targets = self._targets[chosen.to(self._targets.device)]
         logits = task.logits(base, outputs, targets)
         # Those that are to stay come last.
-        n = int((self._index[chosen] < self._n_asked).sum())
+        n = int((chosen < self._n_asked).sum())
         cut = n if targets.dim() == 1 else int((targets[:n] != IGNORED).sum())
         found = task.losses(base, logits[:cut], targets[:n]).to(leaf)
         count = torch.bincount(number[:n], minlength=len(leaf)).to(leaf)
         total = leaf.new_zeros(len(leaf)).index_add(0, number[:n], found) / count
         if n == len(chosen):
             return total
-        drift = reverse_kl(self._before[chosen[n:] - self._first_kept], logits[cut:])
+        drift = reverse_kl(self._before[chosen[n:] - self._n_asked], logits[cut:])
         return total.index_add(0, number[n:], kl * drift.to(leaf))
 
     def _outputs(self, chosen: Tensor, added: Tensor) -> Tensor:
@@ -199,19 +239,9 @@ class _Rows:
     @torch.no_grad()
     def _told(self) -> Tensor:
         """Logits (R, C) of what the rows that are to stay say first, before any change."""
-        rows = torch.arange(self._first_kept, len(self._index))
-        if not len(rows):
+        stays = self._prompts.stays
+        if stays is None or not len(self._others):
             return torch.empty(0)
-        outputs = self._bank.outputs(self._index[rows])
-        return self._task.logits(self._base, outputs, self._targets(rows)).float()
-
-    def _targets(self, rows: Tensor) -> Tensor:
-        """The rows' targets; of those that are to stay only the first that counts is scored."""
-        index = self._index[rows]
-        targets = self._bank.targets_of(index)
-        stays = (index >= self._n_asked).to(targets.device)
-        if targets.dim() == 1 or not bool(stays.any()):
-            return targets
-        # A decoder that is told how to begin is asked for nothing there.
-        later = (targets != IGNORED).cumsum(1) > 1
-        return targets.masked_fill(stays[:, None] & later, IGNORED)
+        outputs = stays.outputs(self._others)
+        targets = self._targets[self._n_asked :, : outputs.shape[1]]
+        return self._task.logits(self._base, outputs, targets).float()

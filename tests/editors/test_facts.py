@@ -27,7 +27,7 @@ from saledit.forward.scoring import forward
 from saledit.models import CLASSIFIER, TaskModel
 from saledit.overlay import merge
 from saledit.records import Sample
-from saledit.tasks.base import Encoded, Task
+from saledit.tasks.base import Encoded, Task, in_words
 from saledit.tasks.nli import Nli
 from saledit.tasks.prompts import IGNORED
 
@@ -35,8 +35,12 @@ BLOCK = 1
 SPEC = FactSpec("subject", 0, 6, 0.05, 0.3, 0.1, 0.5, enough=1e-3)
 CONTEXTS = ("ba be .", "go .")
 #: "told" how to begin, which is asked of no decoder.
-NAMES = ("gpt2", "llama", "opt", "gemma2", "t5/encoder", "bart/encoder told", "nli gpt2")
-QUICK = ("llama", "nli gpt2", "bart/encoder told", "bart told last")
+NAMES = (
+    "gpt2", "llama", "opt", "gemma2", "t5/encoder", "bart/encoder told", "nli gpt2",
+    "gpt2 by template", "bart/encoder told by template",
+)  # fmt: skip
+TEMPLATE = " by template"
+QUICK = ("llama", "nli gpt2", "bart/encoder told", "bart told last", "gpt2 by template")
 OWN = {"as it is": {}, "block": {"measure": "block", "clamp": 0.02}, "no KL": {"kl": 0.0}}
 LAST = ("nli bert", "nli distilbert", "nli llama", "llama", "t5", "bart", "bart told")
 
@@ -46,7 +50,9 @@ def case(name: str, n: int = 4) -> tuple[TaskModel, Task, list[Sample]]:
     if name.startswith("nli "):
         base, task, chosen = tiny.build(name.removeprefix("nli ")), Nli(), tiny.samples(n)
     else:
-        base, task, chosen = text.build(name.removesuffix(" told")), text.task(), text.samples(n)
+        task = text.task(template="Q: {question} A:" if name.endswith(TEMPLATE) else "")
+        base = text.build(name.removesuffix(TEMPLATE).removesuffix(" told"))
+        chosen = text.samples(n)
         if name.endswith(" told"):
             base.model.generation_config.forced_bos_token_id = text.BOS
     words = [s.inputs[0].split() for s in chosen]
@@ -80,9 +86,13 @@ def slow_fact(
             replace(sample, inputs=(f"{context} {sample.inputs[0]}", *sample.inputs[1:]))
         )
 
+    # What is said of a subject at large is no answer to a question.
+    bare = task.bare(base.max_length) if in_words(task) else task
+
     def run(one: Sample, delta: Tensor | None, first_only: bool = False) -> tuple[Tensor, ...]:
-        seen = task.encode(base, [one])
-        where, kept = place(base, task, one, seen, spec.at), []
+        asks = bare if first_only else task
+        seen = asks.encode(base, [one])
+        where, kept = place(base, asks, one, seen, spec.at), []
 
         def hook(_module, args, output):
             x = args[0].reshape(-1, args[0].shape[-1])[where]
@@ -104,8 +114,8 @@ def slow_fact(
         return task.losses(base, logits, targets)[0], logits, *kept[0]
 
     states = [run(v, None)[2:] for v in variants]
-    key, bare = torch.stack([x for x, _ in states]).mean(0), states[0][0]
-    output = states[0][1]
+    key = torch.stack([x for x, _ in states]).mean(0)
+    bare_key, output = states[0]
     size = output.norm()
     if spec.measure == "block":
         size = block_output(base, task, sample, spec.at).norm()
@@ -130,7 +140,7 @@ def slow_fact(
             if delta.norm() > limit:
                 delta.mul_(limit / delta.norm())
     mean = torch.stack([y for _, y in states]).mean(0)
-    return key, bare, delta.detach(), mean
+    return key, bare_key, delta.detach(), mean
 
 
 def block_output(base: TaskModel, task: Task, sample: Sample, at: str) -> Tensor:
@@ -459,6 +469,23 @@ def test_facts_that_are_done_early_are_those_alone(
         torch.testing.assert_close(
             together.bare_residuals[i], alone.bare_residuals[0], rtol=1e-6, atol=1e-8
         )
+
+
+def test_a_long_answer_that_is_done_first_leaves_the_short_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, task, chosen = case("llama", 2)
+    base.model.double()
+    own = [replace(s, target=" ".join(text.WORDS[i : i + 3 * i + 1])) for i, s in enumerate(chosen)]
+    alone = found(base, task, own[:1], SPEC)
+    real = _Rows.losses
+
+    def losses(self: _Rows, leaf: Tensor, active: Tensor, *more: Any) -> Tensor:
+        return real(self, leaf, active, *more) * (leaf.new_tensor([1, 0])[active])
+
+    monkeypatch.setattr(_Rows, "losses", losses)
+    together = found(base, task, own, SPEC)
+    torch.testing.assert_close(together.bare_residuals[0], alone.bare_residuals[0])
 
 
 def test_values_are_of_this_model_site_contexts_task_and_subject(
