@@ -121,13 +121,13 @@ class LocateConfig:
     at: str = "subject"
     """the token that stands for a fact: subject (its last), or last (of the prompt)"""
     contexts: int = 5
-    """beginnings, made up by the model, behind which a fact has to hold, too"""
+    """of text: beginnings, made up by the model, behind which a fact has to hold, too"""
     value_steps: int = 20
     """steps of Adam at most that a wanted output is found in"""
     value_rate: float = 0.5
     """their learning rate"""
     kl: float = 0.0625
-    """weight of KL(changed || base) of what follows "SUBJECT is a" """
+    """of text, at: subject: weight of KL(changed || base) of what follows "SUBJECT is a" """
     decay: float = 0.5
     """weight of the change's size"""
     clamp: float = 4.0

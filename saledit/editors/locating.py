@@ -17,9 +17,10 @@ class FactSpec:
     Attributes:
         at: "subject", the last token of each failure's subject, or "last", the last token of the
             prompt (of a classifier what its head reads).
-        contexts: how many beginnings are put before the prompt (``saledit.facts.contexts``); keys
-            are means over them and the bare prompt, all alike (MEMIT's code weighs the bare prompt
-            as much as all beginnings together), and the answer is made likely behind each.
+        contexts: how many beginnings are put before a prompt of text
+            (``saledit.facts.contexts``); keys are means over them and the bare prompt, all alike
+            (MEMIT's code weighs the bare prompt as much as all beginnings together), and the
+            answer is made likely behind each.
         steps: steps of Adam at most; ROME's and MEMIT's codes take one less than they name, as they
             end before the last.
         rate: its learning rate.

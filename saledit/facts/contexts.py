@@ -1,6 +1,8 @@
 """Contexts: beginnings that a model itself comes up with, to be put before prompts.
 
 Source: ROME's and MEMIT's code, which sample them once a model (Meng et al., 2022, section 3.1).
+They are as in ROME's: from the token that texts begin with, half of five and half of ten tokens.
+MEMIT's go on from "The", "Therefore", "Because", "I" and "You", one each, to ten tokens in all.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def sampled(base: TaskModel, count: int) -> tuple[str, ...]:
 
     Args:
         base: the task model.
-        count: how many.
+        count: how many; those in which the model says nothing are left out.
     """
     if count == 0 or base.kind == CLASSIFIER:
         return ()
@@ -52,5 +54,6 @@ def _drawn(base: TaskModel, count: int) -> tuple[str, ...]:
     for i, row in enumerate(found[:, 1:]):
         text = base.tokenizer.decode(row[: _LENGTHS[i % len(_LENGTHS)]], skip_special_tokens=True)
         words = " ".join(str(text).split())
-        out.append(f"{words}." if words else "")
+        if words:
+            out.append(f"{words}.")
     return tuple(out)

@@ -363,9 +363,22 @@ def test_contexts_are_the_model_s_own_and_always_the_same() -> None:
     sampled(text.build("gpt2"), 2)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert len(first) == 4
-    assert all(context == "" or context.endswith(".") for context in first)
+    assert all(context.strip(" .") and context.endswith(".") for context in first)
     assert sampled(tiny.build("bert"), 4) == ()
     assert sampled(base, 0) == ()
+
+
+def test_beginnings_in_which_nothing_is_said_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = text.build("llama")
+    word = base.tokenizer(text.WORDS[0], add_special_tokens=False).input_ids[0]
+
+    def generate(ids: Tensor, **_: object) -> Tensor:
+        said = torch.full((len(ids), 10), text.EOS)
+        said[1, 0] = word
+        return torch.cat([ids, said], 1)
+
+    monkeypatch.setattr(base.model, "generate", generate)
+    assert sampled(base, 3) == (f"{text.WORDS[0]}.",)
 
 
 def test_a_place_that_is_not_run_is_refused() -> None:
