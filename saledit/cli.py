@@ -147,7 +147,7 @@ def _run(name: str, call: Call, args: argparse.Namespace, words: Sequence[str]) 
 
     # What libraries write to stdout goes to stderr: stdout holds the result alone.
     with (
-        report.Ui(args.quiet, command=shlex.join(["saledit", *words])) as ui,
+        report.Ui(args.quiet, command=shlex.join(["saledit", *words]), debug=args.debug) as ui,
         contextlib.redirect_stdout(ui.foreign()),
     ):
         report.quiet_libraries()

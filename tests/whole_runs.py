@@ -44,7 +44,7 @@ class FakeUi:
 
     interactive = False
     command = "saledit fit"
-    quiet = True
+    quiet, debug = True, False
 
     def __init__(self) -> None:
         self.stages: list[str] = []

@@ -47,9 +47,11 @@ class Ui:
         stream: where to; stderr where none is given.
         clock: seconds, for tests.
         command: what was typed, for the record; "" where nothing was.
+        debug: show the tracebacks of errors, also of those that end no command.
 
     Attributes:
         command: as given.
+        debug: as given.
         quiet: nothing is shown.
         interactive: a person is watching a terminal.
     """
@@ -60,8 +62,9 @@ class Ui:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
         command: str = "",
+        debug: bool = False,
     ) -> None:
-        self.command = command
+        self.command, self.debug = command, debug
         self._stream = stream if stream is not None else sys.stderr
         self._console = Console(file=self._stream, highlight=False)
         self._clock = clock

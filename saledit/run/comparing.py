@@ -111,7 +111,7 @@ def compare(
             ui.stage(what)
 
     # Bars of several processes would write over each other: beside others, a cell is quiet.
-    runner = runner or OwnProcess(ui.quiet or jobs > 1, threads)
+    runner = runner or OwnProcess(ui.quiet or jobs > 1, threads, ui.debug)
     try:
         with (
             ui.progress("cells", len(waiting)) if jobs > 1 else nullcontext() as bar,

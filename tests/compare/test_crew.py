@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+import saledit
 from saledit.errors import JobError
-from saledit.run.cells import crew
+from saledit.run.cells import cell, crew
 from saledit.run.cells.crew import OwnProcess, run_all
 
 
@@ -122,3 +126,52 @@ def test_what_ends_the_table_ends_the_cells_that_run(
         (process,) = runner._live
     assert process.poll() is not None
     assert not runner._live
+
+
+def test_a_cell_finds_the_modules_that_its_comparison_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a module of the working folder, nor another saledit."""
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('of the working folder')")
+    monkeypatch.chdir(tmp_path)
+    home = str(Path(saledit.__file__).parents[1])
+    own = ["/a/place", *(path for path in sys.path if path and path != home)]
+    for paths in ([home, *own], ["", *own]):
+        monkeypatch.setattr(sys, "path", paths)
+        monkeypatch.setattr(
+            crew,
+            "_CELL",
+            "import colorsys, pathlib, sys, saledit\n"
+            f"assert pathlib.Path(saledit.__file__).parents[1] == pathlib.Path({home!r})\n"
+            "assert '/a/place' in sys.path",
+        )
+        OwnProcess(True, 1)(tmp_path / "cell.yaml")
+
+
+def test_a_process_that_cannot_be_started_is_a_cell_that_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    paths = [Path("0"), Path("1")]
+    found = dict(run_all(paths, OwnProcess(True, 1)))
+    assert [*found] == paths
+    for error in found.values():
+        assert "its process cannot be started: Cannot allocate memory" in str(error)
+
+
+def test_an_error_is_told_once_and_its_traceback_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "cell.yaml"
+    path.write_text("what: ever")
+    monkeypatch.setattr(cell, "use_threads", lambda _n: None)
+    for debug in "01":
+        assert cell.main(str(path), "1", "1", debug) == 2
+        said = capfd.readouterr().err
+        assert ("Traceback" in said) == (debug == "1")
+        assert path.with_suffix(".error").read_text().startswith("what: unknown key")
+    runner = OwnProcess(True, 3, debug=True)
+    assert runner._options == ["1", "3", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import torch
@@ -56,13 +57,14 @@ def run_cell(config: RunConfig, ui: Ui) -> None:
         write_measured(folder, measured)
 
 
-def main(path: str, quiet: str, threads: str) -> int:
+def main(path: str, quiet: str, threads: str, debug: str) -> int:
     """Run the cell of a configuration; an error is left beside it as one line.
 
     Args:
         path: the configuration.
         quiet: "1" to show nothing, "0" to show progress.
         threads: processor threads.
+        debug: "1" to show the traceback of an error.
 
     Returns:
         The exit status.
@@ -77,6 +79,8 @@ def main(path: str, quiet: str, threads: str) -> int:
     except BaseException as error:
         message, status = explain(error, [])
         if not isinstance(error, KeyboardInterrupt):
-            write_text(note, message)
+            if debug == "1":
+                traceback.print_exc()
+            write_text(note, message.removeprefix("error: "))  # it is told as one there
         return status
     return 0

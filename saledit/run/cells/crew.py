@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+import saledit
 from saledit.errors import JobError
-from saledit.files import read_text
+from saledit.files import read_text, reason
 
 #: Runs the cell of a configuration file; raises JobError with what went wrong.
 Runner = Callable[[Path], None]
@@ -25,16 +27,25 @@ _NOTE = 1 << 20  # bytes of a note at most
 _GRACE = 10.0  # seconds to end by itself: a terminal's Ctrl-C reaches every process
 
 
+def _environment() -> dict[str, str]:
+    """A cell finds the modules that its comparison does, in the same order."""
+    own, paths = str(Path(saledit.__file__).parents[1]), [path for path in sys.path if path]
+    if own not in paths:  # it was found in the working folder, which has no name there
+        paths.insert(0, own)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 class OwnProcess:
     """Runs a cell in a process: its peak of memory is its own, and it takes nobody down.
 
     Args:
         quiet: show nothing of its progress.
         threads: processor threads it may use.
+        debug: show the traceback of an error.
     """
 
-    def __init__(self, quiet: bool, threads: int) -> None:
-        self._options = [str(int(quiet)), str(threads)]
+    def __init__(self, quiet: bool, threads: int, debug: bool = False) -> None:
+        self._options = [str(int(quiet)), str(threads), str(int(debug))]
         self._live: set[subprocess.Popen[bytes]] = set()
         self._ended, self._starting = False, Lock()
 
@@ -45,12 +56,21 @@ class OwnProcess:
             JobError: it failed, or was killed.
             KeyboardInterrupt: it was interrupted.
         """
-        command = [sys.executable, "-c", _CELL, str(path), *self._options]
+        # Safe (-P): the folder in which one works is no place for modules.
+        command = [sys.executable, "-P", "-c", _CELL, str(path), *self._options]
         with self._starting:  # what is started is seen by an interruption, or is not started
             if self._ended:
                 raise KeyboardInterrupt
             # Our own interpreter and module; the path is one that the caller wrote.
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
+            try:
+                process = subprocess.Popen(  # noqa: S603
+                    command, stdout=subprocess.DEVNULL, env=_environment()
+                )
+            except OSError as error:
+                raise JobError(
+                    f"its process cannot be started: {reason(error)}; free some memory, or take "
+                    "fewer --jobs"
+                ) from error
             self._live.add(process)
         try:
             status = process.wait()
