@@ -104,6 +104,8 @@ def whitener(moment: Tensor, ridge: float) -> Tensor:
     the mean eigenvalue of M: directions that most inputs share shrink, rare ones stay.
     This is the C^-1 k of ROME's closed form (Meng et al., 2022, eq. 2), regularised.
 
+    The mean it is, unlike in ``typical``: presets and results have ridges that were tuned in it.
+
     Args:
         moment: M (D, D), symmetric and positive semi-definite.
         ridge: relative ridge; larger is milder.
@@ -121,6 +123,25 @@ def whitener(moment: Tensor, ridge: float) -> Tensor:
     eye = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
     factor = torch.linalg.cholesky(wide + c * eye)
     return (c * torch.cholesky_solve(eye, factor)).to(moment.dtype)
+
+
+def typical(moment: Tensor) -> Tensor:
+    """What a square of an input comes to, (): the median of a second moment's diagonal.
+
+    A few tokens whose inputs are hundreds of times as large as all others' (attention sinks) make
+    the mean thousands of times the median. Inputs that are always 0, as those of ReLU can be, do
+    not count.
+
+    Args:
+        moment: (D, D).
+
+    Example:
+        >>> float(typical(torch.diag(torch.tensor([2.0, 0.0, 1e6, 3.0]))))
+        3.0
+    """
+    diagonal = moment.diagonal().double()
+    seen = diagonal[diagonal > 0]
+    return seen.median() if len(seen) else diagonal.new_zeros(())
 
 
 def layers_at_once(layers: Sequence[Layer]) -> Iterator[list[Layer]]:

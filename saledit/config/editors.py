@@ -143,7 +143,7 @@ class LocateConfig:
     norm: float = 10.0
     """alphaedit: weight of the change's own norm"""
     shrink: float = 1e-4
-    """added to the second moment's diagonal, in mean eigenvalues"""
+    """added to the second moment's diagonal before it is inverted, in medians of that diagonal"""
 
 
 @dataclass(frozen=True)

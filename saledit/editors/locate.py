@@ -25,6 +25,7 @@ from saledit.errors import ArtifactError, ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
 _PLACES, _MEASURES = ("subject", "last"), ("output", "block")
+_MOMENT = "raw_moment_{}"  # of a site's inputs, to which nothing has been added
 _PAST = "past_{}"  # what is remembered at a site
 _BLOCK = re.compile(r"\.\d+\.")
 
@@ -48,8 +49,8 @@ class Locate(Editor):
         ridge: of ``emmet`` with several facts: added to their Gram matrix.
         threshold: of ``alphaedit``: eigenvalues below it are taken for nothing.
         norm: of ``alphaedit``: weight of the change's own norm.
-        shrink: added to the second moment's diagonal, in mean eigenvalues: one that was taken
-            over few inputs is not of full rank.
+        shrink: added to the second moment's diagonal where it is inverted, in medians of it; see
+            ``Preserved``.
     """
 
     needs_moments = True
@@ -74,7 +75,7 @@ class Locate(Editor):
         for i in self._ends:
             # Of no input: what has not been primed yet is told by it, also behind a file.
             size = self.sites[i].d_in
-            self.register_buffer(f"moment_{i}", torch.zeros(size, size))
+            self.register_buffer(_MOMENT.format(i), torch.zeros(size, size))
 
     @torch.no_grad()
     def forward(self, request: Request) -> Edits:
@@ -92,7 +93,7 @@ class Locate(Editor):
         for number, (i, site) in enumerate(zip(self._ends, sites, strict=True)):
             facts = found.at(number, edits)
             past = request.memory.get(_PAST.format(i))
-            if past is not None and past.shape != self.get_buffer(f"moment_{i}").shape:
+            if past is not None and past.shape != self._moment(i).shape:
                 raise ArtifactError(
                     f"the editor remembers edits by {tuple(past.shape)} numbers at {site.name}, "
                     f"expected {(site.d_in, site.d_in)}; give another folder (--out)"
@@ -122,8 +123,7 @@ class Locate(Editor):
 
     def _preserved(self, i: int) -> Preserved:
         """What must stay at a site, with the factors that were worked out before."""
-        moment = self.get_buffer(f"moment_{i}")
-        known = self._known.get(i)
+        moment, known = self._moment(i), self._known.get(i)
         # Loading and priming write into the tensor, which counts its versions.
         if known is None or known[0] != moment._version or known[1].moment is not moment:
             if not bool(moment.any()):
@@ -132,20 +132,18 @@ class Locate(Editor):
                     f"of {self.sites[i].name}, got none; give it moments with prime(), as saledit "
                     "fit does"
                 )
-            mean = moment.double().diagonal().mean()
-            shrunk = float(mean) * self._shrink / (1 + self._shrink)
-            known = self._known[i] = (moment._version, Preserved(moment, shrunk))
+            known = self._known[i] = (moment._version, Preserved(moment, self._shrink))
         return known[1]
+
+    def _moment(self, i: int) -> Tensor:
+        return self.get_buffer(_MOMENT.format(i))
 
     @torch.no_grad()
     def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:
         """Take over the second moments of the edited sites' inputs."""
         if moments is not None:
             for i in self._ends:
-                moment = moments[i]
-                eye = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-                shrunk = moment + self._shrink * moment.diagonal().mean() * eye
-                self.get_buffer(f"moment_{i}").copy_(shrunk)
+                self._moment(i).copy_(moments[i])
 
     @classmethod
     def needs_subjects(cls, settings: dict[str, object]) -> bool:

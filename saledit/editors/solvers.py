@@ -29,6 +29,7 @@ from torch import Tensor
 from saledit.delta import LowRank
 from saledit.editors.locating import Facts
 from saledit.errors import ModelError, UserError
+from saledit.moments import typical
 
 
 @dataclass(frozen=True)
@@ -37,26 +38,29 @@ class Preserved:
 
     Attributes:
         moment: C (D_in, D_in), mean of x x^T over inputs of the site that must keep their outputs.
-        shrunk: what has been added to its diagonal, so that it is of full rank.
+        shrink: what is added to its diagonal before it is inverted, in what is typical of it
+            (``saledit.moments.typical``): C over few inputs is not of full rank.
     """
 
     moment: Tensor
-    shrunk: float = 0.0
+    shrink: float = 0.0
 
     @cached_property
     def factor(self) -> Tensor:
-        """Cholesky factor of C, in double precision.
+        """Cholesky factor of C with what is added, in double precision.
 
         Raises:
-            ModelError: C is singular.
+            ModelError: that is singular.
         """
-        return _factor(self.moment)
+        wide = self.moment.double().clone()  # a double one would be changed itself
+        wide.diagonal().add_(self.shrink * typical(wide))
+        return _factor(wide)
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C as it was, in double precision."""
+        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C itself, in double precision."""
         values, vectors = torch.linalg.eigh(self.moment.double())
-        return values - self.shrunk, vectors
+        return values, vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,8 @@ def test_memit_spreads_what_is_missing_over_blocks(
         keys, top = seen(other, site)
         residuals = (goal - top) / (2 - number)
         facts = Facts(keys, residuals, keys, residuals)
-        moment = made.get_buffer(f"moment_{list(layer.sites).index(site)}")
-        want, _ = SOLVERS["memit"](facts, Preserved(moment), None, made._numbers)
+        kept = made._preserved(list(layer.sites).index(site))
+        want, _ = SOLVERS["memit"](facts, kept, None, made._numbers)
         torch.testing.assert_close(
             edits[site].dense(), want.dense(), rtol=2e-3, atol=1e-4 * float(want.norm())
         )
@@ -223,8 +223,8 @@ def test_what_no_solver_can_do_is_said() -> None:
         SOLVERS["emmet"](facts, Preserved(torch.eye(3)), None, replace(OWN, ridge=0.0))
     with pytest.raises(ModelError, match=r"editor\.locate\.threshold: expected some eigenvalues"):
         SOLVERS["alphaedit"](facts, Preserved(torch.eye(3)), None, OWN)
-    # What was added to the second moment is none of its own.
-    delta, _ = SOLVERS["alphaedit"](facts, Preserved(torch.eye(3), 0.999), None, OWN)
+    # What is added to the second moment is none of its own.
+    delta, _ = SOLVERS["alphaedit"](facts, Preserved(0.001 * torch.eye(3), 999.0), None, OWN)
     assert delta.u.any()
 
 
@@ -259,7 +259,8 @@ def test_what_alphaedit_remembers_other_solvers_leave_alone() -> None:
 
 
 def test_what_was_worked_out_of_a_moment_goes_with_it() -> None:
-    made, other = editor("memit"), editor("memit", shrink=1.0)
+    made, other = editor("memit"), editor("memit")
+    other.prime([], [9.0 * other._moment(other._ends[0])] * len(LAYER.sites))
     first = session(made).step(FAILURES[:1])
     made.load_state_dict(other.state_dict())
     again, wanted = (session(one).step(FAILURES[:1]) for one in (made, other))
@@ -313,12 +314,15 @@ def test_bad_settings_are_refused(key: str, value: object, line: str) -> None:
         Locate.check({**asdict(LocateConfig()), key: value})
 
 
-def test_what_was_added_to_a_moment_is_taken_off_its_eigenvalues() -> None:
+def test_nothing_is_added_to_what_is_kept_of_a_moment() -> None:
     made = bare("alphaedit", shrink=0.3)
     moment = torch.diag(torch.arange(1.0, SITE.d_in + 1))
     made.prime([], [moment] * len(LAYER.sites))
-    values, _ = made._preserved(made._ends[-1]).axes
-    torch.testing.assert_close(values, moment.diagonal().double(), rtol=1e-5, atol=1e-5)
+    kept = made._preserved(made._ends[-1])
+    torch.testing.assert_close(kept.axes[0], moment.diagonal().double(), rtol=1e-12, atol=1e-12)
+    median = float(moment.diagonal().median())
+    added = (kept.factor @ kept.factor.mT).diagonal() - moment.diagonal()
+    torch.testing.assert_close(added, torch.full_like(added, 0.3 * median), rtol=1e-12, atol=1e-12)
 
 
 def remembering() -> tuple[Locate, EditSession]:

@@ -15,6 +15,7 @@ from saledit.editors.solvers import (
     SOLVERS,
     Facts,
     Preserved,
+    Solver,
     SolverSettings,
     alphaedit,
     emmet,
@@ -206,6 +207,31 @@ def test_single_precision_in_single_precision_out(name: str) -> None:
     assert delta.v.shape == (2, 1, 7)
     wide, _ = SOLVERS[name](facts, kept, None, numbers)
     torch.testing.assert_close(delta.dense().double(), wide.dense(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", [rome, r_rome, emmet])
+def test_a_sink_does_not_make_the_ridge(solver: Solver) -> None:
+    """One token in a hundred, a thousand times as large as the others, and what it leaves alone."""
+    _, facts, _ = problem(5, 1, d_in=40)
+    others = torch.randn(2000, 40, generator=torch.Generator().manual_seed(5), dtype=torch.double)
+    sink = torch.zeros(40, dtype=torch.double)
+    sink[7] = 1000.0
+    moment = 0.99 * others.mT @ others / len(others) + 0.01 * torch.outer(sink, sink)
+    # In mean eigenvalues the ridge is as large as most eigenvalues.
+    assert 1e-2 * moment.diagonal().mean() > moment.diagonal().median()
+    edit = solver(facts, Preserved(moment, shrink=1e-2), None, EXACT)[0].dense()
+    exact = solver(facts, Preserved(moment), None, EXACT)[0].dense()
+    assert (edit - exact).norm() < 1e-2 * exact.norm()
+
+
+def test_inputs_that_are_always_0_are_not_typical() -> None:
+    """As of a ReLU: most of them would make no ridge at all."""
+    moment = torch.diag(torch.tensor([0.0, 0.0, 0.0, 2.0, 4.0, 6.0, 0.0], dtype=torch.double))
+    _, facts, _ = problem(0, 1, d_in=7)
+    with pytest.raises(ModelError, match=r"raise editor\.locate\.shrink"):
+        r_rome(facts, Preserved(moment), None, EXACT)
+    kept = Preserved(moment, shrink=0.5)
+    torch.testing.assert_close(kept.factor @ kept.factor.mT, moment + 2 * torch.eye(7))
 
 
 @pytest.mark.parametrize("name", ["rome", "r-rome", "memit", "emmet"])
