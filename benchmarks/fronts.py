@@ -26,10 +26,9 @@ the least of the other.
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from beside import (
@@ -45,15 +44,14 @@ from beside import (
     summary,
 )
 
-from saledit.artifact import TrainedEditor, load_editor
+from saledit.artifact import EDITOR_WEIGHTS, REVISION, TrainedEditor, load_editor
 from saledit.errors import SaleditError, UserError
-from saledit.files import read_json, write_json
+from saledit.files import file_hash, read_json, write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run.setup.prepare import Prepared, prepare
 from saledit.run.testing import measure
 
 LENGTHS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
-Curves = dict[str, list[dict[str, float]]]  # by run
 _PRICE = 4.0  # points of edit accuracy that a point of drawdown is worth
 _KEPT = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown", "locality_kl")
 
@@ -74,9 +72,30 @@ def front(
     return points
 
 
-def _is_of(points: Sequence[Mapping[str, float]], lengths: Sequence[float] | None) -> bool:
-    """Whether a curve is of some lengths; of any where none are asked for."""
-    return lengths is None or [point["length"] for point in points] == [*lengths]
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A front on disk.
+
+    Attributes:
+        points: what edits of each length mend and break.
+        editor: fingerprint of the run's editor, its settings and the code; "" where it is unknown.
+    """
+
+    points: Sequence[Mapping[str, float]]
+    editor: str = ""
+
+    def is_of(self, editor: str, lengths: Sequence[float] | None) -> bool:
+        """Whether it is of an editor ("" for one that is gone) and some lengths (None for any)."""
+        own = [point["length"] for point in self.points]
+        return editor in ("", self.editor) and (lengths is None or own == [*lengths])
+
+
+def editor_in(run: Path) -> str:
+    """Fingerprint of the editor in a run's folder; "" where there is none."""
+    if not (run / EDITOR_WEIGHTS).is_file():
+        return ""
+    hashes = (file_hash(run / name) for name in (EDITOR_WEIGHTS, "config.yaml"))
+    return "-".join((str(REVISION), *hashes))
 
 
 def mean_curves(
@@ -134,14 +153,18 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> Non
     figure.savefig(path, dpi=144)
 
 
-def read(path: Path) -> Curves:
-    """The curves of a file that this script wrote, by run.
+def read(path: Path) -> dict[str, Curve]:
+    """The curves of a file that this script wrote, by run; of older ones the editor is unknown.
 
     Raises:
         ArtifactError: there is none, or it is broken or of something else.
     """
-    curves: Curves = read_json(path, "curves by run", {str: [{str: float}]})
-    return curves
+    points = [{str: float}]
+    told = read_json(path, "curves by run", {str: ({"editor": str, "points": points}, points)})
+    return {
+        run: Curve(own) if isinstance(own, list) else Curve(own["points"], own["editor"])
+        for run, own in told.items()
+    }
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -166,26 +189,29 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 def _curve(
-    run: Path, known: Curves, lengths: Sequence[float] | None, path: Path, ui: Ui
+    run: Path, known: dict[str, Curve], lengths: Sequence[float] | None, path: Path, ui: Ui
 ) -> None:  # fmt: skip
     """Measure the curve of a run's editor where it is not known, and keep it."""
-    if run.name in known and _is_of(known[run.name], lengths):
+    editor = editor_in(run)
+    if run.name in known and known[run.name].is_of(editor, lengths):
         return
     trained = load_editor(run)
     prepared = prepare(trained.config, ui)
     trained.check(prepared.base)
-    known[run.name] = front(prepared, trained, lengths or LENGTHS)
-    path.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    known[run.name] = Curve(front(prepared, trained, lengths or LENGTHS), editor)
+    write_json(path, {name: asdict(own) for name, own in known.items()})
 
 
-def _of_rivals(args: argparse.Namespace, fronts: Mapping[int, Points], ui: Ui) -> Curves:
+def _of_rivals(
+    args: argparse.Namespace, fronts: Mapping[int, Points], ui: Ui
+) -> dict[str, Points]:  # fmt: skip
     """Curves of the rivals at the lengths of those that they stand beside; {} if not asked for."""
     path = args.out.with_suffix(".rivals.json")
     known = read(path) if args.rivals and path.exists() else {}
     for run in args.beside if args.rivals else ():
         lengths = [point["length"] for point in fronts[rival_of(run)["seed"]]]
         _curve(run, known, lengths, path, ui)
-    return known
+    return {name: own.points for name, own in known.items()}
 
 
 def _lines(args: argparse.Namespace) -> list[str]:
@@ -201,11 +227,12 @@ def _lines(args: argparse.Namespace) -> list[str]:
     with Ui() as ui:
         for run in args.runs:
             _curve(run, known, args.lengths, args.out, ui)
-        fronts = fronts_of({name: known[name] for name in meant}) if args.beside else {}
+        meant_curves = {name: known[name].points for name in meant}
+        fronts = fronts_of(meant_curves) if args.beside else {}
         theirs = _of_rivals(args, fronts, ui)
     seeds = defaultdict(list)
-    for run, points in known.items():
-        seeds[editor_of(run)].append(points)
+    for run, own in known.items():
+        seeds[editor_of(run)].append(own.points)
     curves = mean_curves(seeds)
     draw(curves, args.out.with_suffix(".png"))
     lines = table(curves)

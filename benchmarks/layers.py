@@ -17,18 +17,19 @@ without their tests and the caching that all share.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from table import files
+from table import files, finished
 
 from saledit import config as configuration
 from saledit.config import RunConfig
+from saledit.errors import ConfigError
 from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
-from saledit.run import fit, saliency, test
+from saledit.run import fit, saliency
+from saledit.run.cells.done import facts_of
 from saledit.run.setup.caching import banks_at
 from saledit.run.setup.prepare import Prepared, prepare
 
@@ -62,19 +63,27 @@ def steps_for(seconds: float, config: str, overrides: list[str], run: str, ui: U
     return min(_MOST_STEPS, max(_PROBES[1], round(seconds / step)))
 
 
+def steps_before(folder: Path) -> int:
+    """Steps of an epoch that an earlier call found to take the time; 1 where there was none."""
+    try:
+        return configuration.load(folder / "config.yaml").train.steps_per_epoch
+    except ConfigError:
+        return 1
+
+
 def train_at(layer: int, args: argparse.Namespace, overrides: list[str], ui: Ui) -> dict[str, Any]:
     """The row of one layer: fitted and tested, or read from disk."""
     config, folder = f"{args.group}/{args.set_name}", Path(args.out)
     run = f"{args.set_name}-layer{layer}" + (f"-{args.seconds:g}s" if args.seconds else "")
     own = [*overrides, f"name={run}", "site.select=fixed", f"site.layer={layer}"]
-    results = folder / run / "results.json"
-    if not results.exists():
-        if args.seconds:
-            steps = steps_for(args.seconds, config, own, args.set_name, ui)
-            own += ["train.epochs=3", f"train.steps_per_epoch={-(-steps // 3)}"]
-        fit(configuration.load(config, own), False, ui)
-        test(str(folder / run), [], ui)
-    found = json.loads(results.read_text(encoding="utf-8"))
+    if args.seconds:
+        own.append("train.epochs=3")
+        steps = f"train.steps_per_epoch={steps_before(folder / run)}"
+        if facts_of(configuration.load(config, [*own, steps])) is None:
+            many = steps_for(args.seconds, config, own, args.set_name, ui)
+            steps = f"train.steps_per_epoch={-(-many // 3)}"
+        own.append(steps)
+    found = finished(configuration.load(config, own), ui)
     m = found["metrics"]
     judged = m | m.get("generated", {})  # of words what is said freely
     score = judged["edit_accuracy"] - LAMBDA * judged["drawdown"]

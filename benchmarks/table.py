@@ -4,8 +4,9 @@
     python benchmarks/table.py --data FOLDER --out checkpoints/qa-table --group qa --sets zsre
 
 FOLDER holds one folder a set with train.jsonl.gz and test.jsonl.gz; bundled sets need none. A cell
-that has its results on disk is not run again. Each cell is one editor, trained and tested at its k.
-Of text there are two lines: teacher-forced, and under free generation.
+that has its results on disk, of these settings and by this code, is not run again. Each cell is one
+editor, trained and tested at its k. Of text there are two lines: teacher-forced, and under free
+generation.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from saledit import config as configuration
+from saledit.config import RunConfig
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, test
+from saledit.run.cells.done import facts_of
 
 COLUMNS = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown", "locality_kl")
 _TRAIN, _TEST = "train.jsonl.gz", "test.jsonl.gz"
@@ -43,11 +46,15 @@ def cell(name: str, seed: int, k: int, args: argparse.Namespace, ui: Ui) -> dict
         *files(args, name),
         *args.set,
     ]
-    results = folder / run / "results.json"
-    if not results.exists():
-        fit(configuration.load(f"{args.group}/{name}", overrides), False, ui)
-        test(str(folder / run), [], ui)
-    found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
+    return finished(configuration.load(f"{args.group}/{name}", overrides), ui)
+
+
+def finished(config: RunConfig, ui: Ui) -> dict[str, Any]:
+    """The results of a run, which is fitted and tested where there are none of its settings."""
+    if facts_of(config) is None:
+        fit(config, False, ui)
+        test(str(config.folder), [], ui)
+    found: dict[str, Any] = json.loads((config.folder / "results.json").read_text(encoding="utf-8"))
     return found
 
 

@@ -204,6 +204,32 @@ def test_rivals_have_lengths_too(
     assert "--rivals: expected rivals behind --beside, got none" in capsys.readouterr().err
 
 
+def test_a_curve_is_of_the_editor_that_is_there(
+    fronts: ModuleType, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, measured = tmp_path / "set-salem-s0", list[int]()
+
+    def front(*_args: object) -> list[dict[str, float]]:
+        measured.append(len(measured))
+        return points([(0.1 * len(measured), 0.01)] * 3)
+
+    monkeypatch.setattr(fronts, "front", front)
+    monkeypatch.setattr(fronts, "prepare", lambda *_: SimpleNamespace(base=None))
+    trained = SimpleNamespace(config=None, check=lambda _base: None)
+    monkeypatch.setattr(fronts, "load_editor", lambda _run: trained)
+    folder.mkdir()
+    (folder / "config.yaml").write_text("seed: 0")
+    for weights, times in (("one", 1), ("one", 1), ("another", 2)):
+        (folder / "editor.safetensors").write_text(weights)
+        fronts.main([str(folder), "--out", str(out)])
+        assert len(measured) == times, "nobody knows which editor older curves are of"
+    (folder / "config.yaml").write_text("seed: 1")
+    fronts.main([str(folder), "--out", str(out)])
+    assert len(measured) == 3
+    assert fronts.read(out)["set-salem-s0"].points[0]["edit_accuracy"] == pytest.approx(0.3)
+    assert fronts.read(out)["set-salem-s1"] == fronts.Curve(points(CURVES["set-salem-s1"]))
+
+
 def test_what_cannot_be_compared_is_refused_in_one_line(
     fronts: ModuleType, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
