@@ -1,12 +1,14 @@
 """Edits as the field reports them: is the right answer likelier than its rival?
 
 Source: Meng et al., NeurIPS 2022 (CounterFact), and the code of MEMIT
-(``experiments/py/eval_utils_counterfact.py``). An answer's probability is the geometric mean of its
-tokens'; its end is not part of it, but of an encoder-decoder.
+(``experiments/py/eval_utils_counterfact.py``, ``experiments/summarize.py``). An answer's
+probability is the geometric mean of its tokens'; its end is not part of it, but of an
+encoder-decoder. Records count alike, however many prompts of a kind they have.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +44,16 @@ class Pairs:
     samples: Sequence[Sample]
     kinds: Sequence[int]
     own: Sequence[Sequence[int]]
+
+    @property
+    def weights(self) -> list[float]:
+        """Of each pair: one over how many of its kind its failure has."""
+        weights = [0.0] * len(self.kinds)
+        for pairs in self.own:
+            many = Counter(self.kinds[pair] for pair in pairs)
+            for pair in pairs:
+                weights[pair] = 1 / many[self.kinds[pair]]
+        return weights
 
     @property
     def have_all_kinds(self) -> bool:
@@ -82,7 +94,8 @@ class Preferences:
 
     def __init__(self, base: TaskModel, task: WordTask, pairs: Pairs, opened: Opener) -> None:
         self._base, self._task = base, task.unended()
-        self._kinds, self._own = pairs.kinds, pairs.own
+        self._kinds, self._own = torch.tensor(pairs.kinds, dtype=torch.long), pairs.own
+        self._weights = torch.tensor(pairs.weights, dtype=torch.double)
         self._bank = opened(self._task, pairs.samples) if pairs.samples else None
         self._counts = _Counts()
 
@@ -100,8 +113,8 @@ class Preferences:
             size = max(map(len, part))
             real = torch.tensor([[i < len(own) for i in range(size)] for own in part])
             filled = torch.tensor([[*own, *[0] * (size - len(own))] for own in part])
-            kinds = torch.tensor(self._kinds)[filled]
-            self._counts.update(kinds, real, self._likelihoods(filled, edits))
+            weights = self._weights[filled] * real
+            self._counts.update(self._kinds[filled], weights, self._likelihoods(filled, edits))
 
     def _likelihoods(self, pairs: Tensor, edits: Edits | None) -> Tensor:
         """Probabilities (E, n, 2) of both answers of pairs (E, n)."""
@@ -126,8 +139,7 @@ class Preferences:
         counts = _Counts()
         for some in torch.split(torch.arange(len(self._kinds)), _ROWS // 2):
             if len(some):
-                kinds = torch.tensor(self._kinds)[some]
-                counts.update(kinds, torch.ones_like(kinds), self._likelihoods(some, None))
+                counts.update(self._kinds[some], self._weights[some], self._likelihoods(some, None))
         return counts.metrics()
 
 
@@ -138,14 +150,14 @@ class _Counts:
         self._share = {kind: Mean() for kind in KINDS}
         self._lead = {kind: Mean() for kind in KINDS}
 
-    def update(self, kinds: Tensor, real: Tensor, likely: Tensor) -> None:
-        """Count pairs (...) of kinds, where they are real: probabilities (..., 2).
+    def update(self, kinds: Tensor, weights: Tensor, likely: Tensor) -> None:
+        """Count pairs (...) of kinds, each by its weight, 0 for a filler: probabilities (..., 2).
 
         Of a pair that gives no numbers nothing is preferred, and it has no lead.
         """
         lead = (likely[..., 0] - likely[..., 1]).double()
         for number, kind in enumerate(KINDS):
-            weight = (real.bool() & (kinds == number)).double()
+            weight = weights.double() * (kinds == number)
             self._share[kind].update((lead > 0).double(), weight)
             self._lead[kind].update(lead, weight * lead.isfinite())
 
