@@ -81,8 +81,8 @@ class Editor(nn.Module, ABC):
     def remember(self, request: Request, edits: Edits) -> Mapping[str, Tensor]:
         """What the next step of a sequence has to know; most need nothing.
 
-        It adds up: each step adds its own to what was there, so that a step that is taken back
-        can be taken off.
+        It is rows: each step puts its own below those that were there, so that those of a step that
+        is taken back can be left out.
 
         Args:
             request: the one that this step's edits were made of, with the memory before it.

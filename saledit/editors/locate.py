@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,14 +19,13 @@ from saledit.editors.solvers import (
     SOLVERS,
     Preserved,
     SolverSettings,
-    with_keys,
 )
 from saledit.errors import ArtifactError, ConfigError, UserError, did_you_mean
 from saledit.site import Site
 
 _PLACES, _MEASURES = ("subject", "last"), ("output", "block")
 _MOMENT = "raw_moment_{}"  # of a site's inputs, to which nothing has been added
-_PAST = "past_{}"  # what is remembered at a site
+_KEYS = "keys_{}"  # of earlier edits at a site
 _BLOCK = re.compile(r"\.\d+\.")
 
 
@@ -89,16 +88,11 @@ class Locate(Editor):
         sites, found = self._facts(request)
         if found.n_facts > 1 and self._name in SINGLE:
             raise UserError(_only_one(self._name, found.n_facts))
+        past = self._past(request.memory)
         edits = Edits({})
         for number, (i, site) in enumerate(zip(self._ends, sites, strict=True)):
             facts = found.at(number, edits)
-            past = request.memory.get(_PAST.format(i))
-            if past is not None and past.shape != self._moment(i).shape:
-                raise ArtifactError(
-                    f"the editor remembers edits by {tuple(past.shape)} numbers at {site.name}, "
-                    f"expected {(site.d_in, site.d_in)}; give another folder (--out)"
-                )
-            delta, _ = self._solve(facts, preserved[number], past, self._numbers)
+            delta = self._solve(facts, preserved[number], past.get(i), self._numbers)
             edits = edits + Edits({site: delta})
         return edits
 
@@ -110,12 +104,31 @@ class Locate(Editor):
         if self._name not in REMEMBERING or not any(bool(t.any()) for t in edits.tensors()):
             return dict(request.memory)
         sites, found = self._facts(request)
-        out = {}
+        past, out = self._past(request.memory), {}
         for number, i in enumerate(self._ends):
             below = Edits({site: edits[site] for site in sites[:number]})
-            name = _PAST.format(i)
-            out[name] = with_keys(request.memory.get(name), found.at(number, below))
+            keys = found.at(number, below).keys.flatten(0, -2)
+            out[_KEYS.format(i)] = torch.cat([past[i], keys]) if i in past else keys
         return out
+
+    def _past(self, memory: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """The keys (n, D_in) of earlier edits by their sites' places.
+
+        Raises:
+            ArtifactError: what is remembered is something else.
+        """
+        if self._name not in REMEMBERING:  # it is another solver's
+            return {}
+        places = {_KEYS.format(i): i for i in self._ends}
+        for name, keys in memory.items():
+            size = self.sites[places[name]].d_in if name in places else 0
+            if keys.dim() != 2 or keys.shape[1] != size:
+                raise ArtifactError(
+                    f"the editor remembers {name} of {tuple(keys.shape)} numbers, expected keys of "
+                    f"earlier edits at {', '.join(self.sites[i].name for i in self._ends)}: those "
+                    "are of other sites or by an earlier version; give another folder (--out)"
+                )
+        return {places[name]: keys for name, keys in memory.items()}
 
     def _facts(self, request: Request) -> tuple[tuple[Site, ...], FactSource]:
         sites = tuple(self.sites[i] for i in self._ends)

@@ -19,7 +19,7 @@ low-rank: a term a fact.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from saledit.delta import LowRank
 from saledit.editors.locating import Facts
+from saledit.editors.nullspace import NullSpace
 from saledit.errors import ModelError, UserError
 from saledit.moments import typical
 
@@ -44,6 +45,7 @@ class Preserved:
 
     moment: Tensor
     shrink: float = 0.0
+    _spaces: dict[float, NullSpace] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def factor(self) -> Tensor:
@@ -56,11 +58,22 @@ class Preserved:
         wide.diagonal().add_(self.shrink * typical(wide))
         return _factor(wide)
 
-    @cached_property
-    def axes(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (D_in,) and eigenvectors (D_in, D_in) of C itself, in double precision."""
-        values, vectors = torch.linalg.eigh(self.moment.double())
-        return values, vectors
+    def null_space(self, threshold: float) -> NullSpace:
+        """The eigenvectors of C itself whose eigenvalues are below a threshold.
+
+        Raises:
+            ModelError: none is, so nothing may change.
+        """
+        if threshold not in self._spaces:
+            values, vectors = torch.linalg.eigh(self.moment.double())
+            own = vectors[:, values < threshold]
+            if not own.shape[1]:
+                raise ModelError(
+                    "editor.locate.threshold: expected some eigenvalues of the second moment below "
+                    f"it, got {threshold:g} and the smallest {float(values.min()):.2g}; raise it"
+                )
+            self._spaces[threshold] = NullSpace(own)
+        return self._spaces[threshold]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +86,14 @@ class SolverSettings:
     norm: float
 
 
-#: Facts (E, K), what must stay, what is remembered of earlier edits, and numbers -> the change of
-#: each edit, and what is to be remembered behind it.
-Solver = Callable[[Facts, Preserved, Tensor | None, SolverSettings], tuple[LowRank, Tensor | None]]
+#: Facts (E, K), what must stay, the keys (n, D_in) of earlier edits, which few look at, and numbers
+#: -> the change of each edit.
+Solver = Callable[[Facts, Preserved, Tensor | None, SolverSettings], LowRank]
 
 
 def rome(
-    facts: Facts, preserved: Preserved, past: Tensor | None, _settings: SolverSettings
-) -> tuple[LowRank, Tensor | None]:
+    facts: Facts, preserved: Preserved, _past: Tensor | None, _settings: SolverSettings
+) -> LowRank:
     """One fact exactly, as ROME's code does it (Meng et al., 2022, eq. 2).
 
     Its direction is of the mean key over contexts, k* C^-1, but it is the bare prompt's output that
@@ -89,29 +102,29 @@ def rome(
     ``r_rome``.
     """
     read = _whitened(facts.keys, preserved.factor)
-    return _scaled(read, facts.bare_keys, facts.bare_residuals), past
+    return _scaled(read, facts.bare_keys, facts.bare_residuals)
 
 
 def r_rome(
-    facts: Facts, preserved: Preserved, past: Tensor | None, _settings: SolverSettings
-) -> tuple[LowRank, Tensor | None]:
+    facts: Facts, preserved: Preserved, _past: Tensor | None, _settings: SolverSettings
+) -> LowRank:
     """One fact exactly, with one key throughout: (W + dW) k* = v (Gupta et al., 2403.07175).
 
     Example:
         >>> key, lacks = torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0, 2.0]])
         >>> numbers = SolverSettings(weight=15000.0, ridge=0.1, threshold=0.02, norm=10.0)
         >>> moment = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
-        >>> delta, _ = r_rome(Facts(key, lacks, key, lacks), Preserved(moment), None, numbers)
+        >>> delta = r_rome(Facts(key, lacks, key, lacks), Preserved(moment), None, numbers)
         >>> torch.allclose(delta(key), lacks)
         True
     """
     read = _whitened(facts.keys, preserved.factor)
-    return _scaled(read, facts.keys, facts.residuals), past
+    return _scaled(read, facts.keys, facts.residuals)
 
 
 def memit(
-    facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
-) -> tuple[LowRank, Tensor | None]:
+    facts: Facts, preserved: Preserved, _past: Tensor | None, settings: SolverSettings
+) -> LowRank:
     """All facts in least squares, beside ``weight`` C (Meng et al., 2023, eq. 14).
 
     Example:
@@ -121,25 +134,25 @@ def memit(
         >>> facts, stays = Facts(keys, lacks, keys, lacks), Preserved(torch.eye(2))
         >>> for weight in (1e-6, 1.0):
         ...     numbers = SolverSettings(weight, ridge=0.1, threshold=0.02, norm=10.0)
-        ...     delta, _ = memit(facts, stays, None, numbers)
+        ...     delta = memit(facts, stays, None, numbers)
         ...     print(round(float(delta(keys)[1, 1]), 4))
         2.0
         1.0
     """
-    return _together(facts, preserved.factor, settings.weight), past
+    return _together(facts, _whitened(facts.keys, preserved.factor), settings.weight)
 
 
 def emmet(
-    facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
-) -> tuple[LowRank, Tensor | None]:
+    facts: Facts, preserved: Preserved, _past: Tensor | None, settings: SolverSettings
+) -> LowRank:
     """All facts exactly (Gupta et al., 2403.14236, eq. 11); with its code's ridge where several."""
     ridge = settings.ridge if facts.keys.shape[-2] > 1 else 0.0
-    return _together(facts, preserved.factor, ridge), past
+    return _together(facts, _whitened(facts.keys, preserved.factor), ridge)
 
 
 def alphaedit(
     facts: Facts, preserved: Preserved, past: Tensor | None, settings: SolverSettings
-) -> tuple[LowRank, Tensor | None]:
+) -> LowRank:
     """All facts in least squares, within the null space of what must stay.
 
     With Q (D_in, m) the eigenvectors of C whose eigenvalues are below ``threshold``, and the
@@ -147,32 +160,17 @@ def alphaedit(
 
         dW = R^T K Q (Q^T (P + K^T K) Q + norm I)^-1 Q^T,
 
-    where P (D_in, D_in), the sum of k k^T over the keys of earlier edits, is what is remembered:
-    they keep what they were given.
+    where P (D_in, D_in) is the sum of k k^T over the keys of earlier edits: they keep what they
+    were given.
 
     Raises:
         ModelError: no eigenvalue is below the threshold, so nothing may change.
     """
-    values, vectors = preserved.axes
-    space = vectors[:, values < settings.threshold]  # (D_in, m)
-    if not space.shape[1]:
-        raise ModelError(
-            "editor.locate.threshold: expected some eigenvalues of the second moment below it, got "
-            f"{settings.threshold:g} and the smallest {float(values.min()):.2g}; raise it"
-        )
-    metric = settings.norm * torch.eye(space.shape[1], dtype=torch.double, device=space.device)
-    if past is not None:
-        metric = metric + space.mT @ past.double() @ space
-    inside = _together(replace(facts, keys=facts.keys.double() @ space), _factor(metric), 1.0)
-    delta = LowRank((inside.u @ space.mT).to(facts.keys.dtype), inside.v)
-    return delta, with_keys(past, facts)
-
-
-def with_keys(past: Tensor | None, facts: Facts) -> Tensor:
-    """The sum of k k^T over keys, (D_in, D_in), with those of further facts."""
-    own = facts.keys.double().flatten(0, -2)
-    total = own.mT @ own + (0 if past is None else past.double())
-    return total.to(facts.keys.dtype)
+    space = preserved.null_space(settings.threshold)
+    keys = facts.keys.double() @ space.basis  # (..., K, m)
+    read = space.solved(keys, past, settings.norm)
+    inside = _together(replace(facts, keys=keys), read, 1.0)
+    return LowRank((inside.u @ space.basis.mT).to(facts.keys.dtype), inside.v)
 
 
 SOLVERS: MappingProxyType[str, Solver] = MappingProxyType(
@@ -212,13 +210,12 @@ def _scaled(read: Tensor, keys: Tensor, residuals: Tensor) -> LowRank:
     return LowRank((read / share).to(keys.dtype), residuals)
 
 
-def _together(facts: Facts, factor: Tensor, ridge: float) -> LowRank:
-    """U of the module's equation, beside the residuals.
+def _together(facts: Facts, read: Tensor, ridge: float) -> LowRank:
+    """U of the module's equation, beside the residuals, of K C^-1.
 
     Raises:
         UserError: keys that are linearly dependent, and no ridge.
     """
-    read = _whitened(facts.keys, factor)
     gram = facts.keys.double() @ read.mT  # (..., K, K)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor, failed = torch.linalg.cholesky_ex((gram + gram.mT) / 2 + ridge * eye)

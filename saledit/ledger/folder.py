@@ -20,6 +20,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saledit.artifact import EDITS_FACTS, EDITS_WEIGHTS, MEMORY, load_memory, read_edits, save_edits
@@ -136,7 +137,7 @@ class EditFolder:
         return self.ground + self.steps if self.in_force else Edits({})
 
     def memory(self, editor: str) -> Mapping[str, Tensor]:
-        """What an editor of this name remembers of its fixes in force, the sum over them.
+        """What an editor of this name remembers of its fixes in force, in their order.
 
         Raises:
             ArtifactError: the file of an entry is missing or was changed, or they do not fit
@@ -151,12 +152,13 @@ class EditFolder:
                 self.told(entry, MEMORY)
             for name, own in load_memory(place).items():
                 known = total.get(name)
-                if known is not None and known.shape != own.shape:
+                row = own.shape[1:] if known is None else known.shape[1:]
+                if not own.dim() or own.shape[1:] != row:
                     raise ArtifactError(
-                        f"{place / MEMORY}: expected {tuple(known.shape)} numbers of {name}, as "
+                        f"{place / MEMORY}: expected rows of {tuple(row)} numbers of {name}, as "
                         f"in earlier fixes, got {tuple(own.shape)}; take it from a backup"
                     )
-                total[name] = own if known is None else known + own
+                total[name] = own if known is None else torch.cat([known, own])
         return total
 
     def told(self, entry: Entry, name: str) -> Path:

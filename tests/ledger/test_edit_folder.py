@@ -78,20 +78,21 @@ def test_an_older_fix_is_taken_back_and_later_ones_stay(form: str, bert: Shelf) 
 def test_what_is_remembered_is_that_of_the_fixes_in_force(bert: Shelf) -> None:
     folder, metrics = bert.begun("delta"), {"n_failures": 1, "n_wrong_before": 1, "n_fixed": 1}
 
-    def remembered(name: str = "locate") -> dict[str, float]:
-        return {n: float(m[0, 0]) for n, m in EditFolder.read(folder.path).memory(name).items()}
+    def remembered(name: str = "locate") -> dict[str, list[float]]:
+        found = EditFolder.read(folder.path).memory(name)
+        return {key: rows[:, 0].tolist() for key, rows in found.items()}
 
     with EditFolder.opened(folder.path):
         for name, keys in (("locate", 1.0), ("mend", 0.0), ("locate", 10.0), ("locate", 0.0)):
             facts = {"editor": {"name": name}, "n_failures": 1, "metrics": metrics}
-            memory = {"past_0": torch.full((2, 2), keys)} if keys else {}
+            memory = {"keys_0": torch.full((2, 3), keys)} if keys else {}
             told = {"editor": {"name": name}, "failures": [{"id": "a"}], "metrics": metrics}
             folder = folder.fixed(bert.edits(), memory, facts, told)
         settle(folder, bert.base, lambda _part: None)
-    assert remembered() == {"past_0": 11.0}
+    assert remembered() == {"keys_0": [1.0, 1.0, 10.0, 10.0]}
     assert not remembered("mend")
     undo(str(folder.path), 1, ui())
-    assert remembered() == {"past_0": 10.0}
+    assert remembered() == {"keys_0": [10.0, 10.0]}
     undo(str(folder.path), 3, ui())
     assert not remembered()
 

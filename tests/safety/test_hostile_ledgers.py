@@ -23,6 +23,7 @@ from hostile import (
 )
 from hypothesis import strategies as st
 from shelf import Shelf
+from torch import Tensor
 from whole_runs import ui
 
 from saledit.errors import SaleditError
@@ -131,10 +132,10 @@ def test_what_an_editor_remembers_is_held_against_the_ledger(shelf: Shelf, tmp_p
     folder = shelf.begun("delta", "remembers")
     about = {"editor": {"name": "locate"}, "failures": [], "metrics": METRICS}
     with EditFolder.opened(folder.path):
-        new = folder.fixed(shelf.edits(), {"past_0": torch.eye(3)}, about, about)
+        new = folder.fixed(shelf.edits(), {"keys_0": torch.eye(3)}, about, about)
         new.commit()
     found = EditFolder.read(folder.path)
-    assert found.memory("locate").keys() == {"past_0"}
+    assert found.memory("locate").keys() == {"keys_0"}
     path = folder.path / "entries" / "1" / "memory.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"\x01")
@@ -143,12 +144,13 @@ def test_what_an_editor_remembers_is_held_against_the_ledger(shelf: Shelf, tmp_p
     refused(lambda: found.memory("locate"), "memory.safetensors")
 
 
-def test_what_editors_remember_of_fixes_has_to_fit_together(shelf: Shelf) -> None:
-    folder = shelf.begun("delta", "together")
+@pytest.mark.parametrize("second", [torch.eye(4), torch.ones(3, 3, 1), torch.tensor(1.0)])
+def test_what_editors_remember_of_fixes_has_to_fit_together(shelf: Shelf, second: Tensor) -> None:
+    folder = shelf.begun("delta", f"together-{second.dim()}")
     about = {"editor": {"name": "locate"}, "failures": [], "metrics": METRICS}
     with EditFolder.opened(folder.path):
-        for size in (3, 4):
-            folder = folder.fixed(shelf.edits(), {"past_0": torch.eye(size)}, about, about)
+        for rows in (torch.eye(3), second):
+            folder = folder.fixed(shelf.edits(), {"keys_0": rows}, about, about)
         folder.commit()
     refused(lambda: EditFolder.read(folder.path).memory("locate"), "memory.safetensors")
 

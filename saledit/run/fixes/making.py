@@ -75,5 +75,5 @@ class Making:
                 self.session.step(groups[i])
             memory = self.session.state[1]
         before = begun[1]
-        own = {name: m - before[name] if name in before else m for name, m in memory.items()}
-        return {name: added for name, added in own.items() if bool(added.any())}
+        own = {name: rows[len(before.get(name, ())) :] for name, rows in memory.items()}
+        return {name: rows for name, rows in own.items() if len(rows)}
