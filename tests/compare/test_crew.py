@@ -123,6 +123,9 @@ def test_what_ends_the_table_ends_the_cells_that_run(
     runner = OwnProcess(True, 1)
     with closing(run_all([Path("0"), Path("1")], runner, jobs=2)) as ended:
         assert next(ended)[0] == Path("0")
+        until = time.monotonic() + 60
+        while not runner._live and time.monotonic() < until:  # the other may not have begun yet
+            time.sleep(0.01)
         (process,) = runner._live
     assert process.poll() is not None
     assert not runner._live
