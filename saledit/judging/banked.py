@@ -49,10 +49,21 @@ def bank_batches(
 
 
 @torch.no_grad()
-def bank_heard(base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None) -> Heard:
-    """What all samples of a bank are answered, with or without an edit: (1, n), on the CPU."""
+def bank_heard(
+    base: TaskModel, task: Task, bank: Bank, edits: Edits | None = None,
+    index: Tensor | None = None,
+) -> Heard:  # fmt: skip
+    """What samples of a bank are answered, with or without an edit: (1, n), on the CPU.
+
+    Args:
+        base: the task model.
+        task: says what is right.
+        bank: cached samples.
+        edits: unbatched, as of ``bank_batches``.
+        index: positions (n,) of the samples, in ascending order; None for all.
+    """
     places, parts = [], []
-    for index, logits in bank_batches(base, task, bank, edits):
-        places.append(index.cpu())
-        parts.append(Heard.of(base, task, logits, bank.targets_of(index)).row())
+    for rows, logits in bank_batches(base, task, bank, edits, index=index):
+        places.append(rows.cpu())
+        parts.append(Heard.of(base, task, logits, bank.targets_of(rows)).row())
     return together(parts, places).cpu()

@@ -217,9 +217,7 @@ def judge(task: WordTask, sample: Sample, text: str) -> Answer:
         sample: with its accepted answers.
         text: what the model generated.
     """
-    answers = list(sample.accepted or (sample.target,))
-    if not task.stop:
-        answers = [sample.target]
+    answers = _accepted(task, sample)
     cuts = [text[:i] for i, c in enumerate(text) if c in task.stop and text[:i].strip()]
     cuts = list(dict.fromkeys([*cuts, text]))
     if not any(answers):  # nothing is right; "the" would be, for normalised it is nothing
@@ -229,6 +227,16 @@ def judge(task: WordTask, sample: Sample, text: str) -> Answer:
         if exact:
             return Answer(cut.strip(), True, 1.0)
     return Answer(cuts[0].strip(), False, scores[0][1])
+
+
+def has_others(task: WordTask, sample: Sample) -> bool:
+    """Whether another answer than its target is accepted for a sample."""
+    return any(answer != sample.target for answer in _accepted(task, sample))
+
+
+def _accepted(task: WordTask, sample: Sample) -> list[str]:
+    """The answers that a text is held against: where nothing ends one, the target alone."""
+    return list(sample.accepted or (sample.target,)) if task.stop else [sample.target]
 
 
 def _held_against(text: str, answers: Sequence[str]) -> tuple[bool, float]:

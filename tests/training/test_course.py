@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,10 +27,11 @@ from saledit.errors import DataError, JobError
 from saledit.files import write_jsonl
 from saledit.forward.scoring import base_logits
 from saledit.overlay import applied
-from saledit.records import Sample
+from saledit.records import Answer, Sample
 from saledit.report import course_figure, write_plot
 from saledit.run import fit, sequence, testing
 from saledit.run import test as run_test
+from saledit.run.measures import spoken as generated
 from saledit.run.measures.course import Course
 from saledit.run.measures.tally import Tally
 from saledit.run.measures.watching import Abilities, Passages
@@ -126,6 +128,38 @@ def test_points_are_those_of_whole_models(name: str, tmp_path: Path) -> None:
     lost |= course.points[2]["perplexity"] > 10 * course.points[0]["perplexity"]
     assert lost, "so large a change should break it"
     assert course.collapse == 6
+
+
+def test_another_accepted_answer_is_right_and_nothing_else_is_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, layer = text.build("llama"), text.build("llama").layer(BLOCK)
+    small, many = change(base, 1e-4), text.samples(40)
+    said = answers(base, QA, many)
+    own = [
+        # What is said is the second of two answers, or none.
+        replace(s, accepted=(s.target, a.text) if i % 2 else ())
+        for i, (s, a) in enumerate(zip(many, said, strict=True))
+        if a.text.strip(text.STOP) and not a.right
+    ]
+    part = Part(own[:6], [(s,) for s in own[6:12]], own[12:18])
+    (banks,) = open_banks(base, QA, part, [BankSpec(layer, 2)], tmp_path)
+    asked: list[Sample] = []
+    real = generated.generate
+
+    def generate(*given: Any) -> list[Answer]:
+        asked.extend(given[2])
+        return real(*given)
+
+    monkeypatch.setattr(generated, "generate", generate)
+    course = Course(base, QA, part, banks, layer)
+    course.look(small, 6, 0)
+    (point,) = course.points
+    for name, some in (("current", own[:6]), ("adapt", own[6:12]), ("pass_accuracy", own[12:18])):
+        assert point[name] == spoken(base, some, small)
+        assert 0 < point[name] < 1
+    assert {s.id for s in asked} == {s.id for s in own[:18] if s.accepted}
+    assert len(asked) == len({s.id for s in asked})
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "t5/encoder"])

@@ -13,17 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saledit.cache.bank import Bank
 from saledit.data.part_banks import PartBanks
 from saledit.data.splits import Part
+from saledit.data.views import Flat
 from saledit.delta import Edits
-from saledit.judging.banked import bank_batches
+from saledit.judging.banked import bank_batches, bank_heard
 from saledit.judging.judged import Heard
 from saledit.metrics import Mean, numbers_of
 from saledit.models import TaskModel
+from saledit.run.measures.said import ADAPT, FAIL, PASS
+from saledit.run.measures.spoken import said_freely
 from saledit.run.measures.watching import Watched, perplexity
 from saledit.site import Layer
-from saledit.tasks.base import Task
+from saledit.tasks.base import Task, in_words
+from saledit.tasks.decoding import has_others
 
 #: A model has collapsed where it answers less than half of what it did, or is ten times as
 #: perplexed by text.
@@ -33,7 +36,10 @@ _LEAST, _MOST = 0.5, 10.0
 class Course:
     """Looks at a model again and again as edits pile up.
 
-    Right is, for text, what free generation gives (``WordTask.spoken``).
+    Right is, for text, what free generation gives: its target to the letter (``WordTask.spoken``),
+    or another answer that is accepted. For that alone something is generated, so that a look does
+    not cost a generation of all that is forgotten: where a record has one answer, another spelling
+    of it, which a test counts at its end, does not count.
 
     Args:
         base: the task model.
@@ -49,6 +55,7 @@ class Course:
         watched: Sequence[Watched] = (),
     ) -> None:  # fmt: skip
         self._base, self._task, self._banks = base, task, banks
+        self._samples = {FAIL: part.fail, ADAPT: Flat(part.adapt), PASS: part.passing}
         counts = [len(group) for group in part.adapt]
         self._ends = torch.tensor([0, *counts]).cumsum(0).tolist()  # of rewordings, by failure
         self._watched = watched
@@ -67,11 +74,11 @@ class Course:
         """
         point: dict[str, Any] = {"n_failures": done}
         if done:
-            point["current"] = self._share(self._banks.fail, range(since, done), edits)
+            point["current"] = self._share(FAIL, range(since, done), edits)
         if since:
-            point["earlier"] = self._share(self._banks.fail, range(since), edits)
-        if self._banks.adapt is not None and self._ends[done]:
-            point["adapt"] = self._share(self._banks.adapt, range(self._ends[done]), edits)
+            point["earlier"] = self._share(FAIL, range(since), edits)
+        if self._ends[done]:
+            point["adapt"] = self._share(ADAPT, range(self._ends[done]), edits)
         point |= self._others(edits)
         if len(edits) and not edits.are_routed:  # those are no matrices
             point["delta_norm"] = float(edits.norm())
@@ -79,30 +86,48 @@ class Course:
         point["collapsed"] = self._has_collapsed(point)
         self.points.append(numbers_of(point))
 
-    def _share(self, bank: Bank, which: range, edits: Edits) -> float:
-        """Share of some samples of a bank that are right."""
-        right = Mean()
+    def _share(self, part: str, which: range, edits: Edits) -> float:
+        """Share of some samples of a part that are right."""
+        bank = self._banks.fail if part == FAIL else self._banks.adapt
+        assert bank is not None
         index = torch.tensor(list(which))
-        for chunk, logits in bank_batches(self._base, self._task, bank, edits, index=index):
-            right.update(self._spoken(logits, bank.targets_of(chunk)))
-        return float(right.compute())
+        draft = bank_heard(self._base, self._task, bank, edits, index).spoken
+        return self._right(part, index, draft[0], edits)
 
-    def _spoken(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return Heard.of(self._base, self._task, logits, targets).spoken.double()
+    def _right(self, part: str, index: Tensor, draft: Tensor, edits: Edits) -> float:
+        """Share of samples at positions (n,) that are right.
+
+        Args:
+            part: whose positions.
+            index: the positions.
+            draft: whether their targets are spoken (n,).
+            edits: all edits so far.
+        """
+        base, task, samples, right = self._base, self._task, self._samples[part], Mean()
+        if in_words(task):
+            draft = base.weights.broadcast(draft)
+            others = [has_others(task, samples[i]) for i in index.tolist()]
+            is_open = ~draft & torch.tensor(others)
+            found = said_freely(base, task, samples, index[None], is_open[None], edits.expand(1))
+            for (_, i), answer in found.items():
+                draft[i] = answer.right
+        right.update(draft.double())
+        return float(right.compute())
 
     def _others(self, edits: Edits) -> dict[str, Any]:
         """Pass samples that are still right, their KL, and what else is watched."""
         base, task, bank = self._base, self._task, self._banks.passing
-        kept, kl = Mean(), Mean()
+        kl, places, kept = Mean(), list[Tensor](), list[Tensor]()
         pairs = (bank_batches(base, task, bank, given) for given in (None, edits))
         for (index, before), (_, after) in zip(*pairs, strict=True):
             targets = bank.targets_of(index)
             kl.update(task.divergence(before, after, targets).double())
             if not task.by_perplexity:
-                kept.update(self._spoken(after, targets))
+                places.append(index.cpu())
+                kept.append(Heard.of(base, task, after, targets).spoken.cpu())
         out: dict[str, Any] = {"locality_kl": float(kl.compute())}
         if not task.by_perplexity:
-            out["pass_accuracy"] = float(kept.compute())
+            out["pass_accuracy"] = self._right(PASS, torch.cat(places), torch.cat(kept), edits)
         else:
             out["perplexity"] = perplexity(base, task, bank, edits)
         for watched in self._watched:

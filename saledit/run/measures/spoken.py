@@ -22,6 +22,31 @@ from saledit.tasks.base import WordTask
 from saledit.tasks.decoding import generate
 
 
+def said_freely(
+    base: TaskModel, task: WordTask, samples: Sequence[Sample], index: Tensor, is_open: Tensor,
+    edits: Edits,
+) -> dict[tuple[int, int], Answer]:  # fmt: skip
+    """Generate what a draft leaves open.
+
+    Args:
+        base: the task model.
+        task: says what is right.
+        samples: those of a part.
+        index: positions in it (E, n).
+        is_open: which of them are asked, bool (E, n).
+        edits: of each row (E,).
+
+    Returns:
+        Their answers, by place.
+    """
+    places = is_open.nonzero()
+    if not len(places):
+        return {}
+    asked = [samples[int(index[e, i])] for e, i in places.tolist()]
+    found = generate(base, task, asked, edits, places[:, 0])
+    return {(e, i): answer for (e, i), answer in zip(places.tolist(), found, strict=True)}
+
+
 class Spoken:
     """Counts what is right under free greedy generation.
 
@@ -95,15 +120,12 @@ class Spoken:
         """Samples at positions (E, n), each under its row's edit."""
         draft = self._base.weights.broadcast(draft)
         is_open = (~draft) & (weights > 0)
-        open_ = is_open.nonzero()  # (rows, 2)
         right, f1 = draft.clone(), draft.double()
         words: dict[tuple[int, int], str] = {}
         self._generated.update(is_open, (weights > 0).double())
-        if len(open_):
-            asked = [self._samples[part][int(index[e, i])] for e, i in open_.tolist()]
-            found = generate(self._base, self._task, asked, edits, open_[:, 0])
-            for (e, i), answer in zip(open_.tolist(), found, strict=True):
-                right[e, i], f1[e, i], words[e, i] = answer.right, answer.f1, answer.text
+        found = said_freely(self._base, self._task, self._samples[part], index, is_open, edits)
+        for place, answer in found.items():
+            right[place], f1[place], words[place] = answer.right, answer.f1, answer.text
         self._f1[part].update(f1, weights)
         return Seen(part, index, right, words, weights)
 
