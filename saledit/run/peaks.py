@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import resource
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+
+from saledit.models.heap import give_back
 
 # Of Linux (Documentation/filesystems/proc.rst). What getrusage tells there is of the process that
 # has started this one, too, and may be larger.
@@ -38,7 +39,8 @@ class Peaks:
 
     def forget(self) -> None:
         """Begin anew, behind what has its peaks in a record of its own."""
-        _give_back()
+        gc.collect()
+        give_back()  # a heap that was large stays so else
         try:
             _CLEAR.write_text(_ANEW, encoding="ascii")
         except OSError:
@@ -65,18 +67,10 @@ class Peaks:
         return found
 
 
-def _give_back() -> None:
-    """Give memory that is free back to the system: a heap that was large stays so else."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
-
-
 def _highest_rss() -> float:
     try:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-        return next(int(own.split()[1]) for own in lines if own.startswith(_HIGHEST)) / 2**10
+        with _STATUS.open(encoding="ascii") as lines:
+            return next(int(own.split()[1]) for own in lines if own.startswith(_HIGHEST)) / 2**10
     except (OSError, StopIteration, ValueError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / (2**20 if sys.platform == "darwin" else 2**10)
