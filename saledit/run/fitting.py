@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from saledit import config as configuration
 from saledit import distributed
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError
-from saledit.files import write_text
+from saledit.files import alone, write_text
 from saledit.report import Ui
 from saledit.run.checks import check
 from saledit.run.picking import SWEEP, pick_layer
@@ -37,7 +38,7 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
 
     Raises:
         UserError: the configuration, the data or the model is wrong.
-        JobError: training diverged, or the disk is full.
+        JobError: training diverged, the disk is full, or another process trains into the folder.
     """
     check(config)
     launch(config.trainer, ui)
@@ -46,12 +47,14 @@ def fit(config: RunConfig, resume: bool, ui: Ui) -> dict[str, Any]:
             "site.select: expected a picker that reads samples, got sweep in several processes; "
             "run saledit saliency first, and name the layer: site.select=fixed site.layer=N"
         )
-    if resume:
-        _check_same(config, config.folder)
-    elif distributed.is_main() and not _has_begun(config.folder):
-        # So that a run that is cut off before its training can go on, too.
-        write_text(config.folder / "config.yaml", configuration.to_yaml(config))
-    return train(prepare(config, ui), resume)
+    # Two trainings into one folder would leave the editor of one and the settings of the other.
+    with alone(config.folder) if distributed.is_main() else nullcontext():
+        if resume:
+            _check_same(config, config.folder)
+        elif distributed.is_main() and not _has_begun(config.folder):
+            # So that a run that is cut off before its training can go on, too.
+            write_text(config.folder / "config.yaml", configuration.to_yaml(config))
+        return train(prepare(config, ui), resume)
 
 
 def train(prepared: Prepared, resume: bool) -> dict[str, Any]:

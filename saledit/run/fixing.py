@@ -62,7 +62,7 @@ def fix(
             writes there, or the disk is full.
     """
     options = options or FixOptions()
-    options.bounds.check()
+    options.verify()
     check_made(options.settings)
     began = time.perf_counter()
     with EditFolder.opened(Path(out)) as folder:

@@ -26,6 +26,11 @@ _NOT_TESTED = (
     *(f"{part}." for part in _TRAINED), "name", "output", "caches.", "model.stream",
     "trainer", "test.edits_per_batch",
 )  # fmt: skip
+#: By which records are dealt to training and test where the test has no file of its own.
+_DEALT = (
+    "seed", "data.train", "data.test", "data.limit", "data.validation", "data.test_share",
+    "task.fields", "task.subjects", "model.finetune.",
+)  # fmt: skip
 _PRECISION = "trainer.precision"
 _SLUG = 80  # letters of a name at most
 
@@ -76,10 +81,17 @@ def check_trained(trained: RunConfig, asked: RunConfig) -> None:
         asked: that of the test.
 
     Raises:
-        ConfigError: one that says how it is built or trained.
+        ConfigError: one that says how it is built or trained, or one by which what it was trained
+            on would be tested.
     """
     before = dict(configuration.flatten(trained))
     for key, value in configuration.flatten(asked):
+        if before[key] != value and not asked.data.test and key.startswith(_DEALT):
+            raise ConfigError(
+                f"{key}: expected {before[key]!r}, by which records were dealt to training and "
+                f"test, got {value!r}: the editor would be tested on what it has learned from; "
+                "name a file of other records (data.test)"
+            )
         if before[key] != value and key.split(".")[0] in _TRAINED and key not in _FREE:
             raise ConfigError(
                 f"{key}: expected what the editor was trained with, got something else; "

@@ -23,7 +23,7 @@ from saledit.config import RunConfig
 from saledit.data.sources import load_records
 from saledit.editors.request import Request
 from saledit.errors import ConfigError, JobError
-from saledit.files import write_jsonl
+from saledit.files import alone, write_jsonl
 from saledit.forward.scoring import base_logits
 from saledit.models import load_classifier
 from saledit.module import EditModule
@@ -282,7 +282,7 @@ def test_an_editor_that_gives_nan_is_an_error(
 
     monkeypatch.setattr("saledit.run.testing.load_editor", spoilt)
     with pytest.raises(JobError, match="NaN"):
-        run_test(str(fitted.folder), ["seed=3"], ui())
+        run_test(str(fitted.folder), ["test.passes_per_edit=3"], ui())
 
 
 def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
@@ -312,6 +312,23 @@ def test_a_session_piles_up(fitted: RunConfig) -> None:
         torch.testing.assert_close(delta.dense(), first[site].dense() + second[site].dense())
         # The second step sees the model with the first edit.
         assert not torch.equal(first[site].dense(), second[site].dense())
+
+
+@pytest.mark.parametrize(
+    "setting", ["seed=3", "data.limit=20", "data.test_share=0.5", "task.subjects=[premise]"]
+)
+def test_nobody_is_tested_on_what_he_has_learned_from(fitted: RunConfig, setting: str) -> None:
+    """Records are dealt to training and test by these, and a test deals them again."""
+    key = setting.split("=")[0]
+    with pytest.raises(ConfigError, match=rf"^{key}: expected .* name a file of other records"):
+        run_test(str(fitted.folder), [setting], ui())
+
+
+def test_two_trainings_are_not_written_into_one_folder(make: Callable[..., RunConfig]) -> None:
+    config = make("taken")
+    with alone(config.folder), pytest.raises(JobError, match="another saledit is writing there"):
+        fit(config, False, ui())
+    assert not config.folder.exists()
 
 
 @pytest.mark.long

@@ -249,3 +249,8 @@ def test_the_longest_length_that_keeps_the_bound() -> None:
         assert part is not None
         assert part.drawdown <= bound
         assert part.n_fixed >= int(10 * bound)
+
+
+def test_a_part_without_a_bound_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--part: expected --max-drawdown, .* got none; e\.g\."):
+        fix("nowhere", "nothing.jsonl", str(tmp_path / "out"), FixOptions(part=True), ui())

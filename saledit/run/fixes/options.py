@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from saledit.errors import UserError
 from saledit.run.fixes.guarding import Bounds
 
 
@@ -29,3 +30,16 @@ class FixOptions:
     part: bool = False
     stream: bool = False
     settings: Sequence[str] = ()
+
+    def verify(self) -> None:
+        """Refuse what no fix can be of.
+
+        Raises:
+            UserError: a bound that is none, or a part of an edit without one.
+        """
+        self.bounds.check()
+        if self.part and self.bounds.max_drawdown is None:
+            raise UserError(
+                "--part: expected --max-drawdown, the bound that the part is to keep, got none; "
+                "e.g. --max-drawdown 0.01"
+            )

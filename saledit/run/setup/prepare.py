@@ -18,7 +18,6 @@ from saledit.data.matters import other_matters
 from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter, by_rules
 from saledit.data.splits import Limits, Part, make_part
-from saledit.data.views import Joined
 from saledit.errors import ConfigError
 from saledit.finetune import finetuned
 from saledit.models import SEQ2SEQ, TaskModel
@@ -189,7 +188,8 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
     records = read_records(config, task, edited)
     learned = records.learned
     if f.enabled:
-        labels = sorted({r.sample.target for r in Joined(learned, records.pool)})
+        # Of what is learned alone: a misspelt label elsewhere would be a class that nothing is of.
+        labels = sorted({record.sample.target for record in learned})
         ui.stage(f"task model: {config.model.name}, fine-tuned on {len(learned)} records")
         bar = training_bar(ui, "fine-tuning", "finetune/loss")
 
