@@ -34,6 +34,7 @@ def fix_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType
         f" {count(n - wrong, 'record was', 'records were')} right already." if n > wrong else "",
     )
     yield from before_after(result["rows"], look)
+    yield from _lost([row for row in result["rows"] if was_right(row) and not is_right(row)], look)
     check = result.get("check")
     if check is None:
         yield line("What else changed was not checked: name samples that must stay right, --check.")
@@ -43,6 +44,15 @@ def fix_tables(result: Mapping[str, Any], look: Look) -> Iterator[RenderableType
         yield from _refused(result)
         return
     yield from _form(result)
+
+
+def _lost(rows: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:
+    """Records of the file that were right before the edit, and are not behind it."""
+    if not rows:
+        return
+    n = count(len(rows), "record that was right already is", "records that were right already are")
+    yield line(Text(f"{n} wrong now:", style="bold red"))
+    yield from _first(rows, look)
 
 
 def _form(result: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -160,7 +170,12 @@ def _broken(check: Mapping[str, Any], look: Look) -> Iterator[RenderableType]:
         yield line("Nothing that was right broke.")
         return
     yield line(f"{count(len(broken), 'answer')} broke there (right before, wrong now):")
-    shown = broken[:_MAX_BROKEN]
+    yield from _first(broken, look)
+
+
+def _first(rows: Sequence[Mapping[str, Any]], look: Look) -> Iterator[RenderableType]:
+    """Answers that broke, the first few of them."""
+    shown = rows[:_MAX_BROKEN]
     yield _answers(shown, look, [Text("")] * len(shown))
-    if len(broken) > len(shown):
-        yield line(f"... and {len(broken) - len(shown):,} more (--json lists all).")
+    if len(rows) > len(shown):
+        yield line(f"... and {len(rows) - len(shown):,} more (--json lists all).")

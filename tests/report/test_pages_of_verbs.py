@@ -150,6 +150,21 @@ def test_the_fix_page_of_many_failures_shows_those_that_stay_wrong():
     assert "not checked" in text
 
 
+def test_what_a_fix_breaks_of_its_own_file_is_said():
+    """It was right already, so it is no failure; nor is it of the check set."""
+    rows = [row(i, fixed=True) for i in range(3)]
+    lost = [row(50 + i, fixed=False, before="supports", after="refutes") for i in range(7)]
+    lost = [{**own, "was_right": True, "is_right": False} for own in lost]
+    result = {**FIX, "rows": [*rows, *lost], "n_failures": 10, "n_wrong_before": 3}
+    text = shown("fix", result)
+    assert "7 records that were right already are wrong now:" in flat(text)
+    assert sum(f"country {50 + i} " in text for i in range(7)) == 5
+    assert "and 2 more" in text
+    one = shown("fix", {**result, "rows": [*rows, lost[0]]})
+    assert "1 record that was right already is wrong now:" in flat(one)
+    assert "wrong now:" not in shown("fix", {**result, "rows": rows})
+
+
 def test_nothing_broken_is_said():
     assert "Nothing that was right broke" in shown(
         "fix", {**FIX, "check": {**FIX["check"], "changed": []}}

@@ -94,7 +94,13 @@ class Trial:
             self._check_finite(edits)
         rows = _rows(self._asked.samples, self.before, self._asked.answers(edits))
         checked = self._check(edits)
-        return {"n_fixed": sum(r["fixed"] for r in rows), "rows": rows, "check": checked, **told}
+        return {
+            "n_fixed": sum(row["fixed"] for row in rows),
+            "n_broken": sum(row["was_right"] and not row["is_right"] for row in rows),
+            "rows": rows,
+            "check": checked,
+            **told,
+        }
 
     def _check(self, edits: Edits) -> dict[str, Any]:
         """What else edits changed on samples that they should leave alone."""
