@@ -52,6 +52,7 @@ _INSIDE = (
     "ledger",
     "models.disk",
     "models.weights",
+    "editors.nullspace",
     "judging.judged",
     "outcomes",
     "delta.parts",
