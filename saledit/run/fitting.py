@@ -8,6 +8,7 @@ from typing import Any
 
 from saledit import config as configuration
 from saledit import distributed
+from saledit.artifact import EDITOR_FACTS
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError
 from saledit.files import alone, write_text
@@ -79,13 +80,18 @@ def train(prepared: Prepared, resume: bool) -> dict[str, Any]:
 
 
 def _has_begun(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (LAST, "editor.json"))
+    return any((folder / name).exists() for name in (LAST, EDITOR_FACTS))
 
 
 def _check_same(config: RunConfig, folder: Path) -> None:
     saved = folder / "config.yaml"
     if not saved.exists():
         raise ArtifactError(f"{folder}: expected a run to resume, got none; leave out --resume")
+    if (folder / EDITOR_FACTS).exists() and not (folder / LAST).exists():
+        raise ArtifactError(
+            f"{folder}: expected a state to go on from ({LAST}), got a trained editor without one; "
+            "use it as it is, or start anew without --resume"
+        )
     for key, before, value in configuration.differing(configuration.load(saved), config):
         if key not in _MAY_DIFFER:
             raise ConfigError(

@@ -20,6 +20,7 @@ from quick import quick
 from tiny import build, save
 from whole_runs import EPOCHS, STEPS, KilledError, assert_same_run, interrupt, metrics, ui, weights
 
+from saledit import config as configuration
 from saledit.artifact import EDITOR_FACTS, EDITOR_WEIGHTS, load_editor
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, JobError
@@ -334,6 +335,20 @@ def test_a_run_cut_off_before_its_training_can_be_resumed(
                 fit(config, False, ui())
     fit(broken, True, ui())
     assert_same_run(whole[0], broken)
+
+
+def test_a_trained_editor_without_a_checkpoint_is_not_trained_anew_by_a_resume(
+    make: Callable[..., RunConfig],
+) -> None:
+    """Whoever has deleted 100 MB of checkpoints would lose the editor and what it was tested by."""
+    config = make("bare", "train.epochs=1")
+    config.folder.mkdir(parents=True)
+    (config.folder / "config.yaml").write_text(configuration.to_yaml(config))
+    (config.folder / EDITOR_FACTS).write_text("{}")
+    message = r"expected a state to go on from \(last\.ckpt\), got a trained editor without one"
+    with pytest.raises(ArtifactError, match=message):
+        fit(config, True, ui())
+    assert (config.folder / EDITOR_FACTS).read_text() == "{}"
 
 
 def test_resuming_another_configuration_is_refused(make: Callable[..., RunConfig]) -> None:
