@@ -24,7 +24,7 @@ from saledit.cache.opening import memory_bank
 from saledit.config import EditorConfig, RunConfig
 from saledit.config.editors import FtConfig, LocateConfig, MemoeConfig
 from saledit.data.conditions import conditions, embedded
-from saledit.delta import Delta, Edits
+from saledit.delta import Delta, Edits, LowRank
 from saledit.delta.routed import Routed
 from saledit.editors.base import Editor
 from saledit.editors.locate import Locate
@@ -129,6 +129,12 @@ def fresh(name: str, base: TaskModel, layer: Layer) -> Editor:
     return make_editor(config_of(name).editor, layer.sites, base.embedding_size)
 
 
+def prime(editor: Editor, gradients: Sequence[LowRank], bank: Bank) -> None:
+    """With a bank's second moments, where it wants any."""
+    wanted = editor.moment_sites(editor.sites)
+    editor.prime(gradients, bank.moments(wanted) if editor.needs_moments else None)
+
+
 def sites_of(editor: Editor, layer: Layer) -> list[Site]:
     """What an editor changes of a layer: all of it, or the map that its MLP ends with."""
     return list(layer.sites[-1:] if isinstance(editor, Locate) else layer.sites)
@@ -202,7 +208,7 @@ class Case:
         """A primed editor."""
         torch.manual_seed(seed)
         editor = fresh(name, self.base, self.layer)
-        editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
+        prime(editor, self.gradients, self.bank)
         return editor
 
     def train(self, editor: Editor, steps: int) -> list[float]:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from saledit.cache.room import Room
+from saledit.cache.running import means
 from saledit.delta import LowRank
 from saledit.forward.rows import Rows
 from saledit.forward.suffix import Entry
-from saledit.site import Layer
+from saledit.site import Layer, Site
 from saledit.tasks.prompts import IGNORED
 from saledit.widths import wide
 
@@ -50,7 +51,7 @@ class Bank:
         device: where the model is; what is gathered is put there, what is kept stays on disk.
         room: what mapped shards may take.
         dtype: what states are computed in; factors are in single precision at least.
-        sums: second moments, as ``sums.once`` gives them; None where none were asked for.
+        sums: second moments, as ``RunningSums.tensors`` gives them; None where none were asked for.
 
     Attributes:
         targets: right answers: (n,) of a classifier, else (n, A) tokens.
@@ -198,15 +199,16 @@ class Bank:
             out.append(pair.to(self.device))
         return out
 
-    def moments(self) -> list[Tensor]:
-        """Mean of x x^T over the inputs x of each site, (D_in, D_in); of one input the same one."""
+    def moments(self, sites: Sequence[Site] | None = None) -> list[Tensor]:
+        """Mean of x x^T over the inputs x of each site, (D_in, D_in); of one input the same one.
+
+        Args:
+            sites: some of the layer's; None for all.
+        """
         assert self._sums is not None
-        same_as = self._sums["same_as"].tolist()
-        found = {  # one at a time: each may be gigabytes
-            i: self._sums[f"moment.{i}"].to(self.device) / self._sums[f"count.{i}"].to(self.device)
-            for i in set(same_as)
-        }
-        return [found[i] for i in same_as]
+        every = self.layer.sites
+        wanted = every if sites is None else sites
+        return means(self._sums, self.device, [every.index(site) for site in wanted])
 
     def _pick(self, name: str, index: Tensor, places: Tensor) -> Tensor:
         if len(self._shards) == 1:

@@ -1,17 +1,19 @@
 """Second moments of a site's inputs over running text: what closed-form edits must leave alone.
 
 ROME and its kin take C = E[k k^T] over Wikipedia (Meng et al., 2022, appendix E.1). Here any text
-is streamed through the model up to the sites, not further and without its head; batches are summed
-up in double precision and put on disk as they come, and a pass that was cut off goes on from there.
+is streamed through the model up to the sites, not further and without its head. An input is summed
+up once, whatever sites and layers it is read by, and where the model is. A pass writes its sums now
+and then, at its end and where it is cut off, and goes on from there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,20 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from saledit import distributed
-from saledit.errors import ArtifactError, DataError, ModelError
-from saledit.files import keep_tensors, kept_tensors
+from saledit.cache.blocksums import BlockSums
+from saledit.cache.running import means
+from saledit.errors import DataError, ModelError
 from saledit.forward.places import Reached
 from saledit.forward.suffix import entry_for
 from saledit.models import SEQ2SEQ, TaskModel
 from saledit.moments import layers_at_once
 from saledit.site import Layer, Site
 from saledit.tasks.batching import by_length
-from saledit.widths import wide
 
-_TEXTS = 64  # put in order of length at a time, and on disk when they are done
+_TEXTS = 64  # put in order of length at a time
 _BATCH_TOKENS = 4096
-_SCHEMA = 1
+_KEEP = 60.0  # seconds after which sums are put on disk
+_SCHEMA = 2
 
 Progress = Callable[[int], object]
 
@@ -47,14 +50,12 @@ class Corpus:
         texts: gives the texts, in the same order every time.
         tokens: how many are read at most.
         window: tokens of a text at most.
-        first_only: only the first token of each text counts.
     """
 
     name: str
     texts: Callable[[], Iterable[str]]
     tokens: int
     window: int
-    first_only: bool = False
 
 
 def second_moments(
@@ -65,22 +66,27 @@ def second_moments(
 
     Args:
         base: the task model.
-        layer: whose sites; where the model reads the first token alone above them, that is all.
+        layer: whose sites, or those of them that matter; where the model reads the first token
+            alone above them, that is all.
         corpus: the text.
         folder: where sums are kept.
         progress: told how many tokens have been read.
 
     Returns:
-        For each site (D_in, D_in), float32, on the model's device.
+        For each site (D_in, D_in), float32, on the model's device; of one input the same one.
 
     Raises:
         ModelError: the sites are in a decoder that reads no running text of its own.
         DataError: there is too little text for second moments of full rank.
     """
-    (own,) = _summed(base, [layer], corpus, folder, progress)
-    sums = own.sums
-    check_tokens(sums.tokens, own.sites, "text", "name a longer text")
-    return [(total / sums.tokens).float().to(base.device) for total in sums.totals]
+    parts = _summed(base, [layer], corpus, folder, progress)
+    check_tokens(parts[0].place.tokens, layer.sites, "text", "name a longer text")
+    found: dict[Site, Tensor] = {}
+    for part in parts:
+        own = means(part.sums, base.device, range(len(part.sites)))
+        single = {id(mean): mean.float() for mean in own}
+        found |= {site: single[id(mean)] for site, mean in zip(part.sites, own, strict=True)}
+    return [found[site] for site in layer.sites]
 
 
 def check_tokens(found: int, sites: Sequence[Site], what: str, remedy: str) -> None:
@@ -109,106 +115,81 @@ def sum_up(
 ) -> None:  # fmt: skip
     """Put on disk what ``second_moments`` of each layer reads, with one pass over the text.
 
-    (Layers whose sums do not fit into a gigabyte together take several.)
+    (Layers whose sums do not fit into a gigabyte together take several. Those of one are summed up
+    together whatever they take: its editor is to hold them, too.)
     """
     for some in layers_at_once(layers):
         _summed(base, some, corpus, folder, progress)
 
 
-@dataclass(slots=True)
-class _Own:
-    """What is summed up of a layer.
-
-    Attributes:
-        sites: its sites.
-        first_only: only the first token of each text counts.
-        kept: where the sums are kept.
-        sums: how far they have come.
-    """
-
-    sites: Sequence[Site]
-    first_only: bool
-    kept: Path
-    sums: _Sums
-
-    def counted(self, mask: Tensor, tokens: int) -> Tensor:
-        """Places in a batch, of bool (B, T), that are to be added: up to so many tokens in all."""
-        if self.first_only:
-            mask = mask & (torch.arange(mask.shape[1], device=mask.device) == 0)
-        return mask.flatten().nonzero().squeeze(1)[: max(0, tokens - self.sums.tokens)]
-
-
 def _summed(
     base: TaskModel, layers: Sequence[Layer], corpus: Corpus, folder: Path,
     progress: Progress | None,
-) -> list[_Own]:  # fmt: skip
-    """The sums of layers; what is missing of them is made in one pass over the text."""
+) -> list[BlockSums]:  # fmt: skip
+    """The sums of layers, by blocks; what is missing of them is made in one pass over the text."""
     if base.kind == SEQ2SEQ and not base.in_encoder:
         raise ModelError(
             f"editor.moments.corpus: {base.name} reads running text in its encoder only; "
             "add model.stack=encoder, or leave the corpus out"
         )
-    found = []
+    found: dict[Path, tuple[tuple[Site, ...], bool]] = {}
     for layer in layers:
-        sites = layer.sites
-        first = entry_for(base, layer.index, tuple(s.name for s in sites)).first_token_only
-        key = _key(base, sites, replace(corpus, first_only=first))
-        found.append((sites, first, folder / f"moments-{key}.safetensors"))
-    with distributed.one_run_at_a_time(*(p for *_, p in found), in_step=base.weights.is_divided):
-        all_ = [_Own(sites, first, kept, _Sums.read(kept, sites)) for sites, first, kept in found]
-        if any(not own.sums.is_whole for own in all_):
-            _go_on(base, all_, corpus, progress)
-    return all_
+        first = entry_for(base, layer.index, tuple(s.name for s in layer.sites)).first_token_only
+        for sites in _by_block(base, layer.sites):
+            key = _key(base, sites, corpus, first)
+            found[folder / f"moments-{key}.safetensors"] = (sites, first)
+    with distributed.one_run_at_a_time(*found, in_step=base.weights.is_divided):
+        parts = [BlockSums(path, *own) for path, own in found.items()]
+        missing = [part for part in parts if not part.place.is_whole]
+        if missing:
+            _go_on(base, missing, corpus, progress)
+    # Of processes in step one has written, and the others find it.
+    return [BlockSums(path, *own) for path, own in found.items()] if missing else parts
 
 
-@dataclass(slots=True)
-class _Sums:
-    """How far a pass has come: sums over tokens, and how many texts they are of."""
-
-    totals: list[Tensor]
-    tokens: int = 0
-    texts: int = 0
-    is_whole: bool = False
-
-    @classmethod
-    def read(cls, path: Path, sites: Sequence[Site]) -> _Sums:
-        """What is on disk, or a fresh start where there is nothing that can be used."""
-        with suppress(ArtifactError, KeyError, ValueError):
-            found, told = kept_tensors(path, "second moments")
-            totals = [found[f"sum.{i}"].clone() for i in range(len(sites))]
-            if all(torch.isfinite(total).all() for total in totals):
-                return cls(totals, **json.loads(told["progress"]))
-        return cls([torch.zeros(site.d_in, site.d_in, dtype=torch.double) for site in sites])
-
-    def write(self, path: Path) -> None:
-        tensors = {f"sum.{i}": total for i, total in enumerate(self.totals)}
-        told = {"tokens": self.tokens, "texts": self.texts, "is_whole": self.is_whole}
-        keep_tensors(path, tensors, {"progress": json.dumps(told)})
+def _by_block(base: TaskModel, sites: Sequence[Site]) -> list[tuple[Site, ...]]:
+    """The sites of each block."""
+    blocks = [f"{base.block_name(i)}." for i in range(base.n_blocks)]
+    own = [tuple(site for site in sites if site.name.startswith(name)) for name in blocks]
+    return [some for some in own if some]
 
 
 def _go_on(
-    base: TaskModel, layers: Sequence[_Own], corpus: Corpus, progress: Progress | None
+    base: TaskModel, parts: Sequence[BlockSums], corpus: Corpus, progress: Progress | None
 ) -> None:
-    at = min(own.sums.texts for own in layers if not own.sums.is_whole)
+    """Add to sums what is missing of them."""
+    last = time.monotonic()
+
+    def write() -> None:
+        if base.weights.writes:
+            for part in parts:
+                part.write()
+
+    for part in parts:
+        part.begin(base.device)
+    at = min(part.place.texts for part in parts)
     texts = islice(iter(corpus.texts()), at, None)
-    while any(not own.sums.is_whole for own in layers):
-        some = list(islice(texts, _TEXTS))
-        # Others have come further before, and wait for their turn.
-        here = [own for own in layers if not own.sums.is_whole and own.sums.texts == at]
-        for inputs in _batches(base, some, corpus.window):
-            mask = inputs["attention_mask"].bool()
-            read = [own.counted(mask, corpus.tokens) for own in here]
-            if not any(len(places) for places in read):
-                break
-            _add(base, here, inputs, read)
-        at += len(some)
-        for own in here:
-            own.sums.texts = at
-            own.sums.is_whole = not some or own.sums.tokens >= corpus.tokens
-            if base.weights.writes:
-                own.sums.write(own.kept)
-        if progress is not None and here:
-            progress(here[0].sums.tokens)
+    try:
+        while any(not part.place.is_whole for part in parts):
+            some = list(islice(texts, _TEXTS))
+            # Others have come further before, and wait for their turn.
+            here = [p for p in parts if not p.place.is_whole and p.place.texts == at]
+            for number, inputs in enumerate(_batches(base, some, corpus.window)):
+                open_ = [part for part in here if part.place.tokens < corpus.tokens]
+                if not open_:
+                    break
+                if turn := [part for part in open_ if part.place.batches == number]:
+                    _add(base, turn, inputs, corpus.tokens)
+                if time.monotonic() - last > _KEEP:
+                    write()
+                    last = time.monotonic()
+            at += len(some)
+            for part in here:
+                part.end_of_group(at, not some or part.place.tokens >= corpus.tokens)
+            if progress is not None and here:
+                progress(here[0].place.tokens)
+    finally:  # also of an interruption: what has been added up is not to be added up again
+        write()
 
 
 def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dict[str, Tensor]]:
@@ -228,20 +209,14 @@ def _batches(base: TaskModel, texts: Sequence[str], window: int) -> Iterator[dic
 
 
 @torch.no_grad()
-def _add(
-    base: TaskModel, layers: Sequence[_Own], inputs: dict[str, Tensor], read: Sequence[Tensor]
-) -> None:
-    """Add some tokens of a batch to the sums of layers, for each by their places in all of it."""
+def _add(base: TaskModel, parts: Sequence[BlockSums], inputs: dict[str, Tensor], most: int) -> None:
+    """Add a batch to sums, up to so many tokens in all of each."""
     reader: Any = base.model.get_encoder() if base.kind == SEQ2SEQ else base.model
-    sites = list(dict.fromkeys(site for own in layers for site in own.sites))
-    with _inputs_of(base.model, sites) as seen, suppress(Reached):
+    mask = inputs["attention_mask"].bool()
+    with _inputs_of(base.model, [s for p in parts for s in p.sites]) as seen, suppress(Reached):
         reader(**inputs)
-    for own, places in zip(layers, read, strict=True):
-        for total, site in zip(own.sums.totals, own.sites, strict=True):
-            x = seen[site].flatten(0, -2)[places]
-            x = wide(x)
-            total += (x.mT @ x).double().cpu()
-        own.sums.tokens += len(places)
+    for part in parts:
+        part.add(seen, part.counted(mask, most))
 
 
 @contextmanager
@@ -264,9 +239,9 @@ def _inputs_of(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, T
         yield seen
 
 
-def _key(base: TaskModel, sites: Sequence[Site], corpus: Corpus) -> str:
+def _key(base: TaskModel, sites: Sequence[Site], corpus: Corpus, first_only: bool) -> str:
     head = [
         _SCHEMA, base.reading, base.blocks_path, [site.name for site in sites], corpus.name,
-        corpus.tokens, corpus.window, corpus.first_only,
+        corpus.tokens, corpus.window, first_only,
     ]  # fmt: skip
     return hashlib.blake2b(json.dumps(head).encode(), digest_size=16).hexdigest()

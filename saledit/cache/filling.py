@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saledit.cache.bank import ANSWERS, TOKENS, BankSpec
 from saledit.cache.factors import compressed, masks_of
+from saledit.cache.running import RunningSums
 from saledit.delta import LowRank
 from saledit.errors import JobError, NoNumbersError
 from saledit.forward.scoring import forward
@@ -39,11 +40,11 @@ def build(
         specs: what to keep.
 
     Returns:
-        For each spec the shard, and sums over the inputs of each site I that it asks for:
-        ``moment.I`` (D_in, D_in) of x x^T in float64, and ``count.I`` ().
+        For each spec the shard, and the second moments that it asks for, as
+        ``RunningSums.tensors`` gives them; nothing where it asks for none.
     """
     rows: list[list[dict[str, Tensor]]] = [[{} for _ in samples] for _ in specs]
-    totals: list[dict[str, Tensor]] = [{} for _ in specs]
+    totals = [RunningSums() for _ in specs]
     entries = [entry_of(base, spec) for spec in specs]
     sites = [site for spec in specs for site in spec.layer.sites]
     wants_gradients = any(spec.rank for spec in specs)
@@ -95,7 +96,7 @@ def build(
             inputs = [tape.inputs[site][:, keep] for site in spec.layer.sites]
             masks = [m[:, keep] for m in masks_of(inputs, tokens, mask, seen.get(ENCODER))]
             if spec.moments:
-                _add_moments(total, inputs, masks)
+                total.add(inputs, masks)
             own = dict(whole)
             if spec.rank:
                 slopes = [grads[site].v[:, keep] for site in spec.layer.sites]
@@ -114,7 +115,7 @@ def build(
                     name: tensor[b, : lengths[name[: name.index(".") + 1]]]
                     for name, tensor in long.items()
                 }
-    return [(_pack(kept), _in_main_memory(total)) for kept, total in zip(rows, totals, strict=True)]
+    return [(_pack(kept), total.tensors()) for kept, total in zip(rows, totals, strict=True)]
 
 
 def _check_losses(base: TaskModel, losses: Tensor, samples: Sequence[Sample]) -> None:
@@ -168,21 +169,3 @@ def _pack(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         )
         for name in rows[0]
     }
-
-
-def _add_moments(
-    totals: dict[str, Tensor], inputs: Sequence[Tensor], masks: Sequence[Tensor]
-) -> None:
-    last = None
-    for i, (x, mask) in enumerate(zip(inputs, masks, strict=True)):
-        # Sites that read one input follow each other (gate and up, say).
-        if (own := (x.data_ptr(), x.shape, x.stride())) != last:
-            # Inputs of one token can be a thousand times as large as all others' (an attention
-            # sink). In single precision the squares of those would drown what the others leave.
-            z = x[mask].double()  # (tokens, D_in)
-            last, sums = own, {"moment": z.mT @ z, "count": mask.sum()}
-        for kind, tensor in sums.items():
-            if (name := f"{kind}.{i}") in totals:
-                totals[name] += tensor
-            else:
-                totals[name] = tensor.clone()

@@ -22,7 +22,7 @@ from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.filling import build, entry_of
 from saledit.cache.room import Room
 from saledit.cache.shards import Shard, open_shard
-from saledit.cache.sums import add, once, open_sums, sum_up, summed
+from saledit.cache.sums import add, open_sums, sum_up, summed
 from saledit.files import keep_tensors
 from saledit.models import TaskModel
 from saledit.models.heap import give_back
@@ -228,7 +228,7 @@ def memory_banks(
             if own:
                 if (total := totals[i]) is not None:
                     add(own, total)
-                totals[i] = once(own)
+                totals[i] = own
     return [
         Bank(parts, entry_of(base, spec), spec.layer, base.device, None, base.dtype, total)
         for parts, spec, total in zip(shards, specs, totals, strict=True)

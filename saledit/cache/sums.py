@@ -18,11 +18,10 @@ from saledit.errors import ArtifactError
 from saledit.files import keep_tensors, one_at_a_time
 
 _NAME, _WHAT = "moments.safetensors", "second moments of a bank"
-_KINDS = ("count", "moment")  # of sums; the small ones are compared first
 
 
 def open_sums(folder: Path, n: int) -> Shard:
-    """Map the second moments of a bank, as ``once`` gives them.
+    """Map the second moments of a bank, as ``RunningSums.tensors`` gives them.
 
     Args:
         folder: the bank's.
@@ -57,7 +56,7 @@ def sum_up(folder: Path, number: int, own: dict[str, Tensor]) -> None:
     Args:
         folder: the bank's.
         number: the shard's; nothing is done where it is in the sum.
-        own: ``moment.I`` (D_in, D_in) and ``count.I`` () of every site I; changed.
+        own: as ``RunningSums.tensors`` gives them; changed.
 
     Raises:
         JobError: the disk is full or the place cannot be written.
@@ -68,35 +67,17 @@ def sum_up(folder: Path, number: int, own: dict[str, Tensor]) -> None:
         shards = _shards_of(sums)
         if number in shards:
             return
+        if sums is not None and not torch.equal(sums["same_as"], own["same_as"]):
+            sums, shards = None, []  # of another view of what is one input: all are added anew
         if sums is not None:
             add(own, sums)
-        keep_tensors(path, once(own) | {"shards": torch.tensor(sorted([*shards, number]))})
+        keep_tensors(path, own | {"shards": torch.tensor(sorted([*shards, number]))})
 
 
 def add(own: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    """Add what ``once`` gave to the sums of every site, in place."""
-    for i, first in enumerate(more["same_as"].tolist()):
-        for kind in _KINDS:
-            own[f"{kind}.{i}"] += more[f"{kind}.{first}"]
-
-
-def once(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sums of sites, without those of sites that read what another one reads (gate and up, say).
-
-    Args:
-        own: ``moment.I`` (D_in, D_in) and ``count.I`` () of every site I.
-
-    Returns:
-        ``same_as`` (sites,), for each site the first one with the same sums, and the sums of these.
-    """
-
-    def are_same(i: int, j: int) -> bool:
-        return all(torch.equal(own[f"{kind}.{i}"], own[f"{kind}.{j}"]) for kind in _KINDS)
-
-    sites = range(len(own) // len(_KINDS))
-    same_as = [next((j for j in range(i) if are_same(i, j)), i) for i in sites]
-    out = {name: own[name] for i in set(same_as) for name in (f"{kind}.{i}" for kind in _KINDS)}
-    return out | {"same_as": torch.tensor(same_as)}
+    """Add the sums of a bank's part to those of another one, in place."""
+    for name in own.keys() - {"same_as"}:
+        own[name] += more[name]
 
 
 def _read(path: Path) -> Shard | None:

@@ -25,7 +25,8 @@ class Editor(nn.Module, ABC):
         sites: the sites it changes, in the order in which factors are given.
 
     Attributes:
-        needs_moments: True where ``prime`` wants second moments of the sites' inputs.
+        needs_moments: True where ``prime`` wants second moments of sites' inputs
+            (``moment_sites``).
         needs_full_rank: True where they must be over as many tokens as a site has inputs, at least.
         has_resident: True where the editor changes the model before any edit (``resident``).
         needs_held: True where requests must say what an edit does to pass samples.
@@ -75,7 +76,8 @@ class Editor(nn.Module, ABC):
 
         Args:
             gradients: as in ``Request``.
-            moments: mean of x x^T over each site's inputs (D_in, D_in), where needed.
+            moments: mean of x x^T (D_in, D_in) over the inputs of each of ``moment_sites``, where
+                needed; sites that read one input may share it.
         """
 
     def remember(self, request: Request, edits: Edits) -> Mapping[str, Tensor]:
@@ -103,6 +105,15 @@ class Editor(nn.Module, ABC):
         For editors that prepare the model to be edited; most leave it as it is.
         """
         return Edits({})
+
+    @classmethod
+    def moment_sites(cls, sites: Sequence[Site]) -> tuple[Site, ...]:
+        """Those of a layer's sites whose inputs' second moments ``prime`` is given: all of them.
+
+        Args:
+            sites: the layer's.
+        """
+        return tuple(sites)
 
     @classmethod
     def check(cls, settings: dict[str, object]) -> None:

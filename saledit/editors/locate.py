@@ -66,7 +66,7 @@ class Locate(Editor):
     ) -> None:  # fmt: skip
         super().__init__(sites)
         self._name, self._shrink = solver, shrink
-        self._ends = tuple(i for i, site in enumerate(self.sites) if _is_like(site, self.sites[-1]))
+        self._ends = tuple(map(self.sites.index, self.moment_sites(self.sites)))
         self._solve = SOLVERS[solver]
         self._spec = FactSpec(at, contexts, value_steps, value_rate, kl, decay, clamp, measure)
         self._numbers = SolverSettings(weight, ridge, threshold, norm)
@@ -155,8 +155,13 @@ class Locate(Editor):
     def prime(self, gradients: Sequence[object], moments: Sequence[Tensor] | None) -> None:
         """Take over the second moments of the edited sites' inputs."""
         if moments is not None:
-            for i in self._ends:
-                self._moment(i).copy_(moments[i])
+            for i, moment in zip(self._ends, moments, strict=True):
+                self._moment(i).copy_(moment)
+
+    @classmethod
+    def moment_sites(cls, sites: Sequence[Site]) -> tuple[Site, ...]:
+        """The last map of each block."""
+        return tuple(site for site in sites if _is_like(site, sites[-1]))
 
     @classmethod
     def needs_subjects(cls, settings: dict[str, object]) -> bool:

@@ -87,7 +87,7 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     banks_at(prepared, learned_by(prepared, editor), layers, moments, editor.needs_text)
     banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
     if editor.needs_moments:
-        sum_moments(prepared, layers)
+        sum_moments(prepared, layers, editor)
     compared.fill(layers)
     for number in range(rounds):
         for layer in list(kept):

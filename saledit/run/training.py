@@ -180,7 +180,7 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
         validation = banks_of(prepared, prepared.validation, layer, texts=text)
     moments = None
     if editor.needs_moments:
-        moments = moments_of(prepared, train, editor.needs_full_rank)
+        moments = moments_of(prepared, train, editor)
     prepared.peaks.begin()  # what is kept is made, for this run and others
     data = EditDataModule(
         train, validation, config.schedule, config.train, config.editor.gradient_rank,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -12,11 +13,11 @@ import tiny_text as text
 import torch
 from quick import quick
 
-from saledit.cache import covariance
+from saledit.cache import blocksums, covariance
 from saledit.cache.covariance import Corpus, second_moments, sum_up
 from saledit.data.sources import source_digest, stream_texts
 from saledit.errors import DataError, ModelError
-from saledit.files import write_jsonl
+from saledit.files import kept_tensors, write_jsonl
 from saledit.models import TaskModel
 from saledit.site import Layer
 
@@ -91,7 +92,80 @@ def test_where_only_the_first_token_is_read_only_it_counts(tmp_path: Path) -> No
     torch.testing.assert_close(found, first.mT @ first / 150, rtol=1e-4, atol=1e-5)
 
 
-class Cut(Exception):
+def test_sums_are_in_double_precision(tmp_path: Path) -> None:
+    base, seen = text.build("llama"), []
+    site = base.layer(1).sites[-1]
+    handle = base.model.get_submodule(site.name).register_forward_pre_hook(
+        lambda _m, args: seen.append(args[0].clone())
+    )
+    mask: list[torch.Tensor] = []
+    other = base.model.register_forward_pre_hook(
+        lambda _m, _a, given: mask.append(given["attention_mask"].bool()), with_kwargs=True
+    )
+    second_moments(base, last_map(base, 1), corpus(), tmp_path)
+    handle.remove()
+    other.remove()
+    z = torch.cat([x[own] for x, own in zip(seen, mask, strict=True)]).double()
+    (kept,) = tmp_path.glob("moments-*")
+    found, _ = kept_tensors(kept, "sums")
+    assert found["count.0"] == len(z)
+    torch.testing.assert_close(found["moment.0"], z.mT @ z, rtol=1e-12, atol=1e-12)
+
+
+def test_blocks_that_layers_share_are_summed_up_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, products = text.build("llama"), []
+    real = torch.Tensor.addmm_
+    monkeypatch.setattr(
+        torch.Tensor, "addmm_", lambda self, *a: products.append(len(self)) or real(self, *a)
+    )
+    monkeypatch.setattr(covariance, "_BATCH_TOKENS", 10**6)  # a batch a group of texts: 3
+    site = base.layer(0).sites[0]
+    layer = base.layer(2, (), 3)
+    whole = second_moments(base, layer, corpus(), tmp_path / "whole")
+    # Of nine maps gate and up read one input, so six are summed up.
+    assert sorted(products) == sorted([site.d_in, layer.sites[2].d_in] * 3 * 3)
+    assert all(whole[i] is whole[i + 1] for i in (0, 3, 6))
+    products.clear()
+    spans = [base.layer(i, (), 2) for i in (1, 2)]
+    sum_up(base, [*spans, layer], corpus(), tmp_path / "spans")
+    assert len(products) == 6 * 3
+    assert len([*(tmp_path / "spans").glob("moments-*")]) == 3
+    found = second_moments(base, layer, corpus(), tmp_path / "spans")
+    assert all(map(torch.equal, found, whole))
+    assert len(products) == 6 * 3
+
+
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are written, as they are."""
+    written: list[str] = []
+    real = blocksums.keep_tensors
+
+    def keep(path: Path, *rest: Any) -> None:
+        written.append(path.name)
+        real(path, *rest)
+
+    monkeypatch.setattr(blocksums, "keep_tensors", keep)
+    return written
+
+
+def test_sums_are_written_now_and_then_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, written = text.build("llama"), writes(monkeypatch)
+    layer = base.layer(1)
+    second_moments(base, layer, corpus(), tmp_path / "one")
+    assert len(written) == 1, "a short pass writes at its end alone"
+    second_moments(base, layer, corpus(), tmp_path / "one")
+    assert len(written) == 1
+    monkeypatch.setattr(covariance, "_KEEP", -1.0)
+    monkeypatch.setattr(covariance, "_BATCH_TOKENS", 100)
+    second_moments(base, layer, corpus(), tmp_path / "two")
+    assert len(written) > 10, "a long one behind a batch"
+
+
+class Cut(BaseException):
     """An interruption."""
 
 
@@ -123,6 +197,45 @@ def test_a_pass_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     )
     handle.remove()
     assert not ran
+
+
+@pytest.mark.parametrize("where", ["forward", "sums", "writing"])
+@pytest.mark.parametrize("batch", [1, 2, 5, 9])
+def test_an_interruption_at_any_place_loses_and_repeats_nothing(
+    batch: int, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the middle of a group of texts, and in the middle of an addition."""
+    monkeypatch.setattr(covariance, "_BATCH_TOKENS", 150)
+    base, left, ran = text.build("llama"), [batch], []
+    layer = base.layer(1, (), 2)
+    whole = second_moments(base, layer, corpus(), tmp_path / "whole")
+    if where == "writing":
+        monkeypatch.setattr(covariance, "_KEEP", -1.0)
+
+    def count_down(place: str) -> None:
+        left[0] -= place == where
+        if left[0] == 0 and place == where:
+            raise KeyboardInterrupt
+
+    real, keep = torch.Tensor.addmm_, blocksums.keep_tensors
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            torch.Tensor, "addmm_", lambda self, *a: count_down("sums") or real(self, *a)
+        )
+        patched.setattr(blocksums, "keep_tensors", lambda *a: count_down("writing") or keep(*a))
+        handle = base.block(0).register_forward_pre_hook(lambda *_: count_down("forward"))
+        with pytest.raises(KeyboardInterrupt):
+            second_moments(base, layer, corpus(), tmp_path / "cut")
+        handle.remove()
+    handle = base.block(0).register_forward_pre_hook(lambda *_: ran.append(1))
+    again = second_moments(base, layer, corpus(), tmp_path / "cut")
+    handle.remove()
+    assert all(map(torch.equal, again, whole))
+    if where == "forward":
+        handle = base.block(0).register_forward_pre_hook(lambda *_: ran.append(-1))
+        second_moments(base, layer, corpus(name="other"), tmp_path / "count")
+        handle.remove()
+        assert sum(ran) == 1 - batch, "batches that were added up are not run again"
 
 
 @pytest.mark.parametrize(("room", "passes"), [(1 << 30, 1), (1, 3)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from saledit.cache.bank import Bank, BankSpec
 from saledit.cache.opening import memory_bank, open_bank, open_several
 from saledit.cache.room import Room
 from saledit.cache.shards import Shard
-from saledit.cache.sums import add, once, open_sums, sum_up, summed
+from saledit.cache.sums import open_sums, sum_up, summed
 from saledit.errors import ArtifactError
 from saledit.models import TaskModel
 from saledit.tap import tap
@@ -151,7 +152,7 @@ def test_what_is_not_in_the_sum_is_made_again(
 ) -> None:
     whole = opened(base, tmp_path).moments()
     sums = place_of(tmp_path)
-    kept, content = Shard(sums), sums.read_bytes()
+    content = sums.read_bytes()
     shard = next(tmp_path.rglob("shard-00001.safetensors"))
     was = shard.read_bytes()
     # Only two shards are in: all others of the files are whole.
@@ -159,10 +160,7 @@ def test_what_is_not_in_the_sum_is_made_again(
     first = [memory_bank(base, TASK, samples(N)[i : i + 4], spec_of(base)) for i in (0, 8)]
     for number, bank in zip((0, 2), first, strict=True):
         assert bank._sums is not None
-        own = {f"{k}.{i}": torch.zeros_like(kept[f"{k}.{j}"]) for i, j in
-               enumerate(kept["same_as"].tolist()) for k in ("moment", "count")}  # fmt: skip
-        add(own, bank._sums)
-        sum_up(sums.parent, number, own)
+        sum_up(sums.parent, number, {**bank._sums})
     assert summed(sums.parent) == [0, 2]
     room, asked = Room(), []
     real = opening.build
@@ -243,11 +241,12 @@ def test_processes_share_a_sum(
         torch.testing.assert_close(got, want, rtol=1e-13, atol=1e-13)
 
 
-def sums_of(seed: int) -> dict[str, Tensor]:
+def sums_of(seed: int, same_as: Sequence[int] = (0, 1, 0)) -> dict[str, Tensor]:
     draws = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(5, d, generator=draws).double() for d in (3, 4))
-    out = {}
-    for i, inputs in enumerate((x, y, x)):
+    out = {"same_as": torch.tensor(same_as)}
+    for i in set(same_as):
+        inputs = (x, y, x)[i]
         out |= {f"moment.{i}": inputs.T @ inputs, f"count.{i}": torch.tensor(len(inputs))}
     return out
 
@@ -269,17 +268,9 @@ def test_many_add_up_at_once(tmp_path: Path) -> None:
         open_sums(tmp_path, n + 1)
 
 
-def test_sites_that_differ_later_are_kept_apart(tmp_path: Path) -> None:
-    first, second = sums_of(0), sums_of(1)
-    second["moment.2"] = second["moment.2"] + 1
-    sum_up(tmp_path, 0, sums_of(0))
-    sum_up(tmp_path, 1, dict(second))
-    sums = open_sums(tmp_path, 2)
-    assert sums["same_as"].tolist() == [0, 1, 2]
-    assert torch.equal(sums["moment.2"], first["moment.2"] + sums_of(1)["moment.2"] + 1)
-
-
-def test_what_is_not_finite_is_kept_for_each_site() -> None:
-    own = sums_of(0)
-    own["moment.0"][0, 0] = own["moment.2"][0, 0] = torch.nan
-    assert once(own)["same_as"].tolist() == [0, 1, 2]
+def test_sums_that_tell_other_inputs_apart_are_not_added_to(tmp_path: Path) -> None:
+    """Those of another version, say: the shards are then made again."""
+    sum_up(tmp_path, 0, sums_of(0, (0, 1, 2)))
+    sum_up(tmp_path, 1, sums_of(1))
+    assert summed(tmp_path) == [1]
+    assert torch.equal(open_sums(tmp_path, 1)["moment.0"], sums_of(1)["moment.0"])

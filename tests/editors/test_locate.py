@@ -57,7 +57,7 @@ def bare(solver: str, **settings: object) -> Locate:
 def editor(solver: str, **settings: object) -> Locate:
     made = bare(solver, **settings)
     bank = memory_bank(BASE, QA, text.samples(40), BankSpec(LAYER, moments=True))
-    made.prime([], bank.moments())
+    made.prime([], bank.moments(made.moment_sites(made.sites)))
     return made
 
 
@@ -106,8 +106,8 @@ def test_memit_spreads_what_is_missing_over_blocks(
     layer, own = base.layer(1, (), 2), asked(2)
     numbers = asdict(replace(NUMBERS, at=at))
     made = Locate(layer.sites, **numbers)
-    moments = memory_bank(base, QA, text.samples(40), BankSpec(layer, moments=True)).moments()
-    made.prime([], moments)
+    bank = memory_bank(base, QA, text.samples(40), BankSpec(layer, moments=True))
+    made.prime([], bank.moments(made.moment_sites(made.sites)))
     with untouched(base.model):
         edits = EditSession(base, QA, made.eval(), layer, 4, 4).step(own)
     sites = [base.layer(i).sites[-1] for i in range(2)]
@@ -260,7 +260,7 @@ def test_what_alphaedit_remembers_other_solvers_leave_alone() -> None:
 
 def test_what_was_worked_out_of_a_moment_goes_with_it() -> None:
     made, other = editor("memit"), editor("memit")
-    other.prime([], [9.0 * other._moment(other._ends[0])] * len(LAYER.sites))
+    other.prime([], [9.0 * other._moment(other._ends[0])])
     first = session(made).step(FAILURES[:1])
     made.load_state_dict(other.state_dict())
     again, wanted = (session(one).step(FAILURES[:1]) for one in (made, other))
@@ -317,7 +317,7 @@ def test_bad_settings_are_refused(key: str, value: object, line: str) -> None:
 def test_nothing_is_added_to_what_is_kept_of_a_moment() -> None:
     made = bare("alphaedit", shrink=0.3)
     moment = torch.diag(torch.arange(1.0, SITE.d_in + 1))
-    made.prime([], [moment] * len(LAYER.sites))
+    made.prime([], [moment])
     kept = made._preserved(made._ends[-1])
     assert kept.null_space(SITE.d_in + 0.5).basis.shape[1] == SITE.d_in  # the largest is d_in
     median = float(moment.diagonal().median())
@@ -331,7 +331,7 @@ def remembering() -> tuple[Locate, EditSession]:
     numbers = asdict(replace(NUMBERS, solver="alphaedit", contexts=0))
     made = Locate(layer.sites, **numbers).eval()
     bank = memory_bank(BASE, QA, text.samples(40), BankSpec(layer, moments=True))
-    made.prime([], bank.moments())
+    made.prime([], bank.moments(made.moment_sites(made.sites)))
     return made, EditSession(BASE, QA, made, layer, 4, 4)
 
 

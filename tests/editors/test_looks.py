@@ -13,7 +13,7 @@ import pytest
 import tiny
 import tiny_text
 import torch
-from editing import fresh, numbers
+from editing import fresh, numbers, prime
 from hypothesis import given
 from hypothesis import strategies as st
 from quick import quick
@@ -80,7 +80,7 @@ class Case:
         editor = fresh(name, self.base, self.layer)
         spec = BankSpec(self.layer, moments=True)
         bank = memory_bank(self.base, self.task, self.others, spec)
-        editor.prime(self.batch.terms.pairs, bank.moments())
+        prime(editor, self.batch.terms.pairs, bank)
         return editor.eval()
 
     def session(self, editor: Editor, search: StepSearch | None = None) -> EditSession:

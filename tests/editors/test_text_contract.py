@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import FEW, asked_by, fresh, layer_of, numbers, pairs, sites_of, train
+from editing import FEW, asked_by, fresh, layer_of, numbers, pairs, prime, sites_of, train
 from quick import quick
 from tiny import untouched
 from tiny_text import STACKED, build, run_whole, samples, task
@@ -87,7 +87,7 @@ class Case:
         """A primed editor."""
         torch.manual_seed(seed)
         editor = fresh(name, self.base, self.layer)
-        editor.prime(self.gradients, self.bank.moments() if editor.needs_moments else None)
+        prime(editor, self.gradients, self.bank)
         return editor
 
     def train(self, editor: Editor, steps: int) -> list[float]:

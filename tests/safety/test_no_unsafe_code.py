@@ -42,7 +42,7 @@ ALLOWED = {
     "models/checking.py": {"json.loads"},  # as leniently as transformers, of bounded bytes
     "models/fingerprints.py": {"json.loads"},  # of what the tokenizer has just said
     "data/spool.py": {"json.loads"},  # of what this process has written into a file without a name
-    "cache/covariance.py": {"json.loads"},  # of sealed metadata
+    "cache/blocksums.py": {"json.loads"},  # of sealed metadata
     "files/values.py": {"json.loads"},
 }
 # Names that hold the weights of others: each call has to say what it does not do.

@@ -113,28 +113,34 @@ def learned_by(prepared: Prepared, editor: Editor) -> Part:
     return few(every, n * k, len(every.passing) if sums else n * config.train.passes_per_edit)
 
 
-def moments_of(prepared: Prepared, train: PartBanks, full_rank: bool = False) -> list[Tensor]:
-    """Second moments of the inputs of a layer's sites, over the text that is named for them.
+def moments_of(prepared: Prepared, train: PartBanks, editor: Editor) -> list[Tensor]:
+    """The second moments that an editor wants, over the text that is named for them.
 
     Args:
         prepared: the task model.
-        train: the training part, whose pass samples count where no text is named.
-        full_rank: refuse pass samples that are too few for it, as a text always is. (Whitening
-            adds a ridge, and takes what there is.)
+        train: the training part, whose pass samples count where no text is named. They may be too
+            few for full rank where the editor does not need it: whitening adds a ridge, and takes
+            what there is. A text may not.
+        editor: its sites are those of the part's layer.
 
     Raises:
         DataError: there are too few tokens.
     """
-    c, layer = prepared.config.editor.moments, train.passing.layer
+    c, own = prepared.config.editor.moments, _own(train.passing.layer, editor)
     if not c.corpus:
-        if full_rank:
+        if editor.needs_full_rank:
             check_tokens(
-                _tokens(prepared.base, train.passing), layer.sites, "pass samples",
+                _tokens(prepared.base, train.passing), own.sites, "pass samples",
                 "name a text by editor.moments.corpus, or give more pass samples",
             )  # fmt: skip
-        return train.passing.moments()
+        return train.passing.moments(own.sites)
     with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
-        return second_moments(prepared.base, layer, _corpus(c), prepared.config.cache, bar.update)
+        return second_moments(prepared.base, own, _corpus(c), prepared.config.cache, bar.update)
+
+
+def _own(layer: Layer, editor: Editor) -> Layer:
+    """What an editor wants second moments of."""
+    return Layer(layer.index, editor.moment_sites(layer.sites))
 
 
 def _tokens(base: TaskModel, bank: Bank) -> int:
@@ -147,12 +153,13 @@ def _tokens(base: TaskModel, bank: Bank) -> int:
     return int(read.sum())
 
 
-def sum_moments(prepared: Prepared, layers: Sequence[Layer]) -> None:
+def sum_moments(prepared: Prepared, layers: Sequence[Layer], editor: Editor) -> None:
     """Get ready what ``moments_of`` of each layer reads, in one pass over the text."""
     c = prepared.config.editor.moments
     if c.corpus:
         with prepared.ui.progress(f"second moments over {c.corpus}", c.tokens) as bar:
-            sum_up(prepared.base, layers, _corpus(c), prepared.config.cache, bar.update)
+            own = [_own(layer, editor) for layer in layers]
+            sum_up(prepared.base, own, _corpus(c), prepared.config.cache, bar.update)
 
 
 def _corpus(c: MomentsConfig) -> Corpus:
