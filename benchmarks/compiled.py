@@ -59,7 +59,7 @@ def measure(prepared: Prepared, args: argparse.Namespace) -> None:
     episodes = Episodes(
         banks, k, t.edits(k), t.passes_per_edit, c.gradient_rank, length, config.seed, 0, t.made
     )
-    editor.prime(episodes[0].gradients, banks.passing.moments() if moments else None)
+    editor.prime(episodes[0].terms.pairs, banks.passing.moments() if moments else None)
     module = EditModule(
         base, task, editor, banks.fail.entry, config.loss, t, make_search(c)
     )  # fmt: skip

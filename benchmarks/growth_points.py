@@ -178,7 +178,7 @@ def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, A
         banks, k, t.edits(k), t.passes_per_edit, c.gradient_rank, length, config.seed, 0, t.made
     )
     first = episodes[0]
-    editor.prime(first.gradients, banks.passing.moments() if moments else None)
+    editor.prime(first.terms.pairs, banks.passing.moments() if moments else None)
     search = make_search(c)
     module = EditModule(base, task, editor, banks.fail.entry, config.loss, t, search)
     module.train()

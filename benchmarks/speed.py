@@ -182,7 +182,7 @@ class Cached:
         length = 10_000  # an epoch that does not end
         self._episodes = Episodes(banks, 1, self.edits, passes, c.gradient_rank, length, 0, 0)
         self._numbers = itertools.count()
-        editor.prime(self._episodes[0].gradients, banks.passing.moments())
+        editor.prime(self._episodes[0].terms.pairs, banks.passing.moments())
         self.module = EditModule(
             setting.base, setting.task, editor, banks.fail.entry, setting.loss, t
         )

@@ -22,13 +22,14 @@ from tiny import random_edits
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from saledit import distributed, module
+from saledit import distributed, module, outcomes
 from saledit.cache.bank import BankSpec
+from saledit.cache.covariance import Corpus, second_moments
 from saledit.cache.opening import memory_bank
 from saledit.data.part_banks import PartBanks
 from saledit.editors.mend import Mend
 from saledit.forward.suffix import run
-from saledit.models import TaskModel, load_classifier, load_text_model
+from saledit.models import SEQ2SEQ, TaskModel, load_classifier, load_text_model
 from saledit.models.detour import forward_replaced
 from saledit.models.divided import divided
 from saledit.overlay import applied
@@ -109,6 +110,16 @@ def numbers(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
     return out | {"scores": torch.tensor([score.score for score in table.scores])}
 
 
+def over_text(base: TaskModel, folder: Path) -> dict[str, Tensor]:
+    """Second moments of two blocks, of models that read running text; one process writes."""
+    if base.kind == SEQ2SEQ and not base.in_encoder:
+        return {}
+    lines = [" ".join(sample.inputs) for sample in tiny.samples(80, seed=5)]
+    corpus = Corpus("c", lambda: lines, 10_000, 64)
+    found = second_moments(base, base.layer(1, (), 2), corpus, folder)
+    return {f"text{i}": moment for i, moment in enumerate(found)}
+
+
 def step_in_parts(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Tensor]:
     """Loss and slopes of a training step whose parts have rows of one kind alone.
 
@@ -128,11 +139,11 @@ def step_in_parts(base: TaskModel, task: Task, asked: list[Any]) -> dict[str, Te
             if not name.endswith("log_rate"):
                 parameter.add_(0.2 * torch.randn_like(parameter))
     step = module.EditModule(base, task, editor, fail.entry).eval()
-    whole, module._ROWS = module._ROWS, 2
+    whole, outcomes._ROWS = outcomes._ROWS, 2
     try:
         loss, _ = step._loss(batch)
     finally:
-        module._ROWS = whole
+        outcomes._ROWS = whole
     named = {name: p for name, p in editor.named_parameters() if p.requires_grad}
     slopes = torch.autograd.grad(loss, list(named.values()))
     found = {f"step {name}": slope for name, slope in zip(named, slopes, strict=True)}
@@ -150,7 +161,10 @@ def differences(family: str, folder: Path) -> list[str]:
     """What differs between a model and the same divided, or is held whole."""
     plain, parts, task, asked = models(family, folder)
     wrong = []
-    one, other = (numbers(base, task, asked) for base in (plain, parts))
+    one, other = (
+        numbers(base, task, asked) | over_text(base, folder / kind)
+        for base, kind in ((plain, f"whole-{distributed.rank()}"), (parts, "divided"))
+    )
     for name, tensor in one.items():
         if not torch.allclose(other[name], tensor, rtol=1e-4, atol=1e-6):
             wrong.append(f"{name}: {(other[name] - tensor).abs().max():.2g}")
