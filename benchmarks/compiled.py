@@ -54,7 +54,7 @@ def measure(prepared: Prepared, args: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     editor = make_editor(c, layer.sites, base.embedding_size)
     moments = takes_moments(prepared, editor)
-    banks = banks_of(prepared, prepared.train, layer, moments)
+    banks = banks_of(prepared, prepared.train, layer, editor, moments)
     length = args.steps + 2
     episodes = Episodes(
         banks, k, t.edits(k), t.passes_per_edit, c.gradient_rank, length, config.seed, 0, t.made

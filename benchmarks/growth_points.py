@@ -170,7 +170,7 @@ def steps_and_fixes(prepared: Prepared, job: Job, stages: Stages) -> dict[str, A
     torch.manual_seed(config.seed)
     editor = make_editor(c, layer.sites, base.embedding_size)
     moments = takes_moments(prepared, editor)
-    banks = banks_of(prepared, prepared.train, layer, moments)
+    banks = banks_of(prepared, prepared.train, layer, editor, moments)
     n = sum(len(bank) for bank in (banks.fail, banks.adapt, banks.passing) if bank is not None)
     stages.begin("training")
     length = WARM_UP + job.steps

@@ -24,13 +24,14 @@ from typing import Any
 from table import files, finished
 
 from saledit import config as configuration
+from saledit.building import make_editor
 from saledit.config import RunConfig
 from saledit.errors import ConfigError
 from saledit.files import write_json
 from saledit.report import Ui, quiet_libraries
 from saledit.run import fit, saliency
 from saledit.run.cells.done import facts_of
-from saledit.run.setup.caching import banks_at
+from saledit.run.setup.caching import banks_at, takes_moments
 from saledit.run.setup.prepare import Prepared, prepare
 
 FIXED = "fixed: the top layer"
@@ -94,9 +95,10 @@ def cache_all(layers: list[int], prepared: Prepared) -> None:
     """Cache the samples at all layers in one pass, which each layer's run then finds."""
     config = prepared.config
     chosen = [prepared.base.layer(i, config.site.maps) for i in layers]
-    banks_at(prepared, prepared.train, chosen, moments=config.editor.mend.whiten > 0)
+    editor = make_editor(config.editor, chosen[0].sites, prepared.base.embedding_size)
+    banks_at(prepared, prepared.train, chosen, editor, takes_moments(prepared, editor))
     for part in (prepared.validation, prepared.test):
-        banks_at(prepared, part, chosen)
+        banks_at(prepared, part, chosen, editor)
 
 
 def picked_by(picker: str, config: RunConfig, n_layers: int, ui: Ui) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class Failures:
         Args:
             sites: where; their inputs must lie behind the entry.
             edits: batch shape (E,); no gradient goes into them.
-
         """
+        assert self.ranks.sample, "an editor that looks again needs gradients"
         # Banks are made without autocast, which a trainer may have set: neither slopes nor an SVD
         # are to be of half precision.
         with torch.autocast(self.base.device.type, enabled=False):

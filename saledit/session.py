@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.filling import check_losses
 from saledit.cache.opening import memory_bank
 from saledit.data.conditions import conditions
 from saledit.delta import Edits
@@ -51,7 +52,7 @@ class EditSession:
     ) -> None:  # fmt: skip
         self._search, self._held = search or StepSearch(), held
         self.base, self.task, self.editor, self.layer = base, task, editor.to(base.device), layer
-        self._spec = BankSpec(layer, rank=sample_rank)
+        self._spec = BankSpec(layer, rank=sample_rank if editor.needs_gradients else 0)
         self._gradient_rank = gradient_rank
         self._steps = Edits({})
         self._memory: Mapping[str, Tensor] = {}
@@ -88,6 +89,7 @@ class EditSession:
         self.editor.eval()
         with applied(self.base.model, self.edits):
             bank = memory_bank(self.base, self.task, failures, self._spec)
+        check_losses(self.base, bank.losses, failures)
         if self._steps and not self.editor.looks_by_itself and self._has_mended(bank):
             return Edits({})
         request = self._request(bank, failures)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saledit.cache.factors import no_factors
 from saledit.cache.room import Room
 from saledit.cache.running import means
 from saledit.delta import LowRank
@@ -188,8 +189,10 @@ class Bank:
             index: any shape (...) of positions.
 
         Returns:
-            For each site u (..., r, D_in), v (..., r, D_out).
+            For each site u (..., r, D_in), v (..., r, D_out); of no terms where none are kept.
         """
+        if "u.0" not in self._shards[0]:
+            return no_factors(self.layer.sites, index.shape, self._dtype, self.device)
         flat = index.flatten()
         local = flat % self._per_shard
         out = []

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from saledit.delta import LowRank
-from saledit.widths import wide
+from saledit.site import Site
+from saledit.widths import wide, wide_type
 
 
 def masks_of(
@@ -24,6 +25,17 @@ def masks_of(
     """
     across = None if encoded is None else encoded.data_ptr()
     return [tokens if x.data_ptr() == across else read for x in inputs]
+
+
+def no_factors(
+    sites: Sequence[Site], shape: Sequence[int], dtype: torch.dtype, device: torch.device | str
+) -> list[LowRank]:
+    """Gradient factors that nobody has asked for: u (..., 0, D_in), v (..., 0, D_out) a site."""
+
+    def empty(size: int) -> Tensor:
+        return torch.zeros(*shape, 0, size, dtype=wide_type(dtype), device=device)
+
+    return [LowRank(empty(site.d_in), empty(site.d_out)) for site in sites]
 
 
 def compressed(

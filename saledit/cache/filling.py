@@ -60,7 +60,7 @@ def build(
             losses = task.losses(base, task.logits(base, outputs, encoded.targets), encoded.targets)
             grads: dict[Site, LowRank] = {}
             if wants_gradients:
-                _check_losses(base, losses, [samples[i] for i in batch.index])
+                check_losses(base, losses, [samples[i] for i in batch.index])
                 grads = tape.factors(losses.sum())
         mask = tokens = encoded.inputs["attention_mask"].bool()
         whole = {"losses": losses.detach(), "lengths": mask.sum(1)}
@@ -118,8 +118,8 @@ def build(
     return [(_pack(kept), total.tensors()) for kept, total in zip(rows, totals, strict=True)]
 
 
-def _check_losses(base: TaskModel, losses: Tensor, samples: Sequence[Sample]) -> None:
-    """Refuse gradients of what is no number.
+def check_losses(base: TaskModel, losses: Tensor, samples: Sequence[Sample]) -> None:
+    """Refuse failures of whose losses one is no number.
 
     Raises:
         NoNumbersError: the loss of a sample is NaN or infinite.
@@ -128,8 +128,8 @@ def _check_losses(base: TaskModel, losses: Tensor, samples: Sequence[Sample]) ->
         i = int(losses.isfinite().logical_not().nonzero()[0])
         raise NoNumbersError(
             f"{base.name}: expected a loss of {samples[i].id} that is a number, got "
-            f"{float(losses[i])}; load the model in single precision (model.dtype), or take back "
-            "the edits that broke it"
+            f"{float(losses[i].detach())}; load the model in single precision (model.dtype), or "
+            "take back the edits that broke it"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saledit.cache.bank import Bank, BankSpec
+from saledit.cache.filling import check_losses
 from saledit.cache.opening import Progress, open_several
 from saledit.cache.room import Room
 from saledit.data.conditions import conditions
@@ -30,7 +31,7 @@ class PartBanks:
     """The cached samples of one part of a split.
 
     Args:
-        fail: failures, with gradient factors; made ones behind the real ones.
+        fail: failures, with gradient factors if any are needed; made ones behind the real ones.
         adapt: all rewordings in one bank; None where there is none.
         adapt_index: (N_fail, m) positions in ``adapt``; fillers point at 0.
         adapt_weight: (N_fail, m) 1 for a rewording, 0 for a filler.
@@ -197,6 +198,8 @@ def open_banks(
     bare = [replace(spec, rank=0, moments=False) for spec in specs]
     failures = Joined(part.fail, part.made)
     fail = opened(failures, [replace(spec, moments=False) for spec in specs])
+    if not specs[0].rank:  # with gradients they were held against this when they were taken
+        check_losses(base, fail[0].losses, failures)
     adapt = opened(rewordings, bare) if rewordings else [None] * len(specs)
     passing = opened(part.passing, [replace(spec, rank=0) for spec in specs])
     told = conditions(base, task, fail[0], failures) if texts else None

@@ -25,6 +25,8 @@ class Editor(nn.Module, ABC):
         sites: the sites it changes, in the order in which factors are given.
 
     Attributes:
+        needs_gradients: True where it looks at the gradients of failures. Where it does not, none
+            are taken, and those of its requests are of no terms; it looks by itself, then.
         needs_moments: True where ``prime`` wants second moments of sites' inputs
             (``moment_sites``).
         needs_full_rank: True where they must be over as many tokens as a site has inputs, at least.
@@ -44,6 +46,7 @@ class Editor(nn.Module, ABC):
         log_rate: logarithm of the size of steps, a parameter or a buffer; where it is calibrated.
     """
 
+    needs_gradients: bool = True
     needs_moments: bool = False
     needs_full_rank: bool = False
     has_resident: bool = False

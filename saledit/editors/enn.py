@@ -40,6 +40,7 @@ class EditableNetwork(Editor):
     """
 
     has_resident = True
+    needs_gradients = False
     looks_by_itself = True  # each of its steps is from where the one before has led
 
     def __init__(

@@ -36,6 +36,7 @@ class FineTuning(Editor):
     """
 
     is_trained = False
+    needs_gradients = False
     looks_by_itself = True
 
     def __init__(

@@ -56,6 +56,7 @@ class Locate(Editor):
     needs_full_rank = True  # inputs that were never seen would be free to be changed
     needs_calibration = False
     is_trained = False
+    needs_gradients = False
     looks_by_itself = True
 
     def __init__(

@@ -46,6 +46,7 @@ class MixtureOfExperts(Editor):
     needs_anchor = True
     needs_calibration = False  # an edit takes the steps that it needs
     is_trained = False
+    needs_gradients = False
     looks_by_itself = True
 
     def __init__(

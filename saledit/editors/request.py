@@ -35,7 +35,8 @@ class Request:
 
     Attributes:
         gradients: for each site the factors u (E, R, D_in), v (E, R, D_out) of the
-            aggregated gradient of the failures' losses; terms of zeros are padding.
+            aggregated gradient of the failures' losses; terms of zeros are padding. There are none
+            (R = 0) for an editor that does not look at them (``Editor.needs_gradients``).
         losses: mean loss of each edit's own failures, in nats an answer.
         damage: mean KL(base || edited) over the pass samples that lie beside the editor
             (``Editor.needs_held``), which are none of those that an edit is judged by.

@@ -62,7 +62,7 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> Terms:
 
     Returns:
         R <= max(rank, K) terms, or all that are real in some edit; those of a failure side by side,
-        and the same ones at all sites.
+        and the same ones at all sites. Of factors of no terms there are none.
 
     Example:
         >>> steep, flat = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 0.5]])
@@ -71,6 +71,9 @@ def aggregate(factors: Sequence[LowRank], losses: Tensor, rank: int) -> Terms:
         >>> step.dense()  # 1 / |G|^2 G of each: the flat failure gets the longer step
         tensor([[[0.2500, 2.0000]]])
     """
+    if not factors[0].rank:
+        none = [pair.map(lambda part: part.flatten(1, 2)) for pair in factors]
+        return Terms(none, none[0].u.new_zeros(none[0].u.shape[:2], dtype=torch.long))
     square = torch.stack([pair.norm() ** 2 for pair in factors]).sum(0)  # (E, K)
     # A loss of nothing may come out rounded below it.
     step = losses.clamp_min(0) / torch.where(square > 0, square, 1.0)

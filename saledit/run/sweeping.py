@@ -84,8 +84,8 @@ def sweep(prepared: Prepared, layers: Sequence[Layer]) -> Saliency:
     compared = _Compared(prepared)
     # The samples of all layers in one pass, which each layer's training then finds.
     moments = takes_moments(prepared, editor)
-    banks_at(prepared, learned_by(prepared, editor), layers, moments, editor.needs_text)
-    banks_at(prepared, prepared.validation, layers, texts=editor.needs_text)
+    banks_at(prepared, learned_by(prepared, editor), layers, editor, moments)
+    banks_at(prepared, prepared.validation, layers, editor)
     if editor.needs_moments:
         sum_moments(prepared, layers, editor)
     compared.fill(layers)

@@ -119,7 +119,7 @@ class Measured:
 def measure(prepared: Prepared, trained: TrainedEditor) -> Measured:
     """Edit the test failures and count what was mended and what broke."""
     config, part, task = prepared.config, prepared.test, prepared.task
-    banks = banks_of(prepared, part, trained.layer, texts=trained.editor.needs_text)
+    banks = banks_of(prepared, part, trained.layer, trained.editor)
     prepared.peaks.begin()  # what is kept is made, for this test and others
     trained.editor.to(prepared.base.device)
     schedule = config.schedule

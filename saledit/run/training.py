@@ -173,11 +173,11 @@ def _assemble(prepared: Prepared, layer: Layer) -> tuple[EditModule, EditDataMod
     config = prepared.config
     editor = make_editor(config.editor, layer.sites, prepared.base.embedding_size)
     editor.to(prepared.base.device)
-    text, learned = editor.needs_text, learned_by(prepared, editor)
-    train = banks_of(prepared, learned, layer, takes_moments(prepared, editor), text)
+    learned = learned_by(prepared, editor)
+    train = banks_of(prepared, learned, layer, editor, takes_moments(prepared, editor))
     validation = train
     if config.train.validation_edits:
-        validation = banks_of(prepared, prepared.validation, layer, texts=text)
+        validation = banks_of(prepared, prepared.validation, layer, editor)
     moments = None
     if editor.needs_moments:
         moments = moments_of(prepared, train, editor)

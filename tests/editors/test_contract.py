@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from editing import Case, E, asked_by, fresh, numbers, pairs, sites_of
+from editing import RANK, Case, E, K, asked_by, fresh, numbers, pairs, sites_of
 from tiny import FAMILIES, untouched
 from torch.nn import functional as F
 
+from saledit.cache.factors import no_factors
 from saledit.delta import Edits, LowRank
 from saledit.delta.routed import Routed
 from saledit.editors.looks import edits_for
+from saledit.editors.terms import aggregate
 from saledit.files import read_tensors, write_tensors
 from saledit.registry import EDITORS, look_up
 
@@ -130,6 +132,19 @@ def test_zero_terms_are_padding(case: Case, name: str) -> None:
         want = numbers(plain[site])
         scale = float(want.abs().max())
         torch.testing.assert_close(numbers(more[site]), want, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_what_needs_no_gradients_makes_its_edits_without(case: Case, name: str) -> None:
+    editor = case.editor(name).eval()
+    if editor.needs_gradients:
+        return
+    assert editor.looks_by_itself
+    none = aggregate(
+        no_factors(case.layer.sites, (E, K), torch.float32, "cpu"), torch.ones(E, K), RANK
+    )
+    request = replace(case.request, gradients=none.pairs, owners=none.owners)
+    assert request.n_edits == E
+    assert_same(editor(request).detach(), editor(case.request).detach())
 
 
 @pytest.mark.parametrize(("name", "says"), [("step", True), ("mend", False)])

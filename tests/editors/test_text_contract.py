@@ -24,13 +24,14 @@ from saledit.cache.opening import memory_bank
 from saledit.data.conditions import conditions, embedded
 from saledit.data.part_banks import open_banks
 from saledit.data.splits import Part
-from saledit.delta import Edits
+from saledit.delta import Edits, LowRank
 from saledit.delta.routed import Routed
 from saledit.editors.base import Editor
 from saledit.editors.looks import edits_for
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.editors.terms import aggregate
+from saledit.errors import NoNumbersError
 from saledit.files import read_tensors, write_tensors
 from saledit.forward.rows import run_edits
 from saledit.forward.scoring import logits_of
@@ -39,6 +40,7 @@ from saledit.overlay import applied, merge
 from saledit.records import Sample
 from saledit.requests import damage, facts_of, hold, request_for
 from saledit.session import EditSession
+from saledit.tap import Tape
 
 E, K, RANK = 2, 2, 4
 QA = task()
@@ -192,6 +194,30 @@ def test_a_session_s_edits_pile_up(case: Case, name: str) -> None:
     assert not torch.equal(
         run_whole(case.base, encoded, session.edits), run_whole(case.base, encoded, one)
     )
+
+
+def test_a_session_takes_gradients_where_they_are_needed(
+    case: Case, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor, taken = case.editor(name).eval(), []
+    real = Tape.factors
+    monkeypatch.setattr(
+        Tape, "factors", lambda self, *a, **k: taken.append(1) or real(self, *a, **k)
+    )
+    case.session(editor).step(case.failures[:K])
+    assert bool(taken) == editor.needs_gradients
+
+
+def test_a_session_stops_where_the_model_gives_no_numbers(case: Case, name: str) -> None:
+    """Before an editor makes anything of them, whether it takes gradients or not."""
+    session = case.session(case.editor(name).eval())
+    site = case.layer.sites[-1]
+    broken = Edits(
+        {site: LowRank(torch.full((1, site.d_in), torch.nan), torch.ones(1, site.d_out))}
+    )
+    session.go_on(broken, {})
+    with pytest.raises(NoNumbersError, match=r"expected a loss of . that is a number"):
+        session.step(case.failures[:K])
 
 
 @pytest.mark.parametrize("pair", pairs(("gpt2", "t5"), ["gpt2"]), indirect=True)

@@ -89,14 +89,15 @@ def test_what_is_not_trained_caches_what_it_reads(
     """A first rate is found on one batch, second moments on all pass samples; nothing else is."""
     asked, real = [], caching.open_banks
     monkeypatch.setattr(
-        caching, "open_banks", lambda *given: asked.append(given[2]) or real(*given)
+        caching, "open_banks", lambda *given: asked.append(given[2:4]) or real(*given)
     )
     config = make(
         f"few-{editor}", f"editor.name={editor}", "train.validation_edits=0", "site.layer=0",
         "editor.ft.steps=2", "train.edits_per_step=2",
     )  # fmt: skip
     fit(config, False, ui())
-    (read,) = asked
+    ((read, (spec,)),) = asked
+    assert spec.rank == (0 if editor == "ft" else 4), "gradients where they are looked at"
     whole = prepare(config, ui()).train
     assert len(read.fail) == 4 < len(whole.fail)  # two edits of two failures
     rewordings = dict(zip(whole.fail, whole.adapt, strict=True))
@@ -289,7 +290,7 @@ def test_a_session_step_is_a_batch_edit(fitted: RunConfig) -> None:
     prepared = prepare(fitted, ui())
     trained = load_editor(fitted.folder)
     part, c = prepared.test, fitted.editor
-    banks = banks_of(prepared, part, trained.layer)
+    banks = banks_of(prepared, part, trained.layer, trained.editor)
     passing = torch.zeros(1, 1, dtype=torch.long)
     for positions in ([0], [2], [1, 3, 4]):
         session = trained.session(prepared.base)

@@ -27,24 +27,29 @@ _DTYPES = {"as computed": None, "bfloat16": torch.bfloat16, "float16": torch.flo
 
 
 def banks_of(
-    prepared: Prepared, part: Part, layer: Layer, moments: bool = False, texts: bool = False
+    prepared: Prepared, part: Part, layer: Layer, editor: Editor, moments: bool = False
 ) -> PartBanks:
-    """Cached samples of a part for a layer."""
-    return banks_at(prepared, part, [layer], moments, texts)[0]
+    """Cached samples of a part for a layer; see ``banks_at``."""
+    return banks_at(prepared, part, [layer], editor, moments)[0]
 
 
 def banks_at(
-    prepared: Prepared, part: Part, layers: Sequence[Layer], moments: bool = False,
-    texts: bool = False,
-) -> list[PartBanks]:  # fmt: skip
-    """Cached samples of a part for several layers; what is missing is computed in one pass."""
+    prepared: Prepared, part: Part, layers: Sequence[Layer], editor: Editor, moments: bool = False
+) -> list[PartBanks]:
+    """Cached samples of a part for several layers; what is missing is computed in one pass.
+
+    Args:
+        prepared: the task model.
+        part: the samples.
+        layers: the layers.
+        editor: what it needs to know of failures is with them.
+        moments: sum up second moments of the pass samples.
+    """
     config = prepared.config
     n = len(part.fail) + len(part.made) + n_rewordings(part) + len(part.passing)
     dtype = kept_as(config.caches)
-    specs = [
-        BankSpec(layer, rank=config.editor.sample_rank, moments=moments, dtype=dtype)
-        for layer in layers
-    ]
+    rank = config.editor.sample_rank if editor.needs_gradients else 0
+    specs = [BankSpec(layer, rank, moments, dtype=dtype) for layer in layers]
     where = ", ".join(str(layer.index) for layer in layers)
     with prepared.ui.progress(f"caching {n} samples at layer {where}", n) as bar:
         done = 0
@@ -55,8 +60,9 @@ def banks_at(
             done += total if now == total else 0
 
         return open_banks(
-            prepared.base, prepared.task, part, specs, config.cache, advance, texts, prepared.room
-        )
+            prepared.base, prepared.task, part, specs, config.cache, advance, editor.needs_text,
+            prepared.room,
+        )  # fmt: skip
 
 
 def plain_banks(
