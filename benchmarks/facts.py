@@ -37,6 +37,7 @@ from torch import Tensor
 from saledit.cache.covariance import Corpus, second_moments
 from saledit.data.sources import load_records, stream_texts
 from saledit.delta import Edits
+from saledit.editors.locate import Locate
 from saledit.editors.locating import Facts, FactSpec
 from saledit.facts.contexts import sampled
 from saledit.facts.found import FactsFound
@@ -154,8 +155,9 @@ def values(base: TaskModel, task: Qa, layer: Layer, samples: Sequence[Sample], a
 
 
 def moments(base: TaskModel, layer: Layer, texts: Path, tokens: int, window: int) -> dict:  # type: ignore[type-arg]
-    """Tokens a second of the second moments, and of plain forward passes."""
+    """Tokens a second of what a closed form wants of a layer, and of plain forward passes."""
     read: list[int] = []
+    layer = Layer(layer.index, Locate.moment_sites(layer.sites))
     corpus = Corpus("benchmark", lambda: stream_texts(str(texts)), tokens, window)
     with tempfile.TemporaryDirectory() as folder:
         took = timed(lambda: second_moments(base, layer, corpus, Path(folder), read.append))
