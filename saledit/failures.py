@@ -22,16 +22,20 @@ from saledit.tasks.base import Task
 from saledit.tasks.prompts import IGNORED
 
 
-def parts_of(base: TaskModel, n_edits: int, rows: int, scored: int) -> int:
-    """In how many parts rows of each edit are run, so that their logits fit.
+def parts_of(base: TaskModel, n_edits: int, rows: int, scored: int, tokens: int = 0) -> int:
+    """In how many parts rows of each edit are run, so that their logits and tokens fit.
 
     Args:
         base: the task model.
         n_edits: E, that are run side by side.
         rows: of each edit.
         scored: positions of each row.
+        tokens: of each row, where all of them matter: a gradient goes back through them.
     """
-    parts = -(-rows // max(1, base.positions_at_once // (scored * n_edits)))
+    fitting = base.positions_at_once // scored
+    if tokens:
+        fitting = min(fitting, base.pass_tokens // tokens)
+    parts = -(-rows // max(1, fitting // n_edits))
     # Of processes in step each has as many.
     return min(rows, distributed.all_max(parts)) if base.weights.is_divided else parts
 
@@ -62,10 +66,7 @@ class Failures:
         Logits of as many failures as fit are there at a time; in the graph, where there is one, of
         all.
         """
-        n, k = self.targets.shape[:2]
-        every, scored = torch.arange(n), self.targets[0, 0].numel()
-        columns = torch.arange(k).tensor_split(parts_of(self.base, n, k, scored))
-        return torch.cat([self._only(own, every)._losses(edits) for own in columns], 1).mean(1)
+        return torch.cat([own._losses(edits) for own in self._parts()], 1).mean(1)
 
     def _losses(self, edits: Edits) -> Tensor:
         """Loss of each failure (E, K)."""
@@ -101,9 +102,8 @@ class Failures:
         # Banks are made without autocast, which a trainer may have set: neither slopes nor an SVD
         # are to be of half precision.
         with torch.autocast(self.base.device.type, enabled=False):
-            every = torch.arange(len(self.targets))
-            columns = torch.tensor_split(torch.arange(self.targets.shape[1]), self._parts())
-            parts = [self._only(own, every)._factors(sites, edits) for own in columns]
+            tokens = self.rows.inputs["attention_mask"].shape[1]
+            parts = [own._factors(sites, edits) for own in self._parts(tokens)]
             factors = [
                 LowRank(torch.cat([p.u for p in own], 1), torch.cat([p.v for p in own], 1))
                 for own in zip(*(pairs for pairs, _ in parts), strict=True)
@@ -111,14 +111,12 @@ class Failures:
             losses = torch.cat([losses for _, losses in parts], 1)
             return aggregate(factors, losses, self.ranks.aggregated)
 
-    def _parts(self) -> int:
-        """How many passes keep to the tokens and the logits that fit."""
-        (n, k), tokens = self.targets.shape[:2], self.rows.inputs["attention_mask"].shape[1]
-        scored = self.targets[0, 0].numel()
-        fitting = min(self.base.pass_tokens // tokens, self.base.positions_at_once // scored) // n
-        parts = -(-k // max(1, fitting))
-        # Of processes in step each has as many.
-        return min(k, distributed.all_max(parts)) if self.base.weights.is_divided else parts
+    def _parts(self, tokens: int = 0) -> list[Failures]:
+        """Some of the failures of every edit each, as many as fit; see ``parts_of``."""
+        n, k = self.targets.shape[:2]
+        parts = parts_of(self.base, n, k, self.targets[0, 0].numel(), tokens)
+        columns = torch.arange(k).tensor_split(parts)
+        return [self._only(own, torch.arange(n)) for own in columns]
 
     def _factors(self, sites: Sequence[Site], edits: Edits) -> tuple[list[LowRank], Tensor]:
         """For each site u (E, K, r, D_in), v (E, K, r, D_out), and losses (E, K)."""

@@ -22,11 +22,11 @@ from saledit.editors.stepping import StepSearch
 from saledit.errors import DivergedError, UserError
 from saledit.forward.suffix import Entry
 from saledit.judging.counts import EditMetrics
-from saledit.judging.judged import Judged, in_numbers, judged
+from saledit.judging.judged import in_numbers, judged
 from saledit.losses import Multiplier, mean_of, penalty, weighted_mean, with_slopes
 from saledit.metrics import Mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, n_parts, outcome
+from saledit.outcomes import Losses, Outcome, n_parts, outcome
 from saledit.rates import adam, falling
 from saledit.requests import Held, request_for
 from saledit.tasks.base import Task
@@ -158,7 +158,7 @@ class EditModule(L.LightningModule):
         return self._weighed(seen, batch, share, pass_share), seen
 
     def _weighed(
-        self, seen: Outcome | Judged, batch: EditBatch, share: float = 1.0, pass_share: float = 1.0
+        self, seen: Losses, batch: EditBatch, share: float = 1.0, pass_share: float = 1.0
     ) -> Tensor:
         """The loss of what an edited model says."""
         c = self.loss_weights
@@ -246,12 +246,12 @@ class EditModule(L.LightningModule):
         self._check_finite(loss if self._made.compute() > 0 else loss * math.nan)
         self.log("val/loss", loss)
         values = self.metrics.compute()
-        judged = values
+        told = values
         if self.spoken is not None:
-            judged = self.spoken.compute()
-            values |= {f"generated_{n}": judged[n] for n in _SPOKEN if n in judged}
-        damage = _DRAWDOWN_PRICE * judged["drawdown"] + values["locality_kl"]
-        self.log("val/score", judged["edit_accuracy"] - damage, prog_bar=True)
+            told = self.spoken.compute()
+            values |= {f"generated_{n}": told[n] for n in _SPOKEN if n in told}
+        damage = _DRAWDOWN_PRICE * told["drawdown"] + values["locality_kl"]
+        self.log("val/score", told["edit_accuracy"] - damage, prog_bar=True)
         if self.multiplier and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log("val/multiplier", self.multiplier.weight)
             self.log("val/margin", self.multiplier.margin.clone())

@@ -18,25 +18,34 @@ from saledit.tasks.base import Task
 _ROWS = 2048  # in memory at a time, as they have logits
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """What a batch of E edits is trained by.
+
+    Attributes:
+        answer_nll: negative log-likelihood of each right answer (E, K + K m).
+        edit_nll: their mean, by the batch's weights.
+        locality: KL(base || edited) of each pass row (E, n).
+    """
+
+    answer_nll: Tensor
+    edit_nll: Tensor
+    locality: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Losses):
     """What the edited model says in a batch of E edits. Logits of text are (P, C), see ``Task``.
 
     Attributes:
         edit: logits of failures and rewordings (E, K + K m, C).
         passing: logits of the pass samples (E, n, C).
         base: logits of the pass samples without edits (E, n, C).
-        answer_nll: negative log-likelihood of each right answer (E, K + K m).
-        edit_nll: their mean, by the batch's weights.
-        locality: KL(base || edited) of each pass row (E, n).
     """
 
     edit: Tensor
     passing: Tensor
     base: Tensor
-    answer_nll: Tensor
-    edit_nll: Tensor
-    locality: Tensor
 
 
 def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch) -> Outcome:
@@ -62,12 +71,12 @@ def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: Edit
     edit = task.logits(base, outputs[:, :n], batch.targets).to(before.dtype)
     answers = task.answer_losses(base, edit, batch.targets)
     return Outcome(
-        edit,
-        passing,
-        before,
-        answers,
-        weighted_mean(answers, batch.weights),
-        task.divergence(before, passing, batch.pass_targets),
+        edit=edit,
+        passing=passing,
+        base=before,
+        answer_nll=answers,
+        edit_nll=weighted_mean(answers, batch.weights),
+        locality=task.divergence(before, passing, batch.pass_targets),
     )
 
 

@@ -14,7 +14,7 @@ from saledit.delta import Edits
 from saledit.forward.suffix import Entry
 from saledit.losses import weighted_mean
 from saledit.models import TaskModel
-from saledit.outcomes import Outcome, n_parts, outcome
+from saledit.outcomes import Losses, Outcome, n_parts, outcome
 from saledit.tasks.base import Task, in_words
 
 
@@ -70,25 +70,19 @@ class Heard:
         return Heard(*(None if value is None else change(value) for value in told))  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged(Losses):
     """What is kept of an ``Outcome`` where E edits are judged.
 
     Attributes:
         edit: what failures and rewordings (E, K + K m) are answered.
         base: what pass samples (E, n) are without edits.
         passing: what they are with them.
-        answer_nll: negative log-likelihood of each right answer (E, K + K m).
-        edit_nll: their mean, by the batch's weights.
-        locality: KL(base || edited) of each pass sample (E, n).
     """
 
     edit: Heard
     base: Heard
     passing: Heard
-    answer_nll: Tensor
-    edit_nll: Tensor
-    locality: Tensor
 
 
 @torch.no_grad()
@@ -112,12 +106,12 @@ def judged(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditB
     own, others = ([getattr(cut, name) for cut in cuts] for name in ("edit", "passing"))
     nll = _placed([part.answer_nll for part in found], own)
     return Judged(
-        together([part.edit for part in found], own),
-        together([part.base for part in found], others),
-        together([part.passing for part in found], others),
-        nll,
-        weighted_mean(nll, batch.weights),
-        _placed([part.locality for part in found], others),
+        edit=together([part.edit for part in found], own),
+        base=together([part.base for part in found], others),
+        passing=together([part.passing for part in found], others),
+        answer_nll=nll,
+        edit_nll=weighted_mean(nll, batch.weights),
+        locality=_placed([part.locality for part in found], others),
     )
 
 
@@ -127,8 +121,14 @@ def _judged(base: TaskModel, task: Task, seen: Outcome, batch: EditBatch) -> Jud
         Heard.of(base, task, logits, batch.pass_targets, nll)
         for logits in (seen.base, seen.passing)
     )
-    edit = Heard.of(base, task, seen.edit, batch.targets)
-    return Judged(edit, before, after, seen.answer_nll, seen.edit_nll, seen.locality)
+    return Judged(
+        edit=Heard.of(base, task, seen.edit, batch.targets),
+        base=before,
+        passing=after,
+        answer_nll=seen.answer_nll,
+        edit_nll=seen.edit_nll,
+        locality=seen.locality,
+    )
 
 
 def together(parts: Sequence[Heard], columns: Sequence[Tensor]) -> Heard:

@@ -31,6 +31,8 @@ _DEALT = (
     "seed", "data.train", "data.test", "data.limit", "data.validation", "data.test_share",
     "task.fields", "task.subjects", "model.finetune.",
 )  # fmt: skip
+#: ... and by which those that bring pass samples alone are, whatever is tested.
+_DEALT_PASSES = ("seed", "data.limit", "data.validation", "data.test_share")
 _PRECISION = "trainer.precision"
 _SLUG = 80  # letters of a name at most
 
@@ -85,12 +87,14 @@ def check_trained(trained: RunConfig, asked: RunConfig) -> None:
             on would be tested.
     """
     before = dict(configuration.flatten(trained))
+    shared = set(trained.data.locality) & set(asked.data.locality)
+    dealt = _DEALT if not asked.data.test else _DEALT_PASSES if shared else ()
     for key, value in configuration.flatten(asked):
-        if before[key] != value and not asked.data.test and key.startswith(_DEALT):
+        if before[key] != value and key.startswith(dealt):
             raise ConfigError(
                 f"{key}: expected {before[key]!r}, by which records were dealt to training and "
                 f"test, got {value!r}: the editor would be tested on what it has learned from; "
-                "name a file of other records (data.test)"
+                "leave it, or name files of other records (data.test, data.locality)"
             )
         if before[key] != value and key.split(".")[0] in _TRAINED and key not in _FREE:
             raise ConfigError(

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from saledit.run.setup import caching
 from saledit.run.setup.caching import banks_of
 from saledit.run.setup.kept import write_kept
 from saledit.run.setup.prepare import prepare
-from saledit.run.tested import slug
+from saledit.run.tested import check_trained, slug
 from saledit.saliency.trial import TrialStep
 
 
@@ -321,8 +322,30 @@ def test_a_session_piles_up(fitted: RunConfig) -> None:
 def test_nobody_is_tested_on_what_he_has_learned_from(fitted: RunConfig, setting: str) -> None:
     """Records are dealt to training and test by these, and a test deals them again."""
     key = setting.split("=")[0]
-    with pytest.raises(ConfigError, match=rf"^{key}: expected .* name a file of other records"):
+    message = rf"^{key}: expected .*; leave it, or name files of other records \(data\.test"
+    with pytest.raises(ConfigError, match=message):
         run_test(str(fitted.folder), [setting], ui())
+
+
+@pytest.mark.parametrize(
+    ("locality", "setting", "is_refused"),
+    [
+        (["a"], "seed=3", True),
+        (["a"], "data.test_share=0.5", True),
+        (["a"], "data.limit=20", True),
+        (["a"], "task.subjects=[premise]", False),  # which says nothing of them
+        (["b"], "seed=3", False),
+        ([], "seed=3", False),
+    ],
+)
+def test_nor_on_the_pass_samples_beside_a_test_file(
+    locality: list[str], setting: str, is_refused: bool
+) -> None:
+    own = ["data.test=t.jsonl", "data.locality=[a]"]
+    trained = configuration.load(None, own)
+    asked = configuration.load(None, [*own, f"data.locality=[{','.join(locality)}]", setting])
+    with pytest.raises(ConfigError, match="has learned from") if is_refused else nullcontext():
+        check_trained(trained, asked)
 
 
 def test_two_trainings_are_not_written_into_one_folder(make: Callable[..., RunConfig]) -> None:

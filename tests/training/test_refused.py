@@ -135,7 +135,7 @@ def test_an_edit_whose_own_answers_are_no_numbers_is_none(name: str) -> None:
         own = {n: t.clone() for n, t in told.items()}
         own[name][1, 0] = torch.where(size[1] > 0, math.nan, 1.0)
         heard = Heard(*[torch.ones(3, 1).bool()] * 2)
-        return Judged(heard, heard, heard, edit_nll=torch.zeros(()), **own)
+        return Judged(edit=heard, base=heard, passing=heard, edit_nll=torch.zeros(()), **own)
 
     left, seen, made = in_numbers(edits, Edits({}), see, lambda whole: whole)
     assert made.tolist() == [True, False, True]
