@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,10 @@ _COMMON = {
 
 _SEEN_BY_ALL = (2, 130)  # exit statuses: wrong input, Ctrl-C
 _SHARED = ("fit", "test")  # verbs that several processes run together
+
+
+#: An option as argparse knows one: neither a negative number nor a dash alone.
+_OPTION = re.compile(r"-(?![\d.])\S")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,11 +116,14 @@ def _parser(name: str, verb: Verb) -> _Parser:
 
 
 def _parse(parser: _Parser, words: list[str]) -> argparse.Namespace:
+    # Before argparse, which would only say that the option meant is missing.
+    options = [option for action in parser._actions for option in action.option_strings]
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        option = word.partition("=")[0]
+        if option not in options and _OPTION.match(option):
+            raise UserError(f"unknown option '{option}'; {did_you_mean(option, options)}")
     # Intermixed, so that options may stand between and before `key=value` words.
     args, rest = parser.parse_known_intermixed_args(words)
-    if rest and rest[0].startswith("-"):
-        options = [option for action in parser._actions for option in action.option_strings]
-        raise UserError(f"unknown option '{rest[0]}'; {did_you_mean(rest[0], options)}")
     if settings := getattr(args, "settings", None):  # behind an option that takes several words
         args.overrides = [*args.overrides, *settings]
     if rest:

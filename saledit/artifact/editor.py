@@ -33,6 +33,7 @@ from saledit.files import (
 )
 from saledit.models import TaskModel, wrap
 from saledit.models.loading import give_padding
+from saledit.models.recorded import found_again, recorded
 from saledit.records import Sample
 from saledit.session import EditSession
 from saledit.site import IN_A_FILE, LARGEST, Layer, Site, are_possible, resolve
@@ -57,7 +58,7 @@ def save_editor(
         {
             "schema": SCHEMA,
             "editor": config.editor.name,
-            "base_model": {"name": base.name, "fingerprint": base.fingerprint},
+            "base_model": recorded(base, folder),
             "embedding_size": base.embedding_size,
             "layer": layer.index,
             "sites": sites_as_json(layer.sites),
@@ -214,7 +215,7 @@ def load_editor(run: str | Path) -> TrainedEditor:
     check_numbers(numbers, folder / EDITOR_WEIGHTS, "an editor")
     sites = tuple(Site(**site) for site in facts["sites"])
     layer, base = Layer(facts["layer"], sites), facts["base_model"]
-    name, print_ = base["name"], base["fingerprint"]
+    name, print_ = found_again(base, folder), base["fingerprint"]
     editor.eval()
     # Subjects matter for splits alone: new failures need not name theirs.
     task = make_task(replace(config.task, subjects=[]))
@@ -223,7 +224,7 @@ def load_editor(run: str | Path) -> TrainedEditor:
 
 #: What ``editor.json`` holds, at least. Editors of earlier versions have no size, and need none.
 _FACTS = {
-    "editor": str, "base_model": {"name": str, "fingerprint": str}, "layer": int,
+    "editor": str, "base_model": {"name": str, "fingerprint": str, "beside?": str}, "layer": int,
     "sites": [IN_A_FILE], "embedding_size?": int,
 }  # fmt: skip
 

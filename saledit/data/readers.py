@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import glob
 import gzip
+import itertools
 import json
 import warnings
 import zlib
@@ -208,8 +209,17 @@ def _parsed(line: str, where: str) -> dict[str, Any]:
     return row
 
 
+#: What may stand between the columns of a CSV file: the first of these that its header holds.
+#: (Spreadsheets write semicolons where decimals have commas, and tabs when asked.)
+_MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
 def _csv_rows(path: Path, source: str) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in _lines(path, source)), strict=True)
+    lines, head = (line for _, line in _lines(path, source)), list[str]()
+    while not "".join(head).strip() and (line := next(lines, None)) is not None:
+        head.append(line)  # and blank ones above it
+    mark = next((mark for mark in _MARKS if mark in "".join(head)), ",")
+    reader = csv.reader(itertools.chain(head, lines), strict=True, delimiter=mark)
     header: list[str] = []
     while True:
         where = f"{source}:{reader.line_num + 1}"  # where the row begins; it may span lines
@@ -226,7 +236,7 @@ def _csv_rows(path: Path, source: str) -> Iterator[Row]:
             continue
         if not header:
             header = [cell.strip() for cell in cells]
-            if len(set(header)) < len(header) or "" in header:
+            if len(set(header)) < len(header) or "" in header[1:]:
                 raise DataError(
                     f"{where}: expected a header of different names, got {', '.join(cells)}; "
                     "name each column once"
@@ -235,9 +245,10 @@ def _csv_rows(path: Path, source: str) -> Iterator[Row]:
         if len(cells) != len(header):
             raise DataError(
                 f"{where}: expected {len(header)} columns ({', '.join(header)}), got {len(cells)}; "
-                "quote a text that holds a comma"
+                f"quote a text that holds {_MARKS[mark]}"
             )
-        yield where, dict(zip(header, cells, strict=True))
+        # A first column without a name is the index that pandas writes.
+        yield where, {name: cell for name, cell in zip(header, cells, strict=True) if name}
 
 
 def _parquet_rows(path: Path, source: str) -> Iterator[Row]:

@@ -20,7 +20,8 @@ _FILES = {"files?": {str: str}}
 #: What every entry of a kind tells, at least.
 _SHAPES: dict[str, dict[str, Any]] = {
     BEGIN: {
-        "base_model": {"name": str, "fingerprint": str}, "model": _MODEL, "task": _TASK,
+        "base_model": {"name": str, "fingerprint": str, "beside?": str},
+        "model": _MODEL, "task": _TASK,
         "layer": int, "sites": [IN_A_FILE], "format": str, "rank?": int, **_FILES,
     },
     FIX: {

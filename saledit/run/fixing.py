@@ -34,6 +34,7 @@ from saledit.run.setup.kept import kept_check
 from saledit.run.setup.launching import alone
 from saledit.run.setup.placing import place
 from saledit.run.setup.reading import check_subjects
+from saledit.run.setup.suiting import check_labels
 from saledit.run.tested import check_made, tuned
 
 
@@ -149,6 +150,7 @@ def _opened(folder: EditFolder, run_dir: str, failures: str, options: FixOptions
     ui.stage(f"loading {trained.base_name}")
     base = load_model(task, model, trained.config.cache)
     trained.check(base)
+    check_labels(base, task, samples, failures)
     place(base, alone(trained.config.trainer))  # wherever, and beside how many, it was trained
     now = begun_by(folder, trained, base, options)
     session = trained.session(base)

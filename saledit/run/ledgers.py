@@ -9,6 +9,7 @@ from saledit.errors import ArtifactError, UserError
 from saledit.export import CHANGED, CUT_OFF, FORMATS, settle, state
 from saledit.ledger import FIX, UNDO, EditFolder
 from saledit.models import TaskModel
+from saledit.models.recorded import found_again
 from saledit.report import Ui
 from saledit.run.fixes.head import load_again, load_merged, task_of
 from saledit.run.fixes.merging import check_merged
@@ -119,7 +120,8 @@ def _base(folder: EditFolder, ui: Ui) -> tuple[TaskModel, Task]:
         ModelError: it is no longer where it was.
         ArtifactError: it is another one now.
     """
-    name, wanted = folder.head["base_model"]["name"], folder.head["base_model"]["fingerprint"]
+    told = folder.head["base_model"]
+    name, wanted = found_again(told, folder.path), told["fingerprint"]
     ui.stage(f"loading {name}")
     base = load_again(folder, name)
     if base.fingerprint != wanted:

@@ -86,12 +86,15 @@ def _run(folder: Path, ui: Ui) -> Page:
     names = sorted(
         (path.name for path in folder.glob("results*.json")), key=lambda name: (len(name), name)
     )
+    fitted = _json(folder / "fit.json", "a record of training")
+    # The file may be of a later `saledit saliency` beside the run, with other settings.
+    scores = fitted.get("saliency") or _json(folder / TABLE, "the scores of the layers")
     return run_page(
         RunFiles(
             folder.resolve().name,
             _text(folder / "config.yaml"),
-            _json(folder / "fit.json", "a record of training"),
-            _json(folder / TABLE, "the scores of the layers"),
+            fitted,
+            scores,
             read_metrics(folder / METRICS),
             {name: _json(folder / name, "results") for name in names},
             {name: _answers(path) for name in names if (path := folder / _told(name)).exists()},

@@ -144,6 +144,9 @@ def test_nothing_heavy_is_imported(words: list[str]):
     [
         (["tset"], "unknown verb 'tset'; did you mean 'test'? (known: compare, config, fit,"),
         (["--jsno", "fit"], "unknown option '--jsno' before the verb"),
+        (["fix", "run", "--fialures", "a", "--out", "b"], "did you mean '--failures'?"),
+        (["compare", "x", "--editor=salem"], "unknown option '--editor'; did you mean '--edit"),
+        (["fit", "x", "-x"], "unknown option '-x'"),
         (["fit"], "the following arguments are required: CONFIG; see: saledit fit --help"),
         (["fix", "run"], "required: --failures, --out"),
         (

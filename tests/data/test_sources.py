@@ -51,6 +51,29 @@ def test_blank_lines_count(jsonl):
     assert [where for where, _ in load_rows(str(path))] == [f"{path}:{n}" for n in (2, 5, 8)]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_of_spreadsheets(mark: str, tmp_path: Path):
+    path = tmp_path / "t.csv"
+    lines = ["", "a{0}b", 'x{0}"1,5; 2\t3"', "y{0}z"]
+    path.write_text("\ufeff" + "\r\n".join(lines).format(mark), encoding="utf-8")
+    rows = [(f"{path}:3", {"a": "x", "b": "1,5; 2\t3"}), (f"{path}:4", {"a": "y", "b": "z"})]
+    assert load_rows(str(path)) == rows
+    path.write_text(f"a{mark}b\nx{mark}y{mark}z\n", encoding="utf-8")
+    kind = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[mark]
+    with pytest.raises(DataError, match=f"2: expected 2 columns .a, b., got 3; .* holds {kind}"):
+        load_rows(str(path))
+
+
+def test_the_index_that_pandas_writes_is_no_field(tmp_path: Path):
+    path = tmp_path / "t.csv"
+    path.write_text(",a,b\n0,x,y\n1,z,\n", encoding="utf-8")
+    assert load_rows(str(path)) == [
+        (f"{path}:2", {"a": "x", "b": "y"}), (f"{path}:3", {"a": "z", "b": ""}),
+    ]  # fmt: skip
+    path.write_text("a,,b\nx,y,z\n", encoding="utf-8")
+    assert "1: expected a header of different names, got a, , b" in fault(str(path))
+
+
 def test_csv_rows_over_several_lines_count(tmp_path: Path):
     path = tmp_path / "t.csv"
     path.write_text('\na,b\n"x\n\ny",1\n \nz,2\n')

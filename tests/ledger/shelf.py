@@ -53,8 +53,9 @@ class Shelf:
 
     def begun(self, form: str, name: str = "fixed", rank: int = 0) -> EditFolder:
         """A ledger with its beginning, nothing of it on disk."""
-        head = beginning(self.base, self.model, self.about_task, self.layer, form, rank)
-        return EditFolder.read(self.home / name).begun(head, Edits({}))
+        model, task, folder = self.model, self.about_task, self.home / name
+        head = beginning(self.base, model, task, self.layer, form, rank, folder)
+        return EditFolder.read(folder).begun(head, Edits({}))
 
     def fixed(self, folder: EditFolder, edits: Edits) -> EditFolder:
         """With one more fix, on disk."""

@@ -16,7 +16,7 @@ from shelf import Shelf
 from whole_runs import ui
 
 from saledit.artifact import load_edits
-from saledit.errors import ArtifactError, JobError, UserError
+from saledit.errors import ArtifactError, JobError, ModelError, UserError
 from saledit.export import CHANGED, CUT_OFF, SETTLED, settle, state
 from saledit.ledger import EditFolder
 from saledit.run import log, undo
@@ -268,3 +268,22 @@ def test_from_inside_the_folder(bert: Shelf, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(one.path)
     assert undo(".", None, ui())["undone"] == 1
     assert not EditFolder.read(one.path).edits
+
+
+def test_a_base_model_of_a_relative_path_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    shelf = Shelf(Path(), "bert")
+    shelf.fixed(shelf.begun("merged"), shelf.edits())
+    monkeypatch.chdir(tmp_path)  # and moved, with its model
+    (tmp_path / "project").rename(tmp_path / "moved")
+    assert undo("moved/fixed", None, ui())["undone"] == 1
+    ledger = EditFolder.read(tmp_path / "moved" / "fixed")
+    assert ledger.head["base_model"]["name"] == "model"
+    assert ledger.head["base_model"]["beside"] == "../model"
+    (tmp_path / "moved" / "model").rename(tmp_path / "gone")
+    shelf.fixed(ledger, shelf.edits(1))
+    with pytest.raises(ModelError, match="cannot load 'model'"):
+        undo("moved/fixed", None, ui())

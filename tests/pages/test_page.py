@@ -223,6 +223,17 @@ def test_a_run_that_has_only_begun_has_a_page_too(tmp_path: Path) -> None:
     assert "not trained yet" in html
 
 
+def test_the_scores_are_those_that_the_run_was_picked_by(folder: Path) -> None:
+    other = {**SALIENCY, "method": "another-picker"}
+    write_json(folder / "saliency.json", other)  # of a `saledit saliency` with the run's name
+    html = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    assert "another-picker picks" in html  # the run's layer was fixed
+    write_json(folder / "fit.json", {**FIT, "saliency": SALIENCY})
+    html = Path(report(str(folder), None, FakeUi())["page"]).read_text()  # type: ignore[arg-type]
+    assert "another-picker" not in html
+    assert f"{SALIENCY['method']} picks" in html
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [

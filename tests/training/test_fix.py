@@ -13,7 +13,7 @@ from tiny import LABELS, build, encode, samples, save
 from whole_runs import ANY, rows, ui
 
 from saledit import config as configuration
-from saledit.artifact import EDITOR_FACTS, load_editor, load_edits
+from saledit.artifact import EDITOR_FACTS, load_editor, load_edits, save_editor
 from saledit.cli import main
 from saledit.config import RunConfig
 from saledit.errors import ArtifactError, ConfigError, DataError
@@ -31,6 +31,23 @@ def fix_rows(home: Path, seed: int, n: int = 6) -> list[dict]:
     base = build("bert")
     out = rows(base, samples(n, seed=seed), wrong_share=1.0)
     return [{k: v for k, v in row.items() if k != "paraphrases"} for row in out]
+
+
+def test_an_editor_finds_its_model_from_another_folder(
+    fitted: RunConfig, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(home / "model", tmp_path / "project" / "model")
+    shutil.copytree(fitted.folder, run := tmp_path / "project" / "runs" / "mine")
+    trained = load_editor(run)
+    monkeypatch.chdir(tmp_path / "project")
+    base = load_classifier("model")
+    save_editor(Path("runs/mine"), trained.editor, trained.config, base, trained.layer)
+    assert load_editor("runs/mine").base_name == "model"
+    monkeypatch.chdir(run)
+    assert Path(load_editor(".").base_name) == tmp_path / "project" / "model"
+    write_jsonl(tmp_path / "failures.jsonl", fix_rows(home, seed=7))
+    out = str(tmp_path / "fixed")
+    assert fix(".", str(tmp_path / "failures.jsonl"), out, ANY, ui())["n_wrong_before"] == 6
 
 
 def test_fix_turns_failures_into_edits(fitted: RunConfig, home: Path, tmp_path: Path) -> None:
@@ -146,7 +163,7 @@ def test_a_label_that_is_none_is_told_with_its_record(
     made = rows(load_classifier(str(home / "model")), samples(5, seed=3), wrong_share=1.0)
     made[3]["label"] = "perhaps"
     write_jsonl(tmp_path / "f.jsonl", made)
-    line = rf"^{made[3]['id']}: expected a label of .* in 'label', got 'perhaps'"
+    line = rf"f.jsonl, {made[3]['id']}: expected a label of .* in 'label', got 'perhaps'"
     with pytest.raises(DataError, match=line):
         fix(str(fitted.folder), str(tmp_path / "f.jsonl"), str(tmp_path / "out"), None, ui())
 

@@ -26,7 +26,7 @@ class RunFiles:
         name: of the run.
         config: ``config.yaml``.
         fit: ``fit.json``.
-        saliency: ``saliency.json``.
+        saliency: the scores that ``fit.json`` holds, or else ``saliency.json``.
         training: ``metrics.csv``.
         tests: by file name, each ``results*.json``.
         answers: by the same name, what is in its ``answers*.jsonl``, where there is one.

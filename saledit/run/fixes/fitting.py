@@ -93,7 +93,7 @@ def begun_by(
         return folder
     head = beginning(
         base, trained.config.model, trained.config.task, trained.layer, options.format or "delta",
-        options.rank,
+        options.rank, folder.path,
     )  # fmt: skip
     return folder.begun(head, ground)
 

@@ -12,18 +12,20 @@ from saledit.config import ModelConfig, RunConfig, TaskConfig
 from saledit.errors import ArtifactError, JobError, ModelError
 from saledit.ledger import EditFolder
 from saledit.models import TaskModel
+from saledit.models.recorded import recorded
 from saledit.site import Layer
 from saledit.tasks.base import Task
 
 
 def beginning(
-    base: TaskModel, model: ModelConfig, task: TaskConfig, layer: Layer, form: str, rank: int = 0
-) -> dict[str, Any]:
-    """What a ledger tells at its beginning: all that it takes to load its model again."""
+    base: TaskModel, model: ModelConfig, task: TaskConfig, layer: Layer, form: str, rank: int,
+    folder: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """What a folder's ledger tells first: all that it takes to load its model again."""
     own = asdict(replace(model, name=base.name))
     own.pop("finetune")
     return {
-        "base_model": {"name": base.name, "fingerprint": base.fingerprint},
+        "base_model": recorded(base, folder),
         "model": {"kind": base.kind, **own},
         "task": asdict(replace(task, subjects=[])),
         "layer": layer.index,

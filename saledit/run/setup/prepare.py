@@ -18,6 +18,7 @@ from saledit.data.matters import other_matters
 from saledit.data.partition import partition
 from saledit.data.rewriter import RuleRewriter, by_rules
 from saledit.data.splits import Limits, Part, make_part
+from saledit.data.views import Mapped
 from saledit.errors import ConfigError
 from saledit.finetune import finetuned
 from saledit.models import SEQ2SEQ, TaskModel
@@ -28,7 +29,14 @@ from saledit.run.peaks import Peaks
 from saledit.run.setup.launching import divides
 from saledit.run.setup.origins import corpus_digest
 from saledit.run.setup.placing import accelerator_left, device_of
-from saledit.run.setup.reading import FITTED_AND_TESTED, RunRecords, read_records
+from saledit.run.setup.reading import (
+    FITTED_AND_TESTED,
+    TEST,
+    VALIDATION,
+    RunRecords,
+    read_records,
+)
+from saledit.run.setup.suiting import check_labels, tell_cut
 from saledit.tasks.base import Task
 
 PARTS = ("train", "validation", "test")
@@ -209,6 +217,7 @@ def prepare(config: RunConfig, ui: Ui, edited: Collection[str] = FITTED_AND_TEST
         ui.stage(f"task model: {config.model.name}")
         base = load_model(task, replace(config.model, stream=stream), config.cache)
     _check_passages(config, base)
+    _check_records(config, base, task, records, edited, ui)
     if is_divided:
         from saledit.models.divided import divided  # slow, and of several processes only
 
@@ -225,6 +234,26 @@ def _check_passages(config: RunConfig, base: TaskModel) -> None:
             f"test.texts: expected none for {base.name}, got {t.texts}: an encoder-decoder has no "
             "probability of a text of its own; leave it out"
         )
+
+
+def _check_records(
+    config: RunConfig,
+    base: TaskModel,
+    task: Task,
+    records: RunRecords,
+    edited: Collection[str],
+    ui: Ui,
+) -> None:
+    """Refuse labels that the model does not have, and say what it does not read to its end."""
+    d = config.data
+    for side, source, some in (
+        (VALIDATION, d.train, records.pool),
+        (TEST, d.test or d.train, records.test),
+    ):
+        if side in edited:
+            samples = Mapped(lambda record: record.sample, some)
+            check_labels(base, task, samples, source)
+            tell_cut(base, task, samples, source, ui)
 
 
 def _site_check(site: SiteConfig) -> Callable[[TaskModel], object]:
