@@ -64,7 +64,7 @@ class Nli:
         A paraphrase that names only one of the fields keeps the others.
 
         Raises:
-            DataError: a field is missing or is not text.
+            DataError: a field is missing or is not text, or all texts are blank.
 
         Example:
             >>> row = {"premise": "A man sleeps.", "hypothesis": "He runs.", "label": "no"}
@@ -73,6 +73,9 @@ class Nli:
             (('A man sleeps.', 'He runs.'), 'no', 'mistakes.jsonl:1')
         """
         inputs = tuple(text_of(row, field, where, "task.fields") for field in self.fields)
+        if not any(text.strip() for text in inputs):
+            fields = " or ".join(f"'{field}'" for field in self.fields)
+            raise DataError(f"{where}: expected words in {fields}, got blanks; leave the row out")
         target = text_of(row, self.label, where, "task.fields")
         name = str(row.get("id") or where)
         subject = subject_of(row, self.subject, inputs)

@@ -74,3 +74,12 @@ def test_a_run_says_so_before_it_asks_its_model(
     short = configuration.load(None, [*given, f"output={tmp_path}", "task.max_length=8"])
     preparing.prepare(short, ui)  # type: ignore[arg-type]
     assert any("fill the 8 tokens" in stage for stage in ui.stages)
+
+
+def test_a_row_of_blanks_is_told(tmp_path: Path) -> None:
+    row = {"premise": " ", "hypothesis": "\t", "label": "x"}
+    with pytest.raises(DataError, match="file:3: expected words in 'premise' or 'hypothesis'"):
+        Nli().parse(row, "file:3")
+    assert Nli().parse({**row, "hypothesis": "A man."}, "file:3").sample.inputs == (" ", "A man.")
+    with pytest.raises(DataError, match="expected words in 'claim', got blanks"):
+        Nli({"premise": "", "hypothesis": "claim"}).parse({"claim": "", "label": "x"}, "file:4")
