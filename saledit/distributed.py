@@ -114,6 +114,11 @@ def all_max(number: int) -> int:
     return max(numbers)
 
 
+def all_min(number: int) -> int:
+    """The smallest of the numbers that the processes have."""
+    return -all_max(-number)
+
+
 def broadcast(value: T) -> T:
     """What the first process has for a value."""
     group = _group()

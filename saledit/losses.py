@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -124,6 +124,29 @@ def with_slopes(loss: Tensor, tensors: Sequence[Tensor], slopes: Sequence[Tensor
     """A loss () whose slopes in some tensors are known already, each of its tensor's shape."""
     sloped: Tensor = _Sloped.apply(loss, *tensors, *slopes)  # type: ignore[no-untyped-call]
     return sloped
+
+
+def in_parts(
+    losses: Iterable[Tensor], leaves: Sequence[Tensor], tensors: Sequence[Tensor], scale: float
+) -> Tensor:
+    """A sum of losses, of which the graph of one at a time is in memory.
+
+    Args:
+        losses: (), made one after another of the leaves.
+        leaves: what they are made of.
+        tensors: what the leaves were copied from, into which slopes go back.
+        scale: what a loss is multiplied with before it goes back.
+    """
+    slopes = [torch.zeros_like(leaf) for leaf in leaves]
+    total = torch.zeros((), device=leaves[0].device)
+    for loss in losses:
+        # Not by ``backward``: what it leaves in ``grad`` is cleared before a step's own pass.
+        found = torch.autograd.grad(loss * scale, leaves, allow_unused=True)
+        for slope, own in zip(slopes, found, strict=True):
+            if own is not None:
+                slope += own / scale
+        total = total + loss.detach()
+    return with_slopes(total, tensors, slopes)
 
 
 class _Sloped(torch.autograd.Function):

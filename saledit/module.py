@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.earlier import laid, n_earlier, one_of, turned, upon
 from saledit.editors.looks import edits_for, edits_of_look, turn
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
@@ -23,7 +25,7 @@ from saledit.errors import DivergedError, UserError
 from saledit.forward.suffix import Entry
 from saledit.judging.counts import EditMetrics
 from saledit.judging.judged import in_numbers, judged
-from saledit.losses import Multiplier, mean_of, penalty, weighted_mean, with_slopes
+from saledit.losses import Multiplier, in_parts, mean_of, penalty
 from saledit.metrics import Mean
 from saledit.models import TaskModel
 from saledit.outcomes import Losses, Outcome, n_parts, outcome
@@ -35,7 +37,6 @@ _BASE = "model."
 _SPOKEN = ("fail_accuracy", "adapt_accuracy", "edit_accuracy", "drawdown")
 _DRAWDOWN_PRICE = 4.0  # failures mended that a lost pass answer weighs as much as
 _KL = "locality_kl"
-_LOGGED = ("edit_nll", _KL, "edit_accuracy")
 
 
 class EditModule(L.LightningModule):
@@ -94,31 +95,43 @@ class EditModule(L.LightningModule):
         the edits is summed up over them, and goes back through the editor once. Source: Tan et
         al., ICLR 2024 (MALMEN), section 3.3.
         """
-        look = turn(self.global_step, min(self.search.looks, self.train_config.looks))
-        edits = edits_of_look(self.editor, self.request(batch), look, self.search.enough)
+        step, c, request = self.global_step, self.train_config, self.request(batch)
+        look = turn(step, min(self.search.looks, c.looks))
+        most = min(c.earlier, distributed.all_min(request.n_edits) - 1) if c.earlier else 0
+        below = n_earlier(step, most)
+        earlier = laid(self.editor, request, below)
+        edits = edits_of_look(self.editor, request, look, self.search.enough, earlier)
+        back = one_of(step, below) if below else 0
         n = n_parts(self.base, batch)
         if n == 1:
-            loss, seen = self.loss_of(edits, batch, batch.share, batch.pass_share)
-            return loss, self._logged(seen, batch, batch.share, batch.pass_share)
+            return self._weighed_with(edits, batch, batch.share, batch.pass_share, back)
         leaves = edits.map(lambda value: value.detach().requires_grad_())
         weights = list(self.multiplier.parameters()) if self.multiplier else []
-        # Not by ``backward``: what it leaves in ``grad`` is cleared before the step's own pass.
-        asked = [*leaves.tensors(), *weights]
-        slopes = [torch.zeros_like(value) for value in asked]
-        scale = self._scale()
-        loss = batch.weights.new_zeros(())
-        logged = dict.fromkeys(_LOGGED, loss)
-        for cut in batch.parts(n):
-            share, pass_share = cut.share * batch.share, cut.pass_share * batch.pass_share
-            some, seen = self.loss_of(leaves, cut.batch, share, pass_share)
-            found = torch.autograd.grad(some * scale, asked, allow_unused=True)
-            for slope, own_slope in zip(slopes, found, strict=True):
-                if own_slope is not None:
-                    slope += own_slope / scale
-            loss = loss + some.detach()
-            for name, value in self._logged(seen, cut.batch, share, pass_share).items():
-                logged[name] = logged[name] + value
-        return with_slopes(loss, [*edits.tensors(), *weights], slopes), logged
+        logged: dict[str, Tensor] = {}
+
+        def losses() -> Iterator[Tensor]:
+            for cut in batch.parts(n):
+                share, pass_share = cut.share * batch.share, cut.pass_share * batch.pass_share
+                loss, told = self._weighed_with(leaves, cut.batch, share, pass_share, back)
+                logged.update({name: logged.get(name, 0) + value for name, value in told.items()})
+                yield loss
+
+        into = [*edits.tensors(), *weights]
+        return in_parts(losses(), [*leaves.tensors(), *weights], into, self._scale()), logged
+
+    def _weighed_with(
+        self, edits: Edits, batch: EditBatch, share: float, pass_share: float, back: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of edits, and what is logged of them.
+
+        Where they are on top of others, each is judged by what it leaves of one of these as well,
+        as many places back; pass samples, of which there are twice as many then, weigh half.
+        """
+        half = pass_share / 2 if back else pass_share
+        loss, seen = self.loss_of(edits, batch, share, half)
+        if back:
+            loss = loss + self.loss_of(turned(edits, -back), batch, share, half)[0]
+        return loss, seen.told(self.task, batch, share, pass_share)
 
     def _scale(self) -> float:
         """What losses are multiplied with before they go back, in 16-mixed, so that none is lost.
@@ -129,14 +142,6 @@ class EditModule(L.LightningModule):
         plugin = getattr(self._trainer, "precision_plugin", None)
         scaler = getattr(plugin, "scaler", None)
         return 1.0 if scaler is None else float(scaler.get_scale())
-
-    @torch.no_grad()
-    def _logged(
-        self, seen: Outcome, batch: EditBatch, share: float, pass_share: float
-    ) -> dict[str, Tensor]:
-        right = weighted_mean(self.task.correct(seen.edit, batch.targets).float(), batch.weights)
-        values = (share * seen.edit_nll, pass_share * mean_of(seen.locality), share * right)
-        return dict(zip(_LOGGED, values, strict=True))
 
     def request(self, batch: EditBatch) -> Request:
         """What the editor may look at for a batch of edits."""
@@ -219,7 +224,9 @@ class EditModule(L.LightningModule):
     def validation_step(self, batch: EditBatch, batch_idx: int) -> dict[str, Any]:
         """Count one batch of validation edits; callbacks get them as ``edits``."""
         request = self.request(batch)
-        edits = edits_for(self.editor, request, self.search)
+        most = min(self.train_config.earlier, request.n_edits - 1)
+        earlier = laid(self.editor, request, n_earlier(batch_idx, most))
+        edits = earlier + edits_for(self.editor, upon(self.editor, request, earlier), self.search)
         see = partial(judged, self.base, self.task, self.entry, batch=batch)
         # One edit that broke is no reason to end a training; as in a test it counts as none.
         edits, seen, made = in_numbers(edits, self.editor.resident.detach(), see, request.broadcast)
@@ -266,7 +273,8 @@ class EditModule(L.LightningModule):
         """Adam in groups: the network, the edit rates (faster), a multiplier (that rises)."""
         c = self.train_config
         # Lightning cannot clip what a fused optimizer unscales.
-        optimizer, groups = adam(self.editor, self.multiplier, c, fused=not self._is_mixed())
+        is_mixed = self._trainer is not None and "mixed" in str(self.trainer.precision)
+        optimizer, groups = adam(self.editor, self.multiplier, c, fused=not is_mixed)
         if not c.decay:
             return optimizer
 
@@ -283,9 +291,6 @@ class EditModule(L.LightningModule):
         """How long training has taken, interruptions left out, by the trainer's ``Timer``."""
         timers = [c for c in self.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
         return timers[0].time_elapsed() if timers else 0.0
-
-    def _is_mixed(self) -> bool:
-        return self._trainer is not None and "mixed" in str(self.trainer.precision)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the base out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from saledit import distributed
@@ -11,7 +12,7 @@ from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.forward.rows import run_edits
 from saledit.forward.suffix import Entry
-from saledit.losses import weighted_mean
+from saledit.losses import mean_of, weighted_mean
 from saledit.models import TaskModel
 from saledit.tasks.base import Task
 
@@ -46,6 +47,18 @@ class Outcome(Losses):
     edit: Tensor
     passing: Tensor
     base: Tensor
+
+    @torch.no_grad()
+    def told(
+        self, task: Task, batch: EditBatch, share: float, pass_share: float
+    ) -> dict[str, Tensor]:
+        """What is logged of a training batch, or of a part by its shares of the means."""
+        right = weighted_mean(task.correct(self.edit, batch.targets).float(), batch.weights)
+        return {
+            "edit_nll": share * self.edit_nll.detach(),
+            "locality_kl": pass_share * mean_of(self.locality).detach(),
+            "edit_accuracy": share * right,
+        }
 
 
 def outcome(base: TaskModel, task: Task, entry: Entry, edits: Edits, batch: EditBatch) -> Outcome:

@@ -65,6 +65,7 @@ _RANGES: tuple[tuple[str, float | None, float | None], ...] = (
     ("train.looks", 1, None),
     ("train.seconds", 0, 1e9),  # thirty years
     ("train.edits_per_step", 0, None),
+    ("train.earlier", 0, None),
     ("train.passes_per_edit", 1, None),
     ("train.made", 0, 1),
     ("train.learning_rate", 0, None),

@@ -209,6 +209,8 @@ class TrainConfig:
     """pass samples that each edit is held against"""
     looks: int = 3
     """looks that training is on, in turn; editor.looks where that is less"""
+    earlier: int = 0
+    """edits of the same batch, at most, that an edit is trained on top of (for sequences)"""
     made: float = 0.5
     """share of the training failures that are made ones, see data.max_made; 0 for none"""
     learning_rate: float = 3e-4

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
+from saledit.editors.earlier import upon
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 
@@ -71,7 +72,9 @@ def turn(step: int, looks: int) -> int:
     return int((step + 1) * _GOLDEN % 1 * looks)
 
 
-def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0.0) -> Edits:
+def edits_of_look(
+    editor: Editor, request: Request, look: int, enough: float = 0.0, earlier: Edits | None = None
+) -> Edits:
     """The edits (E,) that an editor makes in a look, differentiable in its step there.
 
     What training is on. The looks before it are made as the editor makes them now, without search
@@ -82,10 +85,11 @@ def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0
         request: E edits.
         look: 0 for the first.
         enough: mean loss of an edit's failures at which it has no further look.
+        earlier: edits (E,) on top of which they are made, and which are among them.
     """
     look, n = 0 if editor.looks_by_itself else look, request.n_edits
-    resident, every = editor.resident, torch.arange(n)
-    before, seen, going = Edits({}), request, None
+    resident, before, going = editor.resident, earlier or Edits({}), None
+    seen = upon(editor, request, before)
     was_training = editor.training
     for _ in range(look):
         editor.eval()
@@ -94,7 +98,7 @@ def edits_of_look(editor: Editor, request: Request, look: int, enough: float = 0
             present = resident.detach().expand(n) + before
             going = request.losses(present) > enough
         editor.train(was_training)
-        seen = _of_those_alone(request.again(editor.sites, present, every).on_top(before), going)
+        seen = _of_those_alone(upon(editor, request, before), going)
     if look:
         # Weights that autocast has cast without a graph would stay without one.
         torch.clear_autocast_cache()

@@ -80,6 +80,23 @@ def test_resumed_is_uninterrupted(
 
 
 @pytest.mark.long
+def test_edits_on_top_of_edits_go_on_as_they_would_have(
+    make: Callable[..., RunConfig], whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are beneath a step's follows from its number, and they are made anew."""
+    given = ["train.earlier=3"]
+    straight, broken = make("straight", *given), make("broken-off", *given)
+    fit(straight, False, ui())
+    losses, bare = ([row["train/loss"] for row in metrics(c)] for c in (straight, whole[0]))
+    assert losses != bare
+    interrupt(monkeypatch, STEPS + 1, KilledError())
+    with pytest.raises(KilledError):
+        fit(broken, False, ui())
+    fit(broken, True, ui())
+    assert_same_run(straight, broken)
+
+
+@pytest.mark.long
 def test_the_last_epoch_ends_where_training_does(
     make: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
