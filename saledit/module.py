@@ -17,8 +17,8 @@ from saledit.config import LossConfig, TrainConfig
 from saledit.data.episodes import EditBatch
 from saledit.delta import Edits
 from saledit.editors.base import Editor
-from saledit.editors.earlier import laid, n_earlier, one_of, turned, upon
-from saledit.editors.looks import edits_for, edits_of_look, turn
+from saledit.editors.earlier import laid, n_earlier, one_of, turned
+from saledit.editors.looks import edits_for, edits_of_look, turn, upon
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 from saledit.errors import DivergedError, UserError
@@ -99,7 +99,7 @@ class EditModule(L.LightningModule):
         look = turn(step, min(self.search.looks, c.looks))
         most = min(c.earlier, distributed.all_min(request.n_edits) - 1) if c.earlier else 0
         below = n_earlier(step, most)
-        earlier = laid(self.editor, request, below)
+        earlier = laid(self.editor, request, below, self.search)
         edits = edits_of_look(self.editor, request, look, self.search.enough, earlier)
         back = one_of(step, below) if below else 0
         n = n_parts(self.base, batch)
@@ -225,7 +225,7 @@ class EditModule(L.LightningModule):
         """Count one batch of validation edits; callbacks get them as ``edits``."""
         request = self.request(batch)
         most = min(self.train_config.earlier, request.n_edits - 1)
-        earlier = laid(self.editor, request, n_earlier(batch_idx, most))
+        earlier = laid(self.editor, request, n_earlier(batch_idx, most), self.search)
         edits = earlier + edits_for(self.editor, upon(self.editor, request, earlier), self.search)
         see = partial(judged, self.base, self.task, self.entry, batch=batch)
         # One edit that broke is no reason to end a training; as in a test it counts as none.

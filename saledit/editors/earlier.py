@@ -9,13 +9,13 @@ theirs as well as by its own.
 
 from __future__ import annotations
 
-from functools import reduce
-
 import torch
 
 from saledit.delta import Edits
 from saledit.editors.base import Editor
+from saledit.editors.looks import steps_for, upon
 from saledit.editors.request import Request
+from saledit.editors.stepping import StepSearch
 
 # Shares of a step's number that run through all counts in no rhythm, nor in that of `looks.turn`.
 _HOW_MANY, _WHICH = 2**0.5, 3**0.5
@@ -34,46 +34,35 @@ def one_of(step: int, n: int) -> int:
     return 1 + int((step + 1) * _WHICH % 1 * n)
 
 
-def laid(editor: Editor, request: Request, n: int) -> Edits:
-    """For each of a request's edits the sum of the n before it, in a circle: Edits (E,).
+def laid(editor: Editor, request: Request, n: int, search: StepSearch | None = None) -> Edits:
+    """For each of a request's edits the n before it, in a circle, made one after the other.
 
-    As the editor makes them now of the bare model, each in one look, without search and graph.
+    As a sequence makes them: each on top of those before it, as far and in as many looks as the
+    search goes, without graph. All that are the i-th of some sequence are made at once.
 
     Args:
         editor: makes them, in the mode in which it is.
         request: E edits.
         n: edits beneath each, less than E.
+        search: how far and how often each goes; None for the editor's own first step.
+
+    Returns:
+        Edits (E,).
     """
     assert 0 <= n < request.n_edits
-    if not n:
-        return Edits({})
-    was_training = editor.training
+    was_training, below = editor.training, Edits({})
     editor.eval()
     with torch.no_grad():
-        steps: Edits = editor(request)
+        for _ in range(n):
+            steps = steps_for(editor, upon(editor, request, below), search)
+            below = turned(below + steps.without(~steps.finite()), 1)  # what broke is not made
     editor.train(was_training)
-    # Weights that autocast has cast without a graph would stay without one.
-    torch.clear_autocast_cache()
-    return reduce(Edits.__add__, (turned(steps, by) for by in range(1, n + 1)))
+    if n:
+        # Weights that autocast has cast without a graph would stay without one.
+        torch.clear_autocast_cache()
+    return below
 
 
 def turned(edits: Edits, by: int) -> Edits:
     """Edits (E,), each at the place that is so many behind its own, in a circle."""
     return edits.map(lambda part: part.roll(by, 0))
-
-
-def upon(editor: Editor, request: Request, before: Edits) -> Request:
-    """A request as it is of the model with edits (E,) that are made already.
-
-    Args:
-        editor: what looks at it.
-        request: E edits, of the model without these.
-        before: the edits; none leave it as it is.
-    """
-    if not before:
-        return request
-    if editor.looks_by_itself:  # at no gradients but those that it takes
-        return request.on_top(before)
-    n = request.n_edits
-    present = editor.resident.detach().expand(n) + before
-    return request.again(editor.sites, present, torch.arange(n)).on_top(before)

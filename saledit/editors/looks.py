@@ -14,7 +14,6 @@ from torch import Tensor
 
 from saledit.delta import Edits, LowRank
 from saledit.editors.base import Editor
-from saledit.editors.earlier import upon
 from saledit.editors.request import Request
 from saledit.editors.stepping import StepSearch
 
@@ -103,6 +102,23 @@ def edits_of_look(
         # Weights that autocast has cast without a graph would stay without one.
         torch.clear_autocast_cache()
     return resident.expand(n) + before + _of_those(editor(seen), going)
+
+
+def upon(editor: Editor, request: Request, before: Edits) -> Request:
+    """A request as it is of the model with edits (E,) that are made already.
+
+    Args:
+        editor: what looks at it.
+        request: E edits, of the model without these.
+        before: the edits; none leave it as it is.
+    """
+    if not before:
+        return request
+    if editor.looks_by_itself:  # at no gradients but those that it takes
+        return request.on_top(before)
+    n = request.n_edits
+    present = editor.resident.detach().expand(n) + before
+    return request.again(editor.sites, present, torch.arange(n)).on_top(before)
 
 
 def _of_those(edits: Edits, going: Tensor | None) -> Edits:
