@@ -107,6 +107,9 @@ def edits_of_look(
 def upon(editor: Editor, request: Request, before: Edits) -> Request:
     """A request as it is of the model with edits (E,) that are made already.
 
+    What an edit may cost (``editor.bound``) is counted with what those before have cost; a session
+    counts each alone.
+
     Args:
         editor: what looks at it.
         request: E edits, of the model without these.
