@@ -82,6 +82,16 @@ def test_a_model_is_fine_tuned_by_the_first_process(
 
 
 @pytest.mark.slow
+def test_each_process_lays_its_own_edits_on_each_other(
+    make: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = make("laid", *TWO, "train.earlier=3")
+    done = shared_run(command(config, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["processes"] == 2
+
+
+@pytest.mark.slow
 def test_a_shared_run_goes_on(make: Callable[..., RunConfig], tmp_path: Path) -> None:
     own = (*TWO, "train.decay=false")  # whose end is that of all epochs
     whole, part = make("whole", *own), make("part", *own)
