@@ -54,7 +54,7 @@ class EditModule(L.LightningModule):
         entry: where the cached states enter.
         loss: weights.
         train: learning rates and length of training.
-        search: how far edits go in validation; training has the editor's own step, and its looks.
+        search: how far edits go in validation and beneath others; of a step of training its looks.
         held: pass samples that the editor may look at, where it needs them.
         steps: of the optimizer, over which rates fall; None for one of each batch of all epochs.
     """

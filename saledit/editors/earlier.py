@@ -50,6 +50,8 @@ def laid(editor: Editor, request: Request, n: int, search: StepSearch | None = N
         Edits (E,).
     """
     assert 0 <= n < request.n_edits
+    if not n:
+        return Edits({})
     was_training, below = editor.training, Edits({})
     editor.eval()
     with torch.no_grad():
@@ -57,9 +59,8 @@ def laid(editor: Editor, request: Request, n: int, search: StepSearch | None = N
             steps = steps_for(editor, upon(editor, request, below), search)
             below = turned(below + steps.without(~steps.finite()), 1)  # what broke is not made
     editor.train(was_training)
-    if n:
-        # Weights that autocast has cast without a graph would stay without one.
-        torch.clear_autocast_cache()
+    # Weights that autocast has cast without a graph would stay without one.
+    torch.clear_autocast_cache()
     return below
 
 

@@ -13,10 +13,10 @@ from saledit.data.sources import check_texts, load_records
 from saledit.data.views import Joined
 from saledit.errors import ConfigError, DataError
 from saledit.records import TEXT, Record, Sample
+from saledit.run.setup.suiting import check_each
 from saledit.tasks.base import Task
 from saledit.tasks.subjects import check_subject
 
-_NAMED = 8  # of records that are wrong
 _ORDER = 0  # seed of the order of test records: results of all seeds are about the same ones
 
 #: Sides whose failures an editor edits: where it is fitted, and where it is tested.
@@ -162,19 +162,5 @@ def check_subjects(editor: EditorConfig, samples: Iterable[Sample], source: str)
     """
     if not needs_subjects(editor):
         return
-    first, others = None, []
-    for sample in samples:
-        if sample.kind == TEXT:
-            continue
-        try:
-            check_subject(sample, sample.inputs, f"{source}, {sample.id}")
-        except DataError as error:
-            if first is None:
-                first = error
-            else:
-                others.append(sample.id)
-    if others:
-        named = ", ".join(others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
-        raise DataError(f"{first} ({len(others)} more like it: {named})") from first
-    if first is not None:
-        raise first
+    asked = (sample for sample in samples if sample.kind != TEXT)
+    check_each(asked, lambda s: check_subject(s, s.inputs, f"{source}, {s.id}"))

@@ -1,9 +1,8 @@
-"""Whether records suit a classifier, before it is asked: its labels, and the length it reads."""
+"""Whether records suit who is to read them, before a model is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 
 from saledit.errors import DataError
 from saledit.models import TaskModel
@@ -11,7 +10,6 @@ from saledit.records import Sample
 from saledit.report import Ui
 from saledit.tasks.base import Task, in_labels
 
-_AT_ONCE = 512  # samples whose labels are looked up together
 _NAMED = 8  # of samples that are wrong
 _READ = 512  # samples whose length is looked at
 _CUT = 0.01  # share of them that is worth a word
@@ -29,28 +27,37 @@ def check_labels(base: TaskModel, task: Task, samples: Iterable[Sample], source:
     Raises:
         DataError: the first such label, how many more, and of which samples.
     """
-    if not in_labels(task):
-        return
-    first, others, left = None, list[str](), iter(samples)
-    while some := list(islice(left, _AT_ONCE)):
+    if in_labels(task):
+        check_each(samples, lambda sample: task.targets(base, [sample]), f"{source}, ")
+
+
+def check_each(
+    samples: Iterable[Sample], check: Callable[[Sample], object], where: str = ""
+) -> None:
+    """Refuse samples together: by what is wrong with the first, and how many are like it.
+
+    Args:
+        samples: all of them are looked at.
+        check: raises where one is wrong.
+        where: what the message begins with.
+
+    Raises:
+        DataError: as the check, of the first; how many more, and which.
+    """
+    first, others = None, list[str]()
+    for sample in samples:
         try:
-            task.targets(base, some)
-            continue
-        except DataError:
-            pass
-        for sample in some:
-            try:
-                task.targets(base, [sample])
-            except DataError as error:
-                if first is None:
-                    first = error
-                else:
-                    others.append(sample.id)
+            check(sample)
+        except DataError as error:
+            if first is None:
+                first = error
+            else:
+                others.append(sample.id)
     if first is None:
         return
-    more = ", ".join(others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
-    told = f" ({len(others)} more like it: {more})" if others else ""
-    raise DataError(f"{source}, {first}{told}") from first
+    named = ", ".join(others[:_NAMED]) + (", …" if len(others) > _NAMED else "")
+    told = f" ({len(others)} more like it: {named})" if others else ""
+    raise DataError(f"{where}{first}{told}") from first
 
 
 def tell_cut(base: TaskModel, task: Task, samples: Sequence[Sample], source: str, ui: Ui) -> None:
